@@ -1,0 +1,35 @@
+# `make` prints this help. Every target makes the virtual environment first if it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+READY = $(VENV)/.ready
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-zh-en test test-fast check
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,dev]'
+	@touch $@
+
+demo: $(READY)  ## letters to phonemes: train on CMUdict (about five minutes on two cores), score, draw, use through pipeline()
+	$(PY) -m examples.demo hub_configs/g2p-en/recipe.yaml runs/demo
+
+demo-zh-en: $(READY)  ## Chinese to English on 4,000 HSK sentences: the same flow, a toy
+	$(PY) -m examples.demo hub_configs/zh-en-tiny/recipe.yaml runs/demo-zh-en
+
+test: $(READY)  ## all tests but those that need a GPU
+	$(PY) -m pytest -m "not gpu"
+
+test-fast: $(READY)  ## the tests that take under two seconds each
+	$(PY) -m pytest -m "not gpu and not slow"
+
+check: $(READY)  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
