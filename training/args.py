@@ -1,0 +1,487 @@
+"""All arguments of a training run: a YAML recipe, then dotted overrides, read into dataclasses and checked.
+
+    python -m training.train hub_configs/NAME/recipe.yaml --training.max_steps 60 --overwrite
+
+A recipe is flattened to dotted names ("training.max_steps"), the command line is laid over it, and each value is
+converted to the type of the dataclass field of that name. Nothing is guessed and nothing is ignored: a name that is
+not known, or a value that does not fit, is refused before any data is read.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+Metric = Literal["bleu", "chrf", "per", "wer", "exact"]
+SPLITS = ("train", "validation", "test")
+CONFIG_FILES = ("model.config", "generation.config")  # relative to the recipe, or typed in the working directory
+
+
+def arg(default: Any, help: str, **limits: float) -> Any:
+    """A dataclass field with its meaning and its limits (`minimum`, `maximum`: included; `above`, `below`: not)."""
+    return field(default=default, metadata={"help": help, "limits": limits})
+
+
+@dataclass
+class TokenizerArguments:
+    """Which tokenizer: a finished one (`path`), or one trained on the training split."""
+
+    path: str | None = arg(None, "folder or Hub name of a finished tokenizer; without it one is trained")
+    type: Literal["bpe", "unigram", "char", "word"] = arg("bpe", "how text is cut into tokens")
+    vocab_size: int = arg(8000, "size of the vocabulary, special tokens included (char, word: at most)", minimum=6)
+    target_type: Literal["bpe", "unigram", "char", "word"] | None = arg(
+        None, "how target text is cut; null: as the source, with one shared vocabulary"
+    )
+    lowercase: Literal["none", "source", "both"] = arg("none", "which sides are lower-cased")
+    min_frequency: int = arg(2, "a token seen less often in training does not enter the vocabulary", minimum=1)
+
+
+@dataclass
+class SplitArguments:
+    """Where one split comes from: `dataset`, or a pair of line-aligned text files `source` and `target`."""
+
+    dataset: str | None = arg(
+        None, "Hub name, builtin:cmudict, builtin:hsk, or a path to .jsonl, .json, .tsv, .csv or .parquet"
+    )
+    config: str | None = arg(None, "configuration of a Hub data set, such as a language pair")
+    split: str | None = arg(None, "split of a Hub or built-in data set; null: the section's own name")
+    source_column: str = arg("source", "column of the source text; dots reach inside: translation.zh")
+    target_column: str = arg("target", "column of the target text; dots reach inside: translation.en")
+    source: str | None = arg(None, "text file with one source sentence a line (plain, .gz or .xz)")
+    target: str | None = arg(None, "text file whose lines translate those of `source`")
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the recipe says where this split comes from."""
+        return bool(self.dataset or self.source or self.target)
+
+
+@dataclass
+class DataArguments:
+    """The data and what happens to rows that cannot be used."""
+
+    train: SplitArguments = field(default_factory=SplitArguments)
+    validation: SplitArguments = field(default_factory=SplitArguments)
+    test: SplitArguments = field(default_factory=SplitArguments)
+    max_source_tokens: int = arg(256, "a source with more tokens (</s> included) is a bad row", minimum=2)
+    max_target_tokens: int = arg(256, "a target with more tokens (</s> included) is a bad row", minimum=2)
+    bad_rows: Literal["refuse", "drop"] = arg("refuse", "empty, non-text and over-long rows: stop, or drop and count")
+    validation_rows: int = arg(
+        1000, "rows of train to hold out (at most a tenth) when no validation is named", minimum=1
+    )
+    max_rows: int | None = arg(None, "keep only so many rows of each split, drawn by seed: to try things", minimum=1)
+    keep_stress: bool = arg(False, "builtin:cmudict: keep the stress digits of vowels (AH0)")
+
+
+@dataclass
+class TrainingArguments:
+    """Length, batches, optimizer and bookkeeping of the run."""
+
+    max_steps: int | None = arg(10_000, "stop after so many optimizer steps; null: no limit", minimum=1)
+    max_minutes: float | None = arg(None, "stop after so many minutes of training; null: no limit", above=0)
+    max_epochs: int | None = arg(None, "stop after so many passes over the data; null: no limit", minimum=1)
+    batch_tokens: int = arg(4096, "source + target tokens of a batch and process, padding included", minimum=2)
+    accumulation_steps: int = arg(1, "batches summed into one optimizer step", minimum=1)
+    learning_rate: float | None = arg(
+        None, "highest learning rate; for noam the factor on the paper's formula. null: 5e-4, for noam 1.0", above=0
+    )
+    schedule: Literal["noam", "inverse_sqrt", "linear", "cosine"] = arg(
+        "inverse_sqrt", "course of the learning rate after warm-up"
+    )
+    warmup_steps: int = arg(1000, "steps in which the learning rate rises from 0", minimum=0)
+    weight_decay: float = arg(0.01, "AdamW's decoupled weight decay", minimum=0)
+    adam_beta1: float = arg(0.9, "decay of the mean of gradients", minimum=0, below=1)
+    adam_beta2: float = arg(0.98, "decay of the mean of squared gradients", minimum=0, below=1)
+    adam_epsilon: float = arg(1e-9, "keeps the division of Adam finite", above=0)
+    max_grad_norm: float | None = arg(1.0, "gradients are clipped to this norm; null: not at all", above=0)
+    precision: Literal["auto", "fp32", "bf16"] = arg("auto", "auto: bf16 where a GPU has it, else fp32")
+    seed: int = arg(42, "decides initial weights, dropout, order of batches and held-out rows", minimum=0)
+    eval_every: int = arg(500, "steps between evaluations on the validation split", minimum=1)
+    save_every: int = arg(500, "steps between checkpoints", minimum=1)
+    log_every: int = arg(20, "steps between lines of metrics.jsonl", minimum=1)
+    keep_checkpoints: int = arg(2, "how many of the newest checkpoints stay on disk", minimum=1)
+    patience: int | None = arg(
+        None, "stop after so many evaluations without a better best_metric; null: never", minimum=1
+    )
+    best_metric: Literal["loss", "bleu", "chrf", "per", "wer", "exact"] = arg(
+        "loss", "what chooses the best model on the validation split"
+    )
+    attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the model's choice")
+    gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
+
+    def __post_init__(self):
+        if self.learning_rate is None:
+            self.learning_rate = 1.0 if self.schedule == "noam" else 5e-4
+
+
+@dataclass
+class GenerationArguments:
+    """How the model generates when it is evaluated, and what is measured; the model keeps these settings."""
+
+    config: str | None = arg(None, "JSON file of generation settings, relative to the recipe")
+    num_beams: int = arg(1, "beams of the search; 1: greedy", minimum=1)
+    max_new_tokens: int = arg(256, "longest generated sequence", minimum=1)
+    length_penalty: float = arg(1.0, "exponent on the length in beam search; above 1 prefers longer sequences")
+    metrics: list[Metric] = field(
+        default_factory=lambda: ["bleu", "chrf"], metadata={"help": "what is measured on generated text"}
+    )
+    eval_rows: int = arg(200, "validation rows generated for at intervals (the test set is always whole)", minimum=1)
+    batch_size: int = arg(64, "sentences generated at once", minimum=1)
+
+
+@dataclass
+class RunArguments:
+    """A whole training run."""
+
+    model: dict[str, Any] = field(default_factory=dict)  # `config` (a JSON file) and fields of FunTransformerConfig
+    tokenizer: TokenizerArguments = field(default_factory=TokenizerArguments)
+    data: DataArguments = field(default_factory=DataArguments)
+    training: TrainingArguments = field(default_factory=TrainingArguments)
+    generation: GenerationArguments = field(default_factory=GenerationArguments)
+    output_dir: str | None = arg(None, "folder for everything the run writes")
+    resume: str | bool = arg(
+        "no", "go on from a checkpoint: true (the newest in output_dir), auto (if there is one), its folder, or no"
+    )
+    overwrite: bool = arg(False, "empty output_dir first if something is in it")
+    recipe: str | None = field(default=None, compare=False)  # where these arguments were read from
+
+    def __post_init__(self):
+        words: dict[str | bool, str | bool] = {False: "no", "false": "no", "true": True, "yes": True}
+        self.resume = words.get(self.resume, self.resume)
+
+    def to_yaml(self) -> str:
+        """The arguments as a recipe that gives them again."""
+        sections = dataclasses.asdict(self)
+        del sections["recipe"]
+        return yaml.dump(sections, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True)
+
+
+# ── YAML 1.2: 1e-3 is a number, and the language code `no` is not False ──────────────────────────────────────────
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """YAML 1.2's core schema; a key that stands twice is refused."""
+
+    yaml_implicit_resolvers = {
+        letter: [rule for rule in rules if rule[0].rpartition(":")[2] in ("null", "merge")]
+        for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class RecipeDumper(yaml.SafeDumper):
+    """Puts quotes around text that YAML 1.1 or 1.2 would read as something else."""
+
+
+_NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+for _yaml_class in (RecipeLoader, RecipeDumper):
+    for _tag, _pattern, _first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+        ("float", _NUMBER, "-+.0123456789"),
+    ):
+        _rule = re.compile(f"^(?:{_pattern})$")
+        _yaml_class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _rule, list(_first))
+
+
+def read_yaml(text: str, name: str) -> Any:
+    """Parses YAML; `name` says in the error where the text came from.
+
+    Raises:
+        ValueError: the text is not YAML.
+    """
+    try:
+        return yaml.load(text, RecipeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not valid YAML: {error}") from error
+
+
+# ── Names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def known_arguments(section: type = RunArguments, prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field | None]]:
+    """All dotted names with their types and fields, in the order of the dataclasses."""
+    known: dict[str, tuple[Any, dataclasses.Field | None]] = {}
+    hints = get_type_hints(section)
+    for item in dataclasses.fields(section):
+        name, kind = prefix + item.name, hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            known |= known_arguments(kind, name + ".")  # type: ignore[arg-type]
+        elif name == "model":
+            from fun_transformer.configuration_fun_transformer import FunTransformerConfig
+
+            known["model.config"] = (str | None, None)
+            known |= {f"model.{option.name}": (Any, None) for option in dataclasses.fields(FunTransformerConfig)}
+        elif name != "recipe":
+            known[name] = (kind, item)
+    return known
+
+
+def unknown_argument(name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    names = list(known)
+    sections = {name.rpartition(".")[0] for name in names} - {""}
+    if name in sections:
+        inside = next(other for other in names if other.startswith(name + "."))
+        return ValueError(f"{name} is a section. Give one of its names, such as {inside}.")
+    last = name.rpartition(".")[2]
+    elsewhere = [other for other in names if other.rpartition(".")[2] == last]  # learning_rate: training.learning_rate
+    near = elsewhere or difflib.get_close_matches(name, [*names, *sections], n=1, cutoff=0.7)
+    hint = f"Did you mean {near[0]}?" if near else "--help lists all names."
+    return ValueError(f"{name} is not known. {hint}")
+
+
+def flatten(section: Any, known: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested sections of a recipe as dotted names.
+
+    Raises:
+        ValueError: a name is not known, or a section holds a single value.
+    """
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise ValueError(f"{prefix[:-1] or 'The recipe'} is a section of `name: value` lines, got {section!r}.")
+    flat = {}
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        if name in known:
+            flat[name] = value
+        elif any(other.startswith(name + ".") for other in known):
+            flat |= flatten(value, known, name + ".")
+        else:
+            raise unknown_argument(name, known)
+    return flat
+
+
+# ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def convert(value: Any, kind: Any, name: str) -> Any:
+    """`value` as the type of a field.
+
+    Raises:
+        ValueError: the value has another type, or is none of a Literal's.
+    """
+    if kind is Any:
+        return value
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        near = difflib.get_close_matches(str(value), get_args(kind), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}.{hint}")
+    if get_origin(kind) is list:
+        items = value.split(",") if isinstance(value, str) else value  # --generation.metrics bleu,chrf
+        if not isinstance(items, list):
+            raise ValueError(f"{name} must be a list, got {value!r}.")
+        return [convert(i.strip() if isinstance(i, str) else i, get_args(kind)[0], name) for i in items]
+    if get_origin(kind) in (Union, UnionType):
+        if value is None and NoneType in get_args(kind):
+            return None
+        kinds = [option for option in get_args(kind) if option is not NoneType]
+        matching = [option for option in kinds if isinstance(option, type) and isinstance(value, option)]
+        return convert(value, (matching or kinds)[0], name)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():  # 1e5 steps
+        return int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        hint = " Put it in quotes." if kind is str and value is not None else ""
+        raise ValueError(f"{name} must be {words[kind]}, got {value!r}.{hint}")
+    return value
+
+
+def check_limits(value: Any, limits: dict[str, float], name: str) -> None:
+    """Refuses a number outside its field's limits.
+
+    Raises:
+        ValueError: naming the limit.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value}.")
+    rules = {
+        "minimum": ("at least", lambda limit: value >= limit),
+        "maximum": ("at most", lambda limit: value <= limit),
+        "above": ("greater than", lambda limit: value > limit),
+        "below": ("less than", lambda limit: value < limit),
+    }
+    for rule, limit in limits.items():
+        words, holds = rules[rule]
+        if value is not None and not holds(limit):
+            raise ValueError(f"{name} must be {words} {limit:g}, got {value}.")
+
+
+def build(section: type, flat: dict[str, Any], prefix: str = "") -> Any:
+    """The dataclass `section` with the given values; the others keep their defaults."""
+    values: dict[str, Any] = {}
+    hints = get_type_hints(section)
+    for item in dataclasses.fields(section):
+        name, kind = prefix + item.name, hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            values[item.name] = build(kind, flat, name + ".")  # type: ignore[arg-type]
+        elif name == "model":
+            values["model"] = {key.removeprefix("model."): flat[key] for key in flat if key.startswith("model.")}
+        elif name in flat:
+            values[item.name] = convert(flat[name], kind, name)
+            check_limits(values[item.name], item.metadata.get("limits", {}), name)
+    return section(**values)
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_recipe(path: str, known: dict) -> dict[str, Any]:
+    """A recipe file as dotted names and values.
+
+    Raises:
+        ValueError: there is no such file, or it is not a recipe.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The recipe {path} cannot be read: {error}") from error
+    return absolute_configs(flatten(read_yaml(text, path), known), Path(path).parent)
+
+
+def read_command_line(argv: list[str], known: dict) -> tuple[str | None, dict[str, Any]]:
+    """Splits the command line into the recipe's path and the overrides.
+
+    Raises:
+        ValueError: a name is not known or lacks its value, or a second recipe is named.
+    """
+    recipe, overrides, rest = None, {}, list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            if recipe:
+                raise ValueError(f"Two recipes are named: {recipe} and {word}. Give one; options begin with --.")
+            if not word.endswith((".yaml", ".yml")):
+                raise ValueError(
+                    f"{word!r} stands alone: a recipe ends in .yaml, anything else is --section.name VALUE."
+                )
+            recipe = word
+            continue
+        name, equals, text = word.removeprefix("--").partition("=")
+        if name not in known:
+            raise unknown_argument(name, known)
+        kind = known[name][0]
+        if not equals:
+            following = rest[0] if rest else "--"
+            bare = following.startswith("--") or following.endswith((".yaml", ".yml"))
+            if (name == "resume" and bare) or (kind is bool and following not in ("true", "false")):
+                text = "true"
+            elif following.startswith("--"):
+                raise ValueError(f"--{name} needs a value: --{name} VALUE, or --{name}=VALUE if it begins with --.")
+            else:
+                text = rest.pop(0)
+        overrides[name] = read_value(text, kind, name)
+    return recipe, absolute_configs(overrides, Path.cwd())
+
+
+def read_value(text: str, kind: Any, name: str) -> Any:
+    """A word of the command line: text where the field takes text (so that `no` stays "no"), else YAML."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if not any(option is str or get_origin(option) is Literal for option in options):
+        return read_yaml(text, f"--{name}")
+    return None if NoneType in options and text == "null" else text
+
+
+def absolute_configs(flat: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Makes the paths of JSON config files independent of where they were written down."""
+    found = {name: str((folder / flat[name]).resolve()) for name in CONFIG_FILES if isinstance(flat.get(name), str)}
+    return flat | found
+
+
+def replace_origin(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Drops the recipe's `dataset` of a split for which the command line names files, and the other way round."""
+    for split in SPLITS:
+        files = {f"data.{split}.source", f"data.{split}.target"}
+        dataset = {f"data.{split}.{name}" for name in ("dataset", "config", "split", "source_column", "target_column")}
+        if overrides.keys() & files:
+            recipe = {name: value for name, value in recipe.items() if name not in dataset}
+        if f"data.{split}.dataset" in overrides:
+            recipe = {name: value for name, value in recipe.items() if name not in files}
+    return recipe
+
+
+def check_together(arguments: RunArguments) -> None:
+    """Checks what depends on more than one field.
+
+    Raises:
+        ValueError: naming the fields and how to fix them.
+    """
+    data, training, generation = arguments.data, arguments.training, arguments.generation
+    if not data.train.is_named:
+        raise ValueError("No training data: give data.train.dataset, or data.train.source and data.train.target.")
+    for name in SPLITS:
+        split = getattr(data, name)
+        if split.dataset and (split.source or split.target):
+            raise ValueError(f"data.{name} names a dataset and text files. Keep dataset, or source and target.")
+        if bool(split.source) != bool(split.target):
+            missing = "target" if split.source else "source"
+            raise ValueError(f"data.{name}.{missing} is missing: text files come in line-aligned pairs.")
+    if training.max_steps is None and training.max_minutes is None and training.max_epochs is None:
+        raise ValueError("Training would never end: give training.max_steps, max_minutes or max_epochs.")
+    if training.best_metric not in ("loss", *generation.metrics):
+        raise ValueError(
+            f"training.best_metric={training.best_metric} is not measured. Add it to generation.metrics, or choose "
+            f"one of {', '.join(['loss', *generation.metrics])}."
+        )
+    for name, path in (("model.config", arguments.model.get("config")), ("generation.config", generation.config)):
+        if path is not None and not Path(path).is_file():
+            raise ValueError(f"{name}: there is no file {path}.")
+
+
+def help_text() -> str:
+    """What `--help` prints: each argument with its meaning, values and default."""
+    lines = ["usage: training.train [RECIPE.yaml] [--section.name VALUE ...]", ""]
+    for name, (kind, item) in known_arguments().items():
+        if item is None:
+            continue
+        options = [option for option in (kind, *get_args(kind)) if get_origin(option) is Literal]
+        values = f" ({' | '.join(get_args(options[0]))})" if options else ""
+        default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore
+        shown = json.dumps(default, ensure_ascii=False)
+        lines.append(f"  --{name}{values}\n      {item.metadata['help']} [{shown}]")
+    lines.append("  --model.config FILE.json, --model.NAME VALUE\n      a model configuration, and any of its fields:")
+    lines.append("      " + ", ".join(name.removeprefix("model.") for name in known_arguments() if "model." in name))
+    return "\n".join(lines)
+
+
+def parse_arguments(argv: list[str]) -> RunArguments:
+    """Reads `[RECIPE.yaml] [--section.name VALUE ...]`; the command line wins over the recipe.
+
+    Args:
+        argv: the words of the command line, without the program's name.
+
+    Returns:
+        The checked arguments.
+
+    Raises:
+        ValueError: a name is not known or a value does not fit.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(help_text())
+        raise SystemExit(0)
+    known = known_arguments()
+    recipe, overrides = read_command_line(argv, known)
+    flat = replace_origin(read_recipe(recipe, known), overrides) if recipe else {}
+    arguments = build(RunArguments, flat | overrides)
+    arguments.recipe = recipe
+    check_together(arguments)
+    return arguments
