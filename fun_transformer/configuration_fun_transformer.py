@@ -1,0 +1,126 @@
+"""The configuration: every choice of "Attention Is All You Need" is a field, and the paper's base model the default.
+
+Table 3 of the paper (arXiv:1706.03762) varies just these numbers: N (`encoder_layers`, `decoder_layers`), d_model,
+d_ff (`*_ffn_dim`), h (`*_attention_heads`), P_drop (`dropout`) and epsilon_ls (`label_smoothing`).
+"""
+
+import difflib
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class FunTransformerConfig(PreTrainedConfig):
+    """What a Fun-Transformer is made of. Field names are those of BART and Marian.
+
+    Args:
+        vocab_size: Number of tokens of the source, and of the target when `decoder_vocab_size` is None.
+        decoder_vocab_size: Number of tokens of the target, for separate vocabularies.
+        d_model: Width of every hidden state (section 3.1).
+        encoder_layers, decoder_layers: Number of layers N of each stack (section 3.1).
+        encoder_attention_heads, decoder_attention_heads: Number of heads h (section 3.2.2); each is d_model / h wide.
+        encoder_ffn_dim, decoder_ffn_dim: Inner width d_ff of the feed-forward networks (section 3.3).
+        activation_function: Between the two layers of a feed-forward network.
+        dropout: On the output of each sublayer and on embeddings + positions (section 5.4).
+        attention_dropout: On the attention weights; the paper has none.
+        activation_dropout: Inside the feed-forward networks; the paper has none.
+        max_position_embeddings: The longest text that learned positions know; sinusoids go beyond it.
+        position_embedding_type: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
+        norm_position: "post" is LayerNorm(x + Sublayer(x)) as in section 3.1; "pre" is x + Sublayer(LayerNorm(x)) with
+            a final LayerNorm on each stack (Xiong et al. 2020, arXiv:2002.04745), which trains without warmup.
+        scale_embedding: Multiply embeddings by sqrt(d_model) (section 3.4).
+        share_encoder_decoder_embeddings: One embedding for source and target (section 3.4).
+        tie_word_embeddings: The output layer uses the target's embedding (section 3.4).
+        label_smoothing: epsilon_ls, the probability mass spread over the whole vocabulary (section 5.4).
+        pad_token_id, bos_token_id, eos_token_id, decoder_start_token_id: Special tokens; the decoder's input is the
+            target shifted right by `decoder_start_token_id`.
+
+    Raises:
+        StrictDataclassError: When a field has the wrong type or the fields do not fit together.
+        ValueError: When a field's name is nearly, but not quite, one of ours.
+    """
+
+    model_type = "fun_transformer"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {
+        "hidden_size": "d_model",
+        "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
+    }
+
+    vocab_size: int = 37000
+    decoder_vocab_size: int | None = None
+    d_model: int = 512
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    encoder_attention_heads: int = 8
+    decoder_attention_heads: int = 8
+    encoder_ffn_dim: int = 2048
+    decoder_ffn_dim: int = 2048
+    activation_function: Literal["relu", "gelu", "silu"] = "relu"
+    dropout: float | int = 0.1
+    attention_dropout: float | int = 0.0
+    activation_dropout: float | int = 0.0
+    max_position_embeddings: int = 1024
+    position_embedding_type: Literal["sinusoidal", "learned"] = "sinusoidal"
+    norm_position: Literal["post", "pre"] = "post"
+    scale_embedding: bool = True
+    share_encoder_decoder_embeddings: bool = True
+    tie_word_embeddings: bool = True
+    label_smoothing: float | int = 0.1
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    decoder_start_token_id: int | None = 1
+    is_encoder_decoder: bool = True
+    use_cache: bool = True
+
+    def __post_init__(self, **kwargs):
+        known = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
+        for name in kwargs:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if nearest and not hasattr(type(self), name):
+                raise ValueError(f"{name} is not a field of FunTransformerConfig. Did you mean {nearest[0]}?")
+        if self.decoder_vocab_size is None:
+            self.decoder_vocab_size = self.vocab_size
+        super().__post_init__(**kwargs)
+
+    def validate_widths(self):
+        """Heads divide d_model; sizes are positive; sinusoids come in pairs of sine and cosine."""
+        for name in (
+            *("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"),
+            *("encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
+            "max_position_embeddings",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("encoder_attention_heads", "decoder_attention_heads"):
+            heads = getattr(self, name)
+            if self.d_model % heads:
+                below = self.d_model // heads * heads
+                choices = " or ".join(str(width) for width in (below, below + heads) if width)
+                raise ValueError(
+                    f"d_model={self.d_model} is not divisible by {name}={heads}. "
+                    f"Choose a multiple of {heads}, such as {choices}."
+                )
+        if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
+
+    def validate_probabilities(self):
+        """Dropout rates and label smoothing are probabilities below 1."""
+        for name in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1.")
+
+    def validate_vocabularies(self):
+        """A shared embedding needs one vocabulary."""
+        if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
+            raise ValueError(
+                f"vocab_size={self.vocab_size} and decoder_vocab_size={self.decoder_vocab_size} differ, so source and "
+                "target cannot share one embedding. Set share_encoder_decoder_embeddings=False or make them equal."
+            )
+
+
+__all__ = ["FunTransformerConfig"]

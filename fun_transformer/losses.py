@@ -1,0 +1,100 @@
+"""The loss: label-smoothed cross-entropy that never holds all logits in float32 (paper, section 5.4).
+
+With V classes, smoothing epsilon and label y, the target distribution is q(k) = (1 - epsilon) [k = y] + epsilon / V
+(Szegedy et al. 2016, arXiv:1512.00567), and the loss of a token with logits z is
+
+    -sum_k q(k) log p(k) = logsumexp(z) - (1 - epsilon) z_y - epsilon mean(z),   gradient dL/dz = softmax(z) - q.
+
+Logits of all tokens are the largest tensor of a small model: 25,000 tokens x 37,000 classes in float32 are 3.7 GB.
+Here the output layer and the loss run together on a few tokens at a time, and since the gradient is known in closed
+form it is computed in the same pass: nothing is stored but the gradients of the hidden states and of the weight.
+"""
+
+import torch
+from torch import nn
+
+IGNORE_INDEX = -100
+
+
+class _LinearCrossEntropySum(torch.autograd.Function):
+    """Sum of the losses of all kept tokens; its gradients are computed in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx, hidden_states, weight, labels, label_smoothing, chunk_size):
+        device_type = hidden_states.device.type
+        dtype = (
+            torch.get_autocast_dtype(device_type)
+            if torch.is_autocast_enabled(device_type)
+            else torch.promote_types(hidden_states.dtype, weight.dtype)
+        )
+        wide = torch.promote_types(dtype, torch.float32)
+        vocab_size = weight.shape[0]
+        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        loss = hidden_states.new_zeros((), dtype=wide)
+        if needs_grad:
+            grad_hidden_states = torch.empty_like(hidden_states)
+            grad_weight = torch.zeros_like(weight, dtype=wide)
+        with torch.autocast(device_type, enabled=False):
+            weight_cast = weight.to(dtype)
+            for start in range(0, len(labels), chunk_size):
+                chunk = slice(start, start + chunk_size)
+                hidden = hidden_states[chunk].to(dtype)  # (chunk, d_model)
+                kept = labels[chunk] != IGNORE_INDEX  # (chunk,)
+                label = labels[chunk].where(kept, 0).unsqueeze(-1)  # (chunk, 1)
+                logits = nn.functional.linear(hidden, weight_cast).to(wide)  # (chunk, vocab_size)
+                log_sum = logits.logsumexp(-1, keepdim=True)  # (chunk, 1)
+                losses = log_sum - (1 - label_smoothing) * logits.gather(-1, label)  # (chunk, 1)
+                if label_smoothing:
+                    losses -= label_smoothing * logits.mean(-1, keepdim=True)
+                loss += losses.squeeze(-1).where(kept, 0).sum()
+                if needs_grad:
+                    grad = logits.sub_(log_sum).exp_()  # softmax(z): (chunk, vocab_size)
+                    if label_smoothing:
+                        grad -= label_smoothing / vocab_size
+                    grad.scatter_add_(-1, label, grad.new_full(label.shape, label_smoothing - 1))
+                    grad = grad.mul_(kept.unsqueeze(-1)).to(dtype)
+                    grad_hidden_states[chunk] = grad @ weight_cast
+                    grad_weight += grad.T @ hidden
+        if needs_grad:
+            ctx.save_for_backward(grad_hidden_states, grad_weight.to(weight.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        grad_hidden_states, grad_weight = ctx.saved_tensors
+        grad_loss = grad_loss.to(grad_weight.dtype)
+        return grad_hidden_states * grad_loss.to(grad_hidden_states.dtype), grad_weight * grad_loss, None, None, None
+
+
+def linear_cross_entropy(
+    hidden_states: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    label_smoothing: float = 0.0,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    chunk_size: int = 1024,
+) -> torch.Tensor:
+    """Project hidden states onto the vocabulary and compare with the labels, a chunk of tokens at a time.
+
+    Equals `cross_entropy(linear(hidden_states, weight), labels, label_smoothing=...)` of torch, without its memory.
+
+    Args:
+        hidden_states: (..., d_model).
+        weight: Output layer, (vocab_size, d_model).
+        labels: (...), in [0, vocab_size) or -100 = ignored.
+        label_smoothing: epsilon, in [0, 1).
+        num_items_in_batch: Divide the sum over tokens by this number, so that the loss is the same however a batch is
+            cut into smaller ones; the number of tokens that are not ignored when None.
+        chunk_size: Tokens whose float32 logits exist at one time.
+
+    Returns:
+        Scalar of float32 (float64 for float64 input); 0 when every label is ignored.
+    """
+    labels = labels.reshape(-1)  # (tokens,)
+    hidden_states = hidden_states.reshape(len(labels), -1)  # (tokens, d_model)
+    total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size)
+    if num_items_in_batch is None:
+        num_items_in_batch = (labels != IGNORE_INDEX).sum().clamp(min=1)
+    elif isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(total.device)
+    return total / num_items_in_batch

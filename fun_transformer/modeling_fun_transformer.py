@@ -1,0 +1,620 @@
+"""The Transformer of "Attention Is All You Need" (arXiv:1706.03762), top to bottom like its Figure 1.
+
+    multi-head attention, feed-forward network -> encoder layer, decoder layer -> encoder, decoder -> the whole model.
+
+Read `attention.py`, `positions.py` and `losses.py` first: they hold the formulas that this file puts together.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .attention import eager_attention
+from .configuration_fun_transformer import FunTransformerConfig
+from .losses import IGNORE_INDEX, linear_cross_entropy
+from .positions import POSITIONS, position_ids_from_mask
+
+
+def shift_tokens_right(labels: torch.Tensor, pad_token_id: int, decoder_start_token_id: int) -> torch.Tensor:
+    """Make the decoder's input from the target: at each position it may see the tokens before it (section 3.1).
+
+    Args:
+        labels: (batch, target_len), padded with -100 or `pad_token_id`.
+
+    Returns:
+        (batch, target_len): the start token, then all labels but the last.
+    """
+    shifted = torch.cat([labels.new_full((labels.shape[0], 1), decoder_start_token_id), labels[:, :-1]], dim=-1)
+    return shifted.masked_fill(shifted == IGNORE_INDEX, pad_token_id)  # (batch, target_len)
+
+
+class MultiHeadAttention(nn.Module):
+    """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V) (3.2.2).
+
+    The three uses of section 3.2.3 are one class: self-attention of the encoder, masked self-attention of the decoder,
+    and cross-attention, whose queries come from the decoder and whose keys and values come from the encoder.
+    """
+
+    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = is_causal
+        self.head_dim = config.d_model // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        self.q_proj = nn.Linear(config.d_model, config.d_model)
+        self.k_proj = nn.Linear(config.d_model, config.d_model)
+        self.v_proj = nn.Linear(config.d_model, config.d_model)
+        self.out_proj = nn.Linear(config.d_model, config.d_model)
+
+    def split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, seq_len, d_model) -> (batch, heads, seq_len, head_dim)."""
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def keys_and_values(
+        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Project what is attended to, and keep it: while generating, no key or value is computed twice.
+
+        Returns:
+            Keys and values, each (batch, heads, key_len, head_dim), those of earlier steps included.
+        """
+        is_cross_attention = encoder_hidden_states is not None
+        if is_cross_attention and past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
+            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+            return layer.keys, layer.values  # the source does not change while its translation grows
+        attended = encoder_hidden_states if is_cross_attention else hidden_states
+        key, value = self.split_heads(self.k_proj(attended)), self.split_heads(self.v_proj(attended))
+        if past_key_values is None:
+            return key, value
+        if is_cross_attention:
+            past_key_values.is_updated[self.layer_idx] = True
+            return past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
+        return past_key_values.self_attention_cache.update(key, value, self.layer_idx)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        attn_implementation: str | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend from `hidden_states` to `encoder_hidden_states`, or to themselves when there are none.
+
+        Args:
+            hidden_states: (batch, query_len, d_model).
+            attention_mask: What `create_causal_mask` or `create_bidirectional_mask` make for the kernel in use.
+            encoder_hidden_states: (batch, source_len, d_model).
+            past_key_values: An `EncoderDecoderCache`; new keys and values are added to it.
+            attn_implementation: Kernel to use instead of the config's.
+
+        Returns:
+            (batch, query_len, d_model), and the weights (batch, heads, query_len, key_len) if the kernel shows them.
+        """
+        query = self.split_heads(self.q_proj(hidden_states))  # (batch, heads, query_len, head_dim)
+        key, value = self.keys_and_values(hidden_states, encoder_hidden_states, past_key_values)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            attn_implementation or self.config._attn_implementation, eager_attention
+        )
+        context, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )  # (batch, query_len, heads, head_dim), (batch, heads, query_len, key_len)
+        context = context.flatten(-2).contiguous()  # (batch, query_len, d_model)
+        return self.out_proj(context), weights
+
+
+class FeedForward(nn.Module):
+    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, at each position alike (section 3.3)."""
+
+    def __init__(self, config: FunTransformerConfig, ffn_dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        self.activation = ACT2FN[config.activation_function]
+        self.dropout = nn.Dropout(config.activation_dropout)
+        self.fc2 = nn.Linear(ffn_dim, config.d_model)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, seq_len, d_model) -> (batch, seq_len, d_model)."""
+        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
+
+
+def post_norm(norm: nn.Module, dropout: nn.Module, sublayer: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
+    """LayerNorm(x + Sublayer(x)), as in the paper (section 3.1)."""
+    return norm(hidden_states + dropout(sublayer(hidden_states)))
+
+
+def pre_norm(norm: nn.Module, dropout: nn.Module, sublayer: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
+    """x + Sublayer(LayerNorm(x)) (Xiong et al. 2020, arXiv:2002.04745): the residual path stays free of norms."""
+    return hidden_states + dropout(sublayer(norm(hidden_states)))
+
+
+RESIDUALS = {"post": post_norm, "pre": pre_norm}
+
+
+class EncoderLayer(GradientCheckpointingLayer):
+    """Self-attention, then a feed-forward network, each in a residual connection (Figure 1, left)."""
+
+    def __init__(self, config: FunTransformerConfig, layer_idx: int):
+        super().__init__()
+        self.residual = RESIDUALS[config.norm_position]
+        self.dropout = nn.Dropout(config.dropout)
+        self.self_attn = MultiHeadAttention(config, config.encoder_attention_heads, layer_idx)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        """(batch, source_len, d_model) -> (batch, source_len, d_model)."""
+
+        def attend(states):
+            return self.self_attn(states, attention_mask, **kwargs)[0]
+
+        hidden_states = self.residual(self.self_attn_layer_norm, self.dropout, attend, hidden_states)
+        return self.residual(self.final_layer_norm, self.dropout, self.feed_forward, hidden_states)
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """Masked self-attention, cross-attention to the source, then a feed-forward network (Figure 1, right)."""
+
+    def __init__(self, config: FunTransformerConfig, layer_idx: int):
+        super().__init__()
+        self.residual = RESIDUALS[config.norm_position]
+        self.dropout = nn.Dropout(config.dropout)
+        self.self_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx, is_causal=True)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.encoder_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx)
+        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = FeedForward(config, config.decoder_ffn_dim)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor,  # positional, so that gradient checkpointing sees it
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """(batch, target_len, d_model) -> (batch, target_len, d_model)."""
+
+        def attend_to_target(states):
+            return self.self_attn(states, attention_mask, past_key_values=past_key_values, **kwargs)[0]
+
+        def attend_to_source(states):
+            return self.encoder_attn(
+                states, encoder_attention_mask, encoder_hidden_states, past_key_values=past_key_values, **kwargs
+            )[0]
+
+        hidden_states = self.residual(self.self_attn_layer_norm, self.dropout, attend_to_target, hidden_states)
+        hidden_states = self.residual(self.encoder_attn_layer_norm, self.dropout, attend_to_source, hidden_states)
+        return self.residual(self.final_layer_norm, self.dropout, self.feed_forward, hidden_states)
+
+
+class FunTransformerPreTrainedModel(PreTrainedModel):
+    """What all heads share: initial weights, and what transformers has to know."""
+
+    config: FunTransformerConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EncoderLayer", "DecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """Xavier for projections (Glorot & Bengio 2010); N(0, 1 / d_model) for embeddings, variance 1 once scaled."""
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
+        """The library ties all or nothing; source and target may share an embedding while the output has its own."""
+        if all_submodels:
+            return super().get_expanded_tied_weights_keys(all_submodels=True)
+        return dict(self._tied_weights_keys or {})
+
+    def attention_settings(
+        self, hidden_states: torch.Tensor, kwargs: dict
+    ) -> tuple[FunTransformerConfig, torch.Tensor]:
+        """Choose the attention kernel of this call, and what its masks are made from.
+
+        Fused kernels never build the attention weights: a call that asks for them runs eager attention.
+
+        Args:
+            hidden_states: (batch, seq_len, d_model).
+            kwargs: The keyword arguments of the call; gets `attn_implementation` where it differs from the config's.
+
+        Returns:
+            The config to make masks with, and an empty tensor (batch, seq_len, 0) of the dtype to make them in: under
+            autocast that of the scores, which is not that of the hidden states.
+        """
+        config, device_type = self.config, hidden_states.device.type
+        names = ("output_attentions", "output_cross_attentions")
+        wanted = any(kwargs.get(name, getattr(config, name, False)) for name in names)
+        if wanted and config._attn_implementation != "eager":
+            config = copy.copy(config)
+            config._attn_implementation = "eager"
+            kwargs["attn_implementation"] = "eager"
+        autocast = torch.is_autocast_enabled(device_type)
+        dtype = torch.get_autocast_dtype(device_type) if autocast else hidden_states.dtype
+        return config, hidden_states.new_empty((*hidden_states.shape[:2], 0), dtype=dtype)
+
+
+class Stack(FunTransformerPreTrainedModel):
+    """What encoder and decoder share: embeddings + positions, then layers, then a norm if norms come first."""
+
+    def __init__(self, config: FunTransformerConfig, vocab_size: int, layers: list[nn.Module]):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(vocab_size, config.d_model)
+        self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.embed_positions = POSITIONS[config.position_embedding_type](
+            config.max_position_embeddings, config.d_model
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(layers)
+        self.layer_norm = nn.LayerNorm(config.d_model) if config.norm_position == "pre" else nn.Identity()
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def embed(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None = None,
+        past_len: int = 0,
+    ) -> torch.Tensor:
+        """Embed tokens, scale, add positions, drop out (sections 3.4, 3.5 and 5.4).
+
+        Args:
+            input_ids: (batch, seq_len); or
+            inputs_embeds: (batch, seq_len, d_model), not yet scaled.
+            attention_mask: (batch, past_len + seq_len); positions count its ones.
+            position_ids: (batch, seq_len), if the caller knows better.
+            past_len: Number of tokens in the cache.
+
+        Returns:
+            (batch, seq_len, d_model).
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError(
+                f"{type(self).__name__} needs either input_ids or inputs_embeds, and got "
+                f"{'neither' if input_ids is None else 'both'}."
+            )
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)  # (batch, seq_len, d_model)
+        seq_len = inputs_embeds.shape[1]
+        if position_ids is None:
+            if attention_mask is not None and attention_mask.dim() == 2:
+                position_ids = position_ids_from_mask(attention_mask)[:, -seq_len:]  # (batch, seq_len)
+            else:
+                position_ids = (torch.arange(seq_len, device=inputs_embeds.device) + past_len).unsqueeze(0)
+        positions = self.embed_positions(position_ids, past_len + seq_len)  # (batch or 1, seq_len, d_model)
+        return self.dropout(inputs_embeds * self.embed_scale + positions.to(inputs_embeds.dtype))
+
+
+class Encoder(Stack):
+    """Reads the source: N layers, each token attends to all tokens of the source (section 3.1)."""
+
+    _can_record_outputs = {
+        "hidden_states": EncoderLayer,
+        "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attn"),
+    }
+
+    def __init__(self, config: FunTransformerConfig):
+        layers = [EncoderLayer(config, i) for i in range(config.encoder_layers)]
+        super().__init__(config, config.vocab_size, layers)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        """Encode.
+
+        Args:
+            input_ids: (batch, source_len).
+            attention_mask: (batch, source_len), 1 = token, 0 = padding.
+            inputs_embeds: (batch, source_len, d_model), instead of `input_ids`.
+
+        Returns:
+            `last_hidden_state` (batch, source_len, d_model).
+        """
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask)
+        mask_config, mask_like = self.attention_settings(hidden_states, kwargs)
+        mask = create_bidirectional_mask(mask_config, mask_like, attention_mask)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
+
+
+class Decoder(Stack):
+    """Writes the target: each token attends to those before it and to the whole source (section 3.1)."""
+
+    _can_record_outputs = {
+        "hidden_states": DecoderLayer,
+        "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attn"),
+        "cross_attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="encoder_attn"),
+    }
+
+    def __init__(self, config: FunTransformerConfig):
+        layers = [DecoderLayer(config, i) for i in range(config.decoder_layers)]
+        super().__init__(config, config.decoder_vocab_size, layers)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """Decode.
+
+        Args:
+            input_ids: (batch, target_len), the tokens that are not yet in the cache.
+            attention_mask: (batch, past_len + target_len), 1 = token, 0 = padding.
+            encoder_hidden_states: (batch, source_len, d_model).
+            encoder_attention_mask: (batch, source_len), 1 = token, 0 = padding.
+            past_key_values: Keys and values of earlier steps.
+            inputs_embeds: (batch, target_len, d_model), instead of `input_ids`.
+            position_ids: (batch, target_len); counted from the mask and the cache when None.
+            use_cache: Return keys and values for the next step.
+
+        Returns:
+            `last_hidden_state` (batch, target_len, d_model) and `past_key_values`.
+        """
+        if encoder_hidden_states is None:
+            raise ValueError("The decoder attends to a source: pass encoder_hidden_states, the encoder's output.")
+        if use_cache and past_key_values is None:
+            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+        past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len)
+        mask_config, mask_like = self.attention_settings(hidden_states, kwargs)
+        self_cache = past_key_values.self_attention_cache if past_key_values is not None else None
+        mask = create_causal_mask(mask_config, mask_like, attention_mask, self_cache)
+        encoder_mask = create_bidirectional_mask(
+            mask_config, mask_like, encoder_attention_mask, encoder_hidden_states.to(mask_like.dtype)
+        )
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states, mask, encoder_hidden_states, encoder_mask, past_key_values=past_key_values, **kwargs
+            )
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=self.layer_norm(hidden_states), past_key_values=past_key_values
+        )
+
+
+class FunTransformerModel(FunTransformerPreTrainedModel):
+    """Encoder and decoder (Figure 1, without the output layer)."""
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(config)
+        if config.share_encoder_decoder_embeddings:
+            self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The source's embedding, (vocab_size, d_model)."""
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the source's embedding, and the target's where they are one."""
+        self.encoder.embed_tokens = value
+        if self.config.share_encoder_decoder_embeddings:
+            self.decoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        encoder_outputs: tuple[torch.Tensor] | BaseModelOutput | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Seq2SeqModelOutput:
+        """Encode the source, unless `encoder_outputs` are given, and decode the target.
+
+        Args:
+            input_ids: (batch, source_len).
+            attention_mask: (batch, source_len), 1 = token, 0 = padding.
+            decoder_input_ids: (batch, target_len), starting with `decoder_start_token_id`.
+            decoder_attention_mask: (batch, past_len + target_len), 1 = token, 0 = padding.
+            decoder_position_ids: (batch, target_len); counted from the mask and the cache when None.
+            encoder_outputs: What the encoder returned before; its first item is (batch, source_len, d_model).
+            past_key_values: Keys and values of earlier steps.
+            inputs_embeds, decoder_inputs_embeds: (batch, len, d_model), instead of the ids.
+            use_cache: Return keys and values for the next step.
+
+        Returns:
+            `last_hidden_state` (batch, target_len, d_model), the cache, and what else was asked for.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, **kwargs)
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        decoder_outputs = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            position_ids=decoder_position_ids,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return Seq2SeqModelOutput(
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+
+
+class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, GenerationMixin):
+    """The whole of Figure 1: encoder, decoder, and an output layer that gives each token of the vocabulary a logit."""
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(config)
+        if config.tie_word_embeddings:
+            stack = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
+            self._tied_weights_keys = {"lm_head.weight": f"model.{stack}.embed_tokens.weight"}
+        self.model = FunTransformerModel(config)
+        self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
+        self.post_init()
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """(batch, target_len) -> (batch, target_len), shifted right by one."""
+        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+
+    def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
+        """Count positions before a static cache turns the mask into a 4-D one, from which they could not be read."""
+        if decoder_attention_mask is not None and decoder_attention_mask.dim() == 2:
+            kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
+        return super().prepare_inputs_for_generation(
+            input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        decoder_position_ids: torch.LongTensor | None = None,
+        encoder_outputs: tuple[torch.Tensor] | BaseModelOutput | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        label_smoothing: float | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        skip_logits: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Seq2SeqLMOutput:
+        """Score the next token at each position of the target, and compare with `labels`.
+
+        Args:
+            labels: (batch, target_len), the target itself, ending in `eos_token_id`: it is shifted here, to make the
+                decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored.
+            label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
+            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
+            skip_logits: Return no logits, which saves their memory; by default in training with labels.
+            (others): As in `FunTransformerModel.forward`.
+
+        Returns:
+            `loss`, `logits` (batch, target_len, decoder_vocab_size), and what the model returns.
+        """
+        if labels is not None:
+            use_cache = False if use_cache is None else use_cache
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            decoder_position_ids=decoder_position_ids,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        loss = None
+        if labels is not None:
+            loss = linear_cross_entropy(
+                outputs.last_hidden_state,
+                self.lm_head.weight,
+                labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(self.lm_head.weight.device),
+                self.config.label_smoothing if label_smoothing is None else label_smoothing,
+                num_items_in_batch,
+            )
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=None if skip_logits else self.lm_head(outputs.last_hidden_state),
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+        )
+
+
+__all__ = [
+    "FunTransformerForConditionalGeneration",
+    "FunTransformerModel",
+    "FunTransformerPreTrainedModel",
+]
