@@ -1,0 +1,127 @@
+"""Text to ids and back without loss: normalisation, splitting, subwords with byte fallback, decoding.
+
+A sentence goes through five steps, all of them in the Rust library `tokenizers`:
+
+1. normalise: NFC, one space between words (`normalise` says it exactly);
+2. mark spaces: "I am" -> "▁I▁am", as SentencePiece does (Kudo and Richardson, 2018), so that joining the tokens and
+   turning ▁ back into a space restores the text. A text that begins in Chinese or Japanese gets no leading ▁;
+3. split where no token may cross: at spaces, between letters, digits, punctuation, and Chinese and other scripts;
+4. model: `bpe` (Sennrich et al., 2016) or `unigram` (Kudo, 2018), where a character outside the vocabulary becomes its
+   UTF-8 bytes `<0x00>`..`<0xFF>`; or a plain list of characters (`char`) or words (`word`), where it becomes `<unk>`;
+5. finish: `tokens </s>`, and `first </s> second </s>` for a pair.
+
+Vocabularies are learned by `training/train_tokenizer.py`.
+"""
+
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
+from transformers import TokenizersBackend
+
+SPECIAL_TOKENS = {
+    "pad_token": "<pad>",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
+SPACE = "▁"  # U+2581, not an underscore
+
+# Unicode's White_Space, spelled out: what \s means differs between regex engines.
+WHITE_SPACE = r"[\t-\r \u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]+"
+# Written without spaces: hanzi, kana, and the punctuation and full-width forms that go with them.
+CJK = r"\p{Han}\p{Hiragana}\p{Katakana}\u3000-\u303F\uFF00-\uFFEF"
+PUNCTUATION = rf"[\p{{P}}\p{{S}}&&[^{SPACE}]]"
+LETTERS = rf"[^{SPACE}{CJK}\p{{Nd}}\p{{P}}\p{{S}}]"  # also marks, control characters: all that is left
+CJK_LETTERS = rf"[{CJK}&&[^\p{{Nd}}\p{{P}}\p{{S}}]]"
+
+# No token crosses a border between these pieces. Runs are cut at 32, so that none is slow to learn or to encode.
+SUBWORD_PIECE = rf"{SPACE}?(?:\p{{Nd}}|{PUNCTUATION}{{1,32}}|{CJK_LETTERS}{{1,32}}|{LETTERS}{{1,32}})"
+WORD_PIECE = rf"[{CJK}]|{SPACE}(?=[{CJK}])|{SPACE}?(?:[^{SPACE}{CJK}\p{{P}}\p{{S}}]|_)+|{SPACE}?{PUNCTUATION}"
+PIECES = {"bpe": SUBWORD_PIECE, "unigram": SUBWORD_PIECE, "char": r"[\s\S]", "word": WORD_PIECE}
+
+
+def build_normalizer(lowercase=False):
+    """Step 1, see `normalise`."""
+    steps = [normalizers.Lowercase()] if lowercase else []
+    spaces = [normalizers.Replace(Regex(WHITE_SPACE), " "), normalizers.Strip()]
+    return normalizers.Sequence([*steps, normalizers.NFC(), *spaces, normalizers.Replace(SPACE, "_")])
+
+
+def build_pre_tokenizer(type):
+    """Steps 2 and 3 for the type "bpe", "unigram", "char" or "word".
+
+    Only characters go without the leading ▁: they have no word beginnings to tell from word ends.
+    """
+    mark_spaces = pre_tokenizers.Metaspace(SPACE, prepend_scheme="never" if type == "char" else "always", split=False)
+    drop_leading = pre_tokenizers.Split(Regex(rf"\A{SPACE}(?=[{CJK}])"), "removed")
+    split = pre_tokenizers.Split(Regex(PIECES[type]), "isolated")
+    return pre_tokenizers.Sequence([mark_spaces, split] if type == "char" else [mark_spaces, drop_leading, split])
+
+
+def build_decoder():
+    """Tokens to text: ▁ to space, bytes to characters (an impossible sequence gives U+FFFD), no leading space."""
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    return decoders.Sequence(steps)
+
+
+def build_post_processor():
+    """Step 5: `tokens </s>`, and `first </s> second </s>` for a pair."""
+    eos_token = SPECIAL_TOKENS["eos_token"]
+    special_tokens = [(eos_token, list(SPECIAL_TOKENS.values()).index(eos_token))]
+    single, pair = f"$A {eos_token}", f"$A {eos_token} $B:1 {eos_token}:1"
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=special_tokens)
+
+
+NORMALIZER, LOWERCASE_NORMALIZER = build_normalizer(), build_normalizer(lowercase=True)
+
+
+def normalise(text, lowercase=False):
+    """What decoding gives back: the text in NFC, with one space for each run of white space and none at the ends.
+
+    Full-width forms, control characters and zero-width joiners stay. The one character that is lost is a literal ▁
+    (U+2581), which stands for a space in tokens and becomes "_".
+    """
+    return (LOWERCASE_NORMALIZER if lowercase else NORMALIZER).normalize_str(text)
+
+
+class FunTransformerTokenizer(TokenizersBackend):
+    """A fast tokenizer whose source and target sides share one vocabulary, but may be split differently.
+
+    `decode(tokenizer(text).input_ids, skip_special_tokens=True)` equals `normalise(text)` for every text with `bpe`
+    and `unigram`, and with `char` and `word` where all symbols are in the vocabulary. As everywhere at Hugging Face,
+    a special token written out in the text ("</s>") becomes that token; `split_special_tokens=True` keeps it text.
+
+    Everything is stored in tokenizer.json, except how the target side differs, which is in tokenizer_config.json:
+    `source_type`, `target_type` and `lowercase` ("none", "source" or "both"). For letters to phonemes, with the types
+    `char` and `word`, `tokenizer("Cat", text_target="K AE T")` encodes `c a t </s>` and `▁K ▁AE ▁T </s>`.
+
+    There is no `__init__`: with one, transformers would rebuild the backend from its vocabulary alone on loading.
+    """
+
+    model_input_names = ["input_ids", "attention_mask"]
+
+    def _switch_to_target_mode(self):
+        """Called by transformers before it encodes `text_target`."""
+        self._switch(self.init_kwargs.get("target_type"), lowercase=self.init_kwargs.get("lowercase") == "both")
+
+    def _switch_to_input_mode(self):
+        """Called by transformers before it encodes `text`, and after `text_target`."""
+        lowercase = self.init_kwargs.get("lowercase") in ("source", "both")
+        self._switch(self.init_kwargs.get("source_type"), lowercase)
+
+    def _switch(self, type, lowercase):
+        differs = self.init_kwargs.get("source_type") != self.init_kwargs.get("target_type")
+        if differs or self.init_kwargs.get("lowercase") == "source":
+            self._tokenizer.normalizer = build_normalizer(lowercase)
+            self._tokenizer.pre_tokenizer = build_pre_tokenizer(type)
+
+    def _encode_plus(self, *args, **kwargs):
+        try:
+            return super()._encode_plus(*args, **kwargs)
+        finally:  # target mode holds for one call, even for one that fails
+            self._switch_to_input_mode()
+
+    def _save_pretrained(self, *args, **kwargs):
+        self._tokenizer.no_truncation()  # what the last call asked for is no property of the tokenizer
+        self._tokenizer.no_padding()
+        return super()._save_pretrained(*args, **kwargs)

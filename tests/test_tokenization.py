@@ -1,0 +1,348 @@
+"""The tokenizer loses nothing, whatever the text, the vocabulary, the side, and the way it was saved."""
+
+import gzip
+import json
+import lzma
+import pickle
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, dynamic_module_utils
+
+from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise
+from training.train_tokenizer import main, train_tokenizer
+
+TEXTS = [
+    "The cat sat on the mat, and the dog saw the cat.",
+    "今天吃什么好？今天吃面条。",
+    "我们用 Python 写程序，版本 3.14。",
+    "It's 10:30 - “see you” at the café!",
+    "１２３ ＡＢＣ emoji 😀 and 👨‍👩‍👧",
+]
+HARD_TEXTS = [
+    "",
+    " \t\r\n　 ",
+    "a\x00b\x1f\x7f\x85",
+    "<0x41><0xE4>▁<0xFF>",
+    "ｆｕｌｌ　ｗｉｄｔｈ，全角",
+    "👨‍👩‍👧‍👦 👍🏽 🇨🇳",
+    "e\u0301 \u0301 ﬁ ² Å",
+    "\ufeff\u200b\u202ert\u2060",
+    "你好 ，world 。 . hello , 你好",
+    "\U00010348 \ue000 \uffff \U0010ffff",
+    "一" * 100 + "a" * 100 + "1" * 100 + "-" * 100,
+    "नमस्ते สวัสดี 안녕 こんにちは",
+]
+PHONEMES = {"transformer": "T R AE N S F AO R M ER", "cat": "K AE T", "dog's": "D AO G Z"}
+
+any_text = st.text() | st.text(alphabet="ab 今天，。1２<>/_▁é\u0301\u200d😀\u3000\x00\n") | st.sampled_from(HARD_TEXTS)
+
+
+SYMBOLS = {type: train_tokenizer(TEXTS, type=type) for type in ("char", "word")}
+SUBWORDS = {type: train_tokenizer(TEXTS, type=type, vocab_size=400) for type in ("bpe", "unigram")}
+G2P = train_tokenizer(
+    PHONEMES, type="char", targets=PHONEMES.values(), target_type="word", lowercase="source", vocab_size=100
+)
+
+
+@pytest.fixture(params=SUBWORDS)
+def subwords(request):
+    return SUBWORDS[request.param]
+
+
+@pytest.fixture(params=[*SUBWORDS, *SYMBOLS])
+def any_tokenizer(request):
+    return (SUBWORDS | SYMBOLS)[request.param]
+
+
+def tokens(tokenizer, text, **kwargs):
+    return tokenizer.convert_ids_to_tokens(tokenizer(text, **kwargs).input_ids)
+
+
+def decode(tokenizer, ids):
+    return tokenizer.decode(ids, skip_special_tokens=True)
+
+
+# ── round trips ──
+
+
+@settings(deadline=None)
+@given(text=any_text)
+def test_normalise_is_nfc_with_single_spaces_and_no_marker(text):
+    white_space = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
+    expected = re.sub(white_space, " ", unicodedata.normalize("NFC", text)).strip(" ").replace("▁", "_")
+    if all(unicodedata.category(character) != "Cn" for character in text):  # Unicode versions differ in the new ones
+        assert normalise(text) == expected
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=any_text)
+@pytest.mark.parametrize("type", ["bpe", "unigram"])
+def test_decoding_gives_back_every_text(type, text):
+    tokenizer = SUBWORDS[type]
+    ids = tokenizer(text, split_special_tokens=True).input_ids
+    assert decode(tokenizer, ids) == normalise(text)
+    assert tokenizer.unk_token_id not in ids
+    if not any(token in text for token in tokenizer.all_special_tokens):
+        assert tokenizer(text).input_ids == ids
+
+
+@pytest.mark.parametrize("text", HARD_TEXTS + TEXTS)
+def test_decoding_gives_back_hard_texts(subwords, text):
+    assert decode(subwords, subwords(text).input_ids) == normalise(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.lists(st.sampled_from([*TEXTS, "cat", "今", " ", ",", "，", "3", "_", "é", "😀"])).map("".join))
+@pytest.mark.parametrize("type", ["char", "word"])
+def test_char_and_word_give_back_what_they_know(type, text):
+    tokenizer = SYMBOLS[type]
+    ids = tokenizer(text).input_ids
+    if type == "char" and "_" not in text:
+        assert tokenizer.unk_token_id not in ids
+    if tokenizer.unk_token_id not in ids:
+        assert decode(tokenizer, ids) == normalise(text)
+
+
+@pytest.mark.parametrize("type", ["char", "word"])
+def test_unknown_symbols_become_unk(type):
+    assert tokens(SYMBOLS[type], "猫") == ["<unk>", "</s>"]
+
+
+def test_special_tokens_in_the_text_are_text_when_asked(any_tokenizer):
+    assert tokens(any_tokenizer, "</s>") == ["</s>", "</s>"]
+    ids = any_tokenizer("<s> cat </s>", split_special_tokens=True).input_ids
+    assert any_tokenizer.eos_token_id not in ids[:-1]
+    if any_tokenizer.unk_token_id not in ids:
+        assert decode(any_tokenizer, ids) == "<s> cat </s>"
+
+
+def test_impossible_bytes_become_replacement_characters(subwords):
+    ids = subwords.convert_tokens_to_ids(["▁", "<0xE4>", "<0xBD>", "▁", "<0xFF>"])
+    assert re.fullmatch("\ufffd+ \ufffd+", decode(subwords, ids))
+
+
+# ── vocabulary and splits ──
+
+
+def test_special_tokens_are_the_first_five(any_tokenizer):
+    expected = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
+    assert any_tokenizer.convert_ids_to_tokens(range(5)) == expected
+    named = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "mask_token_id")
+    assert [getattr(any_tokenizer, name) for name in named] == [0, 1, 2, 3, 4]
+    assert set(any_tokenizer.all_special_tokens) == set(expected)
+
+
+def test_bytes_are_ordinary_tokens(subwords):
+    assert subwords.convert_tokens_to_ids(BYTE_TOKENS) == list(range(5, 261))
+    assert not set(BYTE_TOKENS) & set(subwords.all_special_tokens)
+
+
+def test_chinese_and_latin_digits_and_punctuation_are_never_in_one_token(subwords):
+    for token in set(subwords.get_vocab()) - set(subwords.all_special_tokens) - set(BYTE_TOKENS):
+        kinds = {
+            "hanzi" if "一" <= c <= "鿿" else "digit" if c.isdecimal() else "letter" if c.isalpha() else "other"
+            for c in token.removeprefix("▁")
+        }
+        assert len(kinds) <= 1, token
+
+
+def test_spaces_stay_with_the_words_they_precede():
+    assert tokens(SYMBOLS["word"], "the cat, 今天 Python") == ["▁the", "▁cat", ",", "▁", "今", "天", "▁Python", "</s>"]
+    assert tokens(SYMBOLS["char"], "on 今") == ["o", "n", "▁", "今", "</s>"]
+    assert tokens(SYMBOLS["word"], "今天") == ["今", "天", "</s>"]
+
+
+def test_underscores_do_not_break_words():
+    tokenizer = train_tokenizer(["I_TURN_LEFT I_JUMP"], type="word")
+    assert tokens(tokenizer, "I_JUMP I_TURN_LEFT") == ["▁I_JUMP", "▁I_TURN_LEFT", "</s>"]
+
+
+@pytest.mark.parametrize("type", ["bpe", "unigram", "char", "word"])
+def test_training_is_deterministic_and_ignores_the_order_of_texts(type):
+    first, second = (train_tokenizer(texts, type=type, vocab_size=330) for texts in (TEXTS, TEXTS[::-1]))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+
+
+@pytest.mark.parametrize("type", ["bpe", "unigram", "char", "word"])
+@pytest.mark.parametrize("vocab_size", [264, 280, 10_000])
+def test_vocab_size_counts_everything_and_little_text_gives_less(type, vocab_size):
+    tokenizer = train_tokenizer(TEXTS, type=type, vocab_size=vocab_size)
+    assert len(tokenizer) <= vocab_size
+    assert len(tokenizer) == vocab_size or vocab_size > 280 or type in ("char", "word")
+    assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
+
+
+def test_min_frequency_leaves_out_what_is_rarer():
+    texts = ["aa bb", "aa cc"]
+    assert set(train_tokenizer(texts, type="word", min_frequency=2).get_vocab()) >= {"▁aa"}
+    assert "▁bb" not in train_tokenizer(texts, type="word", min_frequency=2).get_vocab()
+    assert "c" not in train_tokenizer(texts, type="char", min_frequency=3).get_vocab()
+    assert "▁bb" not in train_tokenizer(texts, type="bpe", min_frequency=2).get_vocab()
+
+
+# ── encoding ──
+
+
+def test_sources_targets_and_pairs_end_in_eos(any_tokenizer):
+    batch = any_tokenizer(["the cat", "今天"], text_target=["今天", "the cat"])
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    assert batch["input_ids"] == batch["labels"][::-1]
+    assert all(ids[-1] == 2 and 1 not in ids for ids in batch["input_ids"])
+    first, second = batch["input_ids"]
+    assert any_tokenizer("the cat", "今天").input_ids == first + second
+
+
+def test_truncation_and_padding_keep_eos(any_tokenizer):
+    batch = any_tokenizer(["the cat sat", "the"], truncation=True, max_length=2, padding=True)
+    assert [ids[-1] for ids in batch["input_ids"]] == [2, 2]
+    assert all(len(ids) == 2 for ids in batch["input_ids"])
+
+
+def test_letters_and_phonemes_share_one_vocabulary():
+    batch = G2P("CAT", text_target="K AE T")
+    assert G2P.convert_ids_to_tokens(batch["input_ids"]) == ["c", "a", "t", "</s>"]
+    assert G2P.convert_ids_to_tokens(batch["labels"]) == ["▁K", "▁AE", "▁T", "</s>"]
+    assert decode(G2P, batch["labels"]) == "K AE T"
+    assert decode(G2P, batch["input_ids"]) == normalise("CAT", lowercase=True) == "cat"
+    assert G2P(["Cat", "dog's"], text_target=["K AE T", "D AO G Z"])["labels"][0] == batch["labels"]
+
+
+def test_a_failing_target_leaves_the_tokenizer_in_source_mode():
+    before = G2P.backend_tokenizer.to_str()
+    with pytest.raises(ValueError):
+        G2P("cat", text_target=17)
+    assert G2P.backend_tokenizer.to_str() == before
+    assert G2P.tokenize("Cat") == ["c", "a", "t"]
+
+
+def test_lowercase_applies_to_the_sides_named():
+    both = train_tokenizer(["The"], targets=["Cat"], type="bpe", vocab_size=300, lowercase="both")
+    source = train_tokenizer(["The"], targets=["Cat"], type="bpe", vocab_size=300, lowercase="source")
+    assert decode(both, both(text_target="Cat").input_ids) == "cat"
+    assert decode(source, source(text_target="Cat").input_ids) == "Cat"
+    assert decode(source, source("Cat").input_ids) == "cat"
+
+
+# ── saving ──
+
+
+def all_ids(tokenizer):
+    return tokenizer(TEXTS + HARD_TEXTS, text_target=["K AE T", *TEXTS, *HARD_TEXTS[1:]]).data
+
+
+@pytest.mark.parametrize("tokenizer", [*SUBWORDS.values(), *SYMBOLS.values(), G2P], ids=[*SUBWORDS, *SYMBOLS, "g2p"])
+def test_saved_loaded_and_pickled_tokenizers_give_the_same_ids(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path)
+    loaded = FunTransformerTokenizer.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path / "again")
+    again = FunTransformerTokenizer.from_pretrained(tmp_path / "again")
+    for other in (loaded, again, pickle.loads(pickle.dumps(tokenizer))):
+        assert all_ids(other) == all_ids(tokenizer)
+        assert other.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+        assert not other.clean_up_tokenization_spaces
+
+
+def test_the_tokenizers_library_alone_gives_the_same_ids(tmp_path, any_tokenizer):
+    any_tokenizer(TEXTS, truncation=True, max_length=2, padding=True)  # must not be saved along
+    any_tokenizer.save_pretrained(tmp_path)
+    plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in TEXTS:
+        assert plain.encode(text).ids == any_tokenizer(text).input_ids
+        assert plain.decode(plain.encode(text).ids) == normalise(text)
+
+
+def test_auto_tokenizer_loads_the_class_from_the_folder_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(FunTransformerTokenizer, "_auto_class", "AutoTokenizer")
+    G2P.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "of_another_package"}))
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    assert type(loaded).__module__.startswith("transformers_modules")
+    assert all_ids(loaded) == all_ids(G2P)
+
+
+# ── mistakes ──
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"type": "bqe"}, "Did you mean 'bpe'"),
+        ({"type": "char", "target_type": "words"}, "Did you mean 'word'"),
+        ({"lowercase": "sources"}, "Did you mean 'source'"),
+        ({"type": "bpe", "target_type": "word"}, "cannot share one vocabulary"),
+        ({"type": "char", "target_type": "word"}, "Give the target texts"),
+        ({"type": "bpe", "lowercase": "source"}, "Give the target texts"),
+        ({"type": "bpe", "vocab_size": 263}, "Choose at least"),
+        ({"type": "word", "vocab_size": 6}, "Choose at least"),
+        ({"texts": ["", " \n"]}, "no text"),
+        ({"texts": []}, "no text"),
+        ({"targets": [" "]}, "no text"),
+    ],
+)
+def test_mistakes_are_explained(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        train_tokenizer(**{"texts": TEXTS, **arguments})
+
+
+# ── command line ──
+
+
+def test_command_line_reads_plain_and_compressed_files(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text(TEXTS[0], encoding="utf-8")
+    with gzip.open(tmp_path / "b.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(TEXTS[1:3]))
+    with lzma.open(tmp_path / "c.xz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(TEXTS[3:]) + "\n")
+    output_dir = tmp_path / "new" / "tokenizer"
+    arguments = ["--type", "bpe", "--vocab_size", "330", "--output_dir", str(output_dir)]
+    main([*arguments, *(str(tmp_path / name) for name in ("a.txt", "b.gz", "c.xz"))])
+    expected = train_tokenizer(TEXTS, type="bpe", vocab_size=330)
+    loaded = FunTransformerTokenizer.from_pretrained(output_dir)
+    assert loaded.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str()
+    assert "330 tokens" in capsys.readouterr().out
+    assert [path.name for path in output_dir.parent.iterdir()] == ["tokenizer"]
+
+
+def test_command_line_refuses_a_full_folder_and_bad_bytes_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    text, bad, full, new = (tmp_path / name for name in ("a.txt", "bad.txt", "full", "new"))
+    text.write_text(TEXTS[0], encoding="utf-8")
+    bad.write_bytes(b"good\n" + "é".encode("latin-1"))
+    full.mkdir()
+    (full / "kept").touch()
+    for file, output_dir, message in ((text, full, "not an empty folder"), (bad, new, "line 2, is not UTF-8")):
+        with pytest.raises(SystemExit):
+            main(["--vocab_size", "300", "--output_dir", str(output_dir), str(file)])
+        assert message in capsys.readouterr().err
+
+    def interrupted(self, folder):
+        (Path(folder) / "tokenizer.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FunTransformerTokenizer, "save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(["--vocab_size", "300", "--output_dir", str(new), str(text)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "bad.txt", "full"]
+
+
+# ── real data ──
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("type", ["bpe", "unigram"])
+def test_every_real_sentence_comes_back(type):
+    path = Path(__file__).resolve().parents[2] / "shared" / "data" / "zh_en_tatoeba" / "train.jsonl.xz"
+    if not path.exists():
+        pytest.skip(f"needs {path.parent.name}/{path.name}")
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        texts = [text for line in file for text in json.loads(line)["translation"].values()]
+    tokenizer = train_tokenizer(texts, type=type, vocab_size=8000)
+    decoded = tokenizer.decode(tokenizer(texts).input_ids, skip_special_tokens=True)
+    assert decoded == [normalise(text) for text in texts]
