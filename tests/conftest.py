@@ -1,0 +1,91 @@
+"""What every test gets: no network, one thread, a fixed seed; and the tiny configuration that most of them use."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: it is read once
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+import transformers
+
+TINY = {
+    "vocab_size": 23,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 20,
+    "max_position_embeddings": 32,
+}
+
+# Three pairs of a source and its labels, of different lengths; a word occurs twice, one source has a single token.
+PAIRS = [
+    ([5, 9, 5, 13, 22, 7, 2], [8, 8, 17, 2]),
+    ([2], [20, 6, 11, 19, 10, 2]),
+    ([14, 6, 21, 2], [12, 2]),
+]
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    transformers.set_seed(0)
+
+
+@pytest.fixture
+def tiny_config():
+    """A function from config fields to a tiny FunTransformerConfig; every size in it is a different number.
+
+    Depths, heads and widths of the encoder and decoder differ so that mixing them up is an error.
+    """
+    from fun_transformer import FunTransformerConfig
+
+    return lambda **fields: FunTransformerConfig(**{**TINY, **fields})
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    """A function from config fields (and attn_implementation) to a tiny translation model in eval mode.
+
+    Biases and norms get random values: fresh ones are zeros and ones, and an ignored bias would not be seen.
+    """
+    from fun_transformer import FunTransformerForConditionalGeneration
+
+    def build(attn_implementation="sdpa", **fields):
+        torch.manual_seed(0)
+        model = FunTransformerForConditionalGeneration(tiny_config(**fields))
+        model.set_attn_implementation(attn_implementation)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
+def sentence_pairs():
+    """List of (source_ids, labels), both ending in `</s>`."""
+    return PAIRS
+
+
+@pytest.fixture
+def tiny_batch():
+    """The sentence pairs as tensors padded on the right: input_ids, attention_mask and labels, (batch, longest)."""
+
+    def padded(rows, value):
+        rows = [torch.tensor(row) for row in rows]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+    return {
+        "input_ids": padded([source for source, _ in PAIRS], 0),
+        "attention_mask": padded([[1] * len(source) for source, _ in PAIRS], 0),
+        "labels": padded([labels for _, labels in PAIRS], -100),
+    }

@@ -1,0 +1,126 @@
+"""The configuration: the paper's base model by default, and a clear word when fields do not fit together."""
+
+import dataclasses
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
+
+from fun_transformer import FunTransformerConfig
+
+PAPER_BASE = {
+    "vocab_size": 37000,
+    "d_model": 512,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+    "encoder_ffn_dim": 2048,
+    "decoder_ffn_dim": 2048,
+    "activation_function": "relu",
+    "dropout": 0.1,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "label_smoothing": 0.1,
+    "position_embedding_type": "sinusoidal",
+    "norm_position": "post",
+    "scale_embedding": True,
+    "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "is_encoder_decoder": True,
+    "use_cache": True,
+}
+
+
+def test_defaults_are_the_papers_base_model():
+    config = FunTransformerConfig()
+    assert {name: getattr(config, name) for name in PAPER_BASE} == PAPER_BASE
+    assert config.decoder_vocab_size == config.vocab_size
+    assert config.model_type == "fun_transformer"
+
+
+def test_every_field_survives_saving(tmp_path, tiny_config):
+    config = tiny_config(
+        decoder_vocab_size=31,
+        share_encoder_decoder_embeddings=False,
+        tie_word_embeddings=False,
+        norm_position="pre",
+        position_embedding_type="learned",
+        activation_function="gelu",
+        scale_embedding=False,
+        label_smoothing=0.2,
+        attention_dropout=0.3,
+        eos_token_id=[2, 3],
+    )
+    config.save_pretrained(tmp_path)
+    for loaded in (FunTransformerConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        assert type(loaded) is FunTransformerConfig
+        for field in dataclasses.fields(FunTransformerConfig):
+            if field.name not in ("transformers_version", "architectures"):
+                assert getattr(loaded, field.name) == getattr(config, field.name), field.name
+
+
+def test_the_usual_aliases_work(tiny_config):
+    config = tiny_config()
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (16, 2, 4)
+    config.hidden_size = 32
+    assert config.d_model == 32
+
+
+def test_unrelated_fields_are_kept_as_transformers_keeps_them(tmp_path):
+    FunTransformerConfig(source_language="zh", id2label={0: "no", 1: "yes"}).save_pretrained(tmp_path)
+    loaded = FunTransformerConfig.from_pretrained(tmp_path)
+    assert loaded.source_language == "zh"
+    assert loaded.num_labels == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("d_modle", "d_model"),
+        ("encoder_layer", "encoder_layers"),
+        ("decoder_attention_head", "decoder_attention_heads"),
+        ("norm_positions", "norm_position"),
+        ("label_smooting", "label_smoothing"),
+        ("vocabsize", "vocab_size"),
+    ],
+)
+def test_a_misspelt_field_is_refused_with_the_nearest_known_one(wrong, meant):
+    with pytest.raises(ValueError, match=f"{wrong}.*{meant}"):
+        FunTransformerConfig(**{wrong: 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"d_model": 500, "decoder_attention_heads": 4}, ["d_model=500", "encoder_attention_heads=8", "496 or 504"]),
+        ({"d_model": 512, "decoder_attention_heads": 7}, ["decoder_attention_heads=7", "511 or 518"]),
+        ({"d_model": 4}, ["d_model=4", "such as 8"]),
+        ({"d_model": 9, "encoder_attention_heads": 3, "decoder_attention_heads": 3}, ["d_model=9", "even"]),
+        ({"decoder_vocab_size": 31}, ["decoder_vocab_size=31", "share_encoder_decoder_embeddings=False"]),
+        ({"dropout": 1.5}, ["dropout=1.5", "below 1"]),
+        ({"label_smoothing": -0.1}, ["label_smoothing=-0.1"]),
+        ({"encoder_layers": 0}, ["encoder_layers=0", "at least 1"]),
+        ({"norm_position": "middle"}, ["norm_position", "post", "pre"]),
+        ({"position_embedding_type": "rotary"}, ["position_embedding_type", "sinusoidal", "learned"]),
+        ({"activation_function": "tanh"}, ["activation_function", "relu"]),
+        ({"d_model": "512"}, ["d_model", "int"]),
+    ],
+    ids=str,
+)
+def test_fields_that_do_not_fit_are_refused_in_words(fields, words):
+    with pytest.raises((StrictDataclassError, ValueError, TypeError)) as error:
+        FunTransformerConfig(**fields)
+    message = f"{error.value} {error.value.__cause__}"
+    assert [word for word in words if word not in message] == []
+
+
+def test_odd_widths_are_fine_for_learned_positions():
+    config = FunTransformerConfig(
+        d_model=9, encoder_attention_heads=3, decoder_attention_heads=3, position_embedding_type="learned"
+    )
+    assert config.d_model == 9
