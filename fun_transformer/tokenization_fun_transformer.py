@@ -16,6 +16,8 @@ Vocabularies are learned by `training/train_tokenizer.py`.
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from transformers import TokenizersBackend
 
+__all__ = ["BYTE_TOKENS", "SPACE", "SPECIAL_TOKENS", "FunTransformerTokenizer", "build_pre_tokenizer", "normalise"]
+
 SPECIAL_TOKENS = {
     "pad_token": "<pad>",
     "bos_token": "<s>",
@@ -100,20 +102,33 @@ class FunTransformerTokenizer(TokenizersBackend):
 
     model_input_names = ["input_ids", "attention_mask"]
 
+    _in_target_mode = False
+
+    @classmethod
+    def from_backend(cls, backend, source_type, target_type, lowercase):
+        """Give a `tokenizers.Tokenizer`, of which only the model and special tokens count, all the other steps."""
+        backend.normalizer = build_normalizer(lowercase != "none")
+        backend.pre_tokenizer = build_pre_tokenizer(source_type)
+        backend.decoder = build_decoder()
+        backend.post_processor = build_post_processor()
+        sides = {"source_type": source_type, "target_type": target_type, "lowercase": lowercase}
+        return cls(tokenizer_object=backend, **sides, **SPECIAL_TOKENS)
+
     def _switch_to_target_mode(self):
         """Called by transformers before it encodes `text_target`."""
-        self._switch(self.init_kwargs.get("target_type"), lowercase=self.init_kwargs.get("lowercase") == "both")
+        self._switch(to_target=True)
 
     def _switch_to_input_mode(self):
         """Called by transformers before it encodes `text`, and after `text_target`."""
-        lowercase = self.init_kwargs.get("lowercase") in ("source", "both")
-        self._switch(self.init_kwargs.get("source_type"), lowercase)
+        self._switch(to_target=False)
 
-    def _switch(self, type, lowercase):
-        differs = self.init_kwargs.get("source_type") != self.init_kwargs.get("target_type")
-        if differs or self.init_kwargs.get("lowercase") == "source":
-            self._tokenizer.normalizer = build_normalizer(lowercase)
-            self._tokenizer.pre_tokenizer = build_pre_tokenizer(type)
+    def _switch(self, to_target):
+        source_type, target_type, lowercase = map(self.init_kwargs.get, ("source_type", "target_type", "lowercase"))
+        if to_target == self._in_target_mode or (source_type == target_type and lowercase != "source"):
+            return
+        self._tokenizer.normalizer = build_normalizer(lowercase == "both" or (lowercase == "source" and not to_target))
+        self._tokenizer.pre_tokenizer = build_pre_tokenizer(target_type if to_target else source_type)
+        self._in_target_mode = to_target
 
     def _encode_plus(self, *args, **kwargs):
         try:

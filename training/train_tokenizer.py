@@ -27,9 +27,6 @@ from fun_transformer.tokenization_fun_transformer import (
     SPACE,
     SPECIAL_TOKENS,
     FunTransformerTokenizer,
-    build_decoder,
-    build_normalizer,
-    build_post_processor,
     build_pre_tokenizer,
     normalise,
 )
@@ -77,13 +74,7 @@ def train_tokenizer(
     else:
         counts = _count_symbols(sources, type) + _count_symbols(targets, target_type)
         backend = _build_symbols(counts, vocab_size, min_frequency)
-    backend.normalizer = build_normalizer(lowercase != "none")
-    backend.pre_tokenizer = build_pre_tokenizer(type)
-    backend.decoder = build_decoder()
-    backend.post_processor = build_post_processor()
-    return FunTransformerTokenizer(
-        tokenizer_object=backend, source_type=type, target_type=target_type, lowercase=lowercase, **SPECIAL_TOKENS
-    )
+    return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase)
 
 
 def _check_arguments(type: str, target_type: str, lowercase: str, has_targets: bool, vocab_size: int) -> None:
