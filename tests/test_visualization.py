@@ -1,0 +1,216 @@
+"""Attention maps hold the model's own weights and leave the model as it was; pictures are whole and leave no trace."""
+
+import json
+import sys
+import warnings
+from itertools import pairwise
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from training.train_tokenizer import train_tokenizer
+
+matplotlib = pytest.importorskip("matplotlib")
+
+from fun_transformer.visualization import (  # noqa: E402
+    AttentionMap,
+    cross_attention,
+    figures,
+    plot_attention,
+    plot_training_curve,
+)
+
+SOURCE, TARGET = "今天吃什么好?", "what shall we eat"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([SOURCE, TARGET] * 5, type="bpe", vocab_size=300)
+
+
+@pytest.fixture
+def model(tiny_model, tokenizer):
+    return tiny_model(vocab_size=len(tokenizer))
+
+
+def attention_map(source_len, target_len, word="word"):
+    """A made-up map whose tokens are numbered words."""
+    source, target = ([f"{word}{i}" for i in range(count)] for count in (source_len, target_len))
+    weights = torch.rand(3, 2, target_len, source_len).softmax(-1)
+    return AttentionMap(" ".join(source), " ".join(target), source, target, weights)
+
+
+def test_a_forced_target_gives_the_weights_of_the_models_own_pass(model, tokenizer):
+    found = cross_attention(model, tokenizer, SOURCE, TARGET)
+    batch = tokenizer(SOURCE, text_target=TARGET, return_tensors="pt")
+    model.set_attn_implementation("eager")
+    expected = model(**batch, output_attentions=True).cross_attentions
+    torch.testing.assert_close(found.weights, torch.cat(expected), rtol=0, atol=1e-6)
+    assert found.weights.shape == (3, 2, len(found.target_tokens), len(found.source_tokens))
+    torch.testing.assert_close(found.weights.sum(-1), torch.ones(found.weights.shape[:3]))
+
+
+def test_a_generated_target_has_the_weights_of_the_same_target_forced(model, tokenizer):
+    generated = cross_attention(model, tokenizer, SOURCE, max_new_tokens=5, num_beams=2)
+    ids = model.generate(**tokenizer(SOURCE, return_tensors="pt"), max_new_tokens=5, num_beams=2)[0, 1:]
+    assert generated.target == tokenizer.decode(ids, skip_special_tokens=True)
+    assert len(generated.target_tokens) == len(ids)
+    model.set_attn_implementation("eager")
+    forced = model(**tokenizer(SOURCE, return_tensors="pt"), labels=ids[None], output_attentions=True)
+    torch.testing.assert_close(generated.weights, torch.cat(forced.cross_attentions), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_comes_out_as_it_went_in(model, tokenizer, training):
+    model.train(training)
+    first = cross_attention(model, tokenizer, SOURCE, TARGET)
+    second = cross_attention(model, tokenizer, SOURCE, TARGET)
+    assert torch.equal(first.weights, second.weights)  # no dropout
+    assert (model.config._attn_implementation, model.training) == ("sdpa", training)
+
+
+def test_the_model_comes_out_as_it_went_in_after_an_error(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(model, "generate", lambda **kwargs: 1 / 0)
+    model.train()
+    with pytest.raises(ZeroDivisionError):
+        cross_attention(model, tokenizer, SOURCE)
+    assert (model.config._attn_implementation, model.training) == ("sdpa", True)
+
+
+def test_tokens_are_readable(model, tokenizer):
+    tokens = cross_attention(model, tokenizer, "今天吃 什么?\x07😀", TARGET)
+    assert "".join(tokens.source_tokens) == "今天吃␣什么?<0x07><0xF0><0x9F><0x98><0x80></s>"
+    assert tokens.target_tokens == [*TARGET.split(), "</s>"]
+
+
+def test_tokens_of_byte_level_models_are_readable_too():
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "<pad>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=alphabet, special_tokens=special, show_progress=False
+    )
+    backend.train_from_iterator(["今天 the cat"] * 5, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", pad_token="<pad>", eos_token="</s>")
+    sizes = {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    bart = BartForConditionalGeneration(
+        BartConfig(vocab_size=len(tokenizer), d_model=8, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes)
+    )
+    found = cross_attention(bart, tokenizer, "今天 cat", "the cat")
+    assert found.source_tokens == ["今天", "cat"]
+    assert found.target_tokens == ["the", "cat"]
+    assert found.weights.shape == (2, 2, 2, 2)
+
+
+def test_mistakes_are_said_in_words(model, tokenizer):
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=len(tokenizer)))
+    with pytest.raises(ValueError, match="not an encoder-decoder"):
+        cross_attention(gpt2, tokenizer, SOURCE)
+    with pytest.raises(ValueError, match="num_beams would have no effect"):
+        cross_attention(model, tokenizer, SOURCE, TARGET, num_beams=2)
+    with pytest.raises(ValueError, match="layer=3 does not exist: the model has layers 0 to 2"):
+        plot_attention(attention_map(3, 3), layer=3)
+    with pytest.raises(ValueError, match="head=-3"):
+        plot_attention(attention_map(3, 3), head=-3)
+
+
+def test_the_last_layers_mean_over_heads_is_drawn_unless_told():
+    drawn = attention_map(4, 3)
+    image = plot_attention(drawn).axes[0].images[0].get_array()
+    torch.testing.assert_close(torch.tensor(image), drawn.weights[2].mean(0))
+    image = plot_attention(drawn, layer=0, head=1).axes[0].images[0].get_array()
+    torch.testing.assert_close(torch.tensor(image), drawn.weights[0, 1])
+
+
+@pytest.mark.parametrize(("source_len", "target_len"), [(3, 3), (40, 4), (2, 50), (60, 60)])
+def test_no_label_is_cut(source_len, target_len):
+    figure = plot_attention(attention_map(source_len, target_len, word="internationalisation"))
+    figure.draw_without_rendering()
+    whole = figure.bbox
+    axes, bar = figure.axes
+    texts = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label, bar.yaxis.label]
+    for text in [*texts, figure._suptitle]:
+        box = text.get_window_extent()
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1, text
+        assert whole.y0 <= box.y0 and box.y1 <= whole.y1, text
+    assert max(figure.get_size_inches()) < 20
+    labels = [text.get_window_extent() for text in axes.get_yticklabels()]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(labels))  # none covers the next
+
+
+def test_chinese_is_drawn_and_dollar_signs_are_no_formula(tmp_path):
+    pytest.importorskip("mplfonts")
+    drawn = AttentionMap(
+        "今天好 $x_1$", "ˈtəʊ $\\frac$", ["今", "天", "好", "$x_1$"], ["ˈtəʊ", "$"], torch.rand(1, 1, 2, 4)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns about a character that no font has
+        plot_attention(drawn, tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_chinese_font_is_warned_about(monkeypatch):
+    monkeypatch.setattr(figures, "CJK_FONTS", [])
+    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match="mplfonts"):
+        assert figures.fonts_for("今天") == ["DejaVu Sans"]
+
+
+def test_pictures_leave_no_trace(tmp_path, monkeypatch):
+    before = matplotlib.rcParams.copy()
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it would fail
+    plot_attention(AttentionMap("今天", "to", ["今天"], ["to"], torch.rand(1, 1, 1, 1)), tmp_path / "map.png")
+    assert matplotlib.rcParams.copy() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
+
+
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "map.txt"
+    path.write_text("old")
+    with pytest.raises(ValueError, match=r"map\.txt.*picture format"):
+        plot_attention(attention_map(2, 2), path)
+    assert path.read_text() == "old"
+
+
+def write_metrics(path, rows, end=""):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + end, encoding="utf-8")
+
+
+def test_the_training_curve_has_a_panel_for_loss_learning_rate_and_scores(tmp_path):
+    rows = [{"step": step, "split": "train", "loss": 9 / step, "learning_rate": 1e-3 / step} for step in range(1, 50)]
+    rows += [
+        {"step": step, "split": "validation", "loss": 9 / step, "per": 0.5, "seconds": 3.0, "bleu_signature": "v"}
+        for step in (10, 20)
+    ]
+    rows += [{"step": 10, "split": "train", "loss": 0.123, "learning_rate": 1e-3}]  # again, after a resumed run
+    write_metrics(tmp_path / "metrics.jsonl", rows, end='{"step": 60, "split": "tr')
+    figure = plot_training_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
+
+    loss, learning_rate, scores = figure.axes
+    assert [line.get_label() for line in loss.lines] == ["train", "validation"]
+    assert loss.get_yscale() == "log"
+    steps, losses = loss.lines[0].get_data()
+    assert list(steps) == list(range(1, 50))
+    assert losses[9] == 0.123
+    assert len(learning_rate.lines) == 1
+    assert [line.get_label() for line in scores.lines] == ["per"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.png", "metrics.jsonl"]
+
+
+def test_a_training_curve_of_losses_alone_has_one_panel(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", [{"step": 1, "split": "train", "loss": 2.0}])
+    figure = plot_training_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
+    assert len(figure.axes) == 1
+    assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_a_metrics_file_without_losses_or_with_a_broken_line_is_refused(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", [{"step": 1, "split": "test", "bleu": 2.0}])
+    with pytest.raises(ValueError, match="no line with a step and a loss"):
+        plot_training_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
+    write_metrics(tmp_path / "metrics.jsonl", [{"step": 1}], end="oops\n{}\n")
+    with pytest.raises(ValueError, match="line 2 is no JSON"):
+        plot_training_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
