@@ -4,7 +4,7 @@ Importing it registers the model with transformers' Auto classes, and brings `pi
 `"summarization"` and `"text2text-generation"` back.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from .configuration_fun_transformer import FunTransformerConfig
 from .modeling_fun_transformer import (
@@ -12,16 +12,29 @@ from .modeling_fun_transformer import (
     FunTransformerModel,
     FunTransformerPreTrainedModel,
 )
+from .pipeline_fun_transformer import (
+    SummarizationPipeline,
+    Text2TextGenerationPipeline,
+    TranslationPipeline,
+    register_pipelines,
+)
+from .tokenization_fun_transformer import FunTransformerTokenizer
 
 __version__ = "0.1.0"
 
 AutoConfig.register("fun_transformer", FunTransformerConfig)
 AutoModel.register(FunTransformerConfig, FunTransformerModel)
 AutoModelForSeq2SeqLM.register(FunTransformerConfig, FunTransformerForConditionalGeneration)
+AutoTokenizer.register(FunTransformerConfig, fast_tokenizer_class=FunTransformerTokenizer)
+register_pipelines()
 
 __all__ = [
     "FunTransformerConfig",
     "FunTransformerForConditionalGeneration",
     "FunTransformerModel",
     "FunTransformerPreTrainedModel",
+    "FunTransformerTokenizer",
+    "SummarizationPipeline",
+    "Text2TextGenerationPipeline",
+    "TranslationPipeline",
 ]

@@ -1,0 +1,373 @@
+"""The training loop, the only one: batches, gradients, steps, evaluations, checkpoints.
+
+The loss is exact over processes and accumulated batches: the sum over all tokens of an optimizer step, divided by
+their number. Everything that a run needs to go on lies in `RunState` and in the checkpoint that it belongs to.
+"""
+
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from datasets import DatasetDict
+from tqdm.auto import tqdm
+
+from training.args import RunArguments
+from training.batching import TokenBudgetBatches, pad_batch
+from training.checkpoints import publish, save_checkpoint, write_whole
+from training.evaluate import evaluate_split
+from training.optimization import learning_rate_factor
+from training.rows import TokenRows
+
+LOWER_IS_BETTER = {"loss", "per", "wer"}
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (Ctrl-C or SIGTERM) and has saved a checkpoint."""
+
+    def __init__(self, signal_number: int, checkpoint: Path):
+        super().__init__(f"Stopped by {signal.Signals(signal_number).name}. Everything is saved in {checkpoint}.")
+        self.exit_code = 128 + signal_number
+
+
+@dataclass
+class RunState:
+    """Where a run is. Saved with each checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch done
+    tokens: int = 0  # source + target tokens seen, without padding, on all processes
+    seconds: float = 0.0  # in the loop, with evaluations and checkpoints
+    best_score: float | None = None
+    best_step: int = 0
+    bad_evaluations: int = 0  # evaluations since the best one
+    unlogged: list[tuple[float, int]] = field(default_factory=list)  # loss and tokens of steps since the last log line
+
+
+class TrainingLoop:
+    """Trains a prepared model.
+
+    Args:
+        accelerator: Prepared `model` and `optimizer`.
+        model: A sequence-to-sequence model whose loss takes `num_items_in_batch`.
+        optimizer: With the peak learning rate in its groups.
+        tokenizer: For evaluation by generation.
+        splits: `train`, and perhaps `validation`, tokenised.
+        arguments: The recipe.
+        output_dir: The run's folder.
+        flops_per_token: Of a training step, for the log.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model,
+        optimizer,
+        tokenizer,
+        splits: DatasetDict,
+        arguments: RunArguments,
+        output_dir: Path,
+        flops_per_token: float,
+    ):
+        self.accelerator, self.model, self.optimizer, self.tokenizer = accelerator, model, optimizer, tokenizer
+        self.splits, self.arguments, self.output_dir = splits, arguments, output_dir
+        self.flops_per_token = flops_per_token
+        self.config = accelerator.unwrap_model(model).config
+        self.rows = TokenRows(splits["train"])
+        self.sampler = TokenBudgetBatches(
+            self.rows.source_lengths,
+            self.rows.target_lengths,
+            arguments.training.batch_tokens,
+            arguments.training.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        self.state = RunState()
+        self.received_signal = 0
+        self.started = 0.0
+        self.metrics_path = output_dir / "metrics.jsonl"
+
+    # ── Going on ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint; lines of metrics.jsonl after it are removed."""
+        self.accelerator.load_state(str(checkpoint))
+        self.state = RunState(**json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+        if self.accelerator.is_main_process and self.metrics_path.exists():
+            lines = [line for line in self.metrics_path.read_text(encoding="utf-8").splitlines() if line]
+            kept = [line for line in lines if json.loads(line)["step"] <= self.state.step]
+            write_whole(self.metrics_path, "".join(line + "\n" for line in kept))
+
+    def save(self) -> Path:
+        """Save a checkpoint of this step."""
+        self.state.seconds, self.state.unlogged = self.elapsed(), self.window.read()
+        state = json.dumps(dataclasses.asdict(self.state), indent=1)
+        keep = self.arguments.training.keep_checkpoints
+        return save_checkpoint(self.accelerator, self.output_dir, self.state.step, state, keep)
+
+    def elapsed(self) -> float:
+        """Seconds in this loop, those before a resume included."""
+        return time.monotonic() - self.started
+
+    # ── How far ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def done(self) -> float:
+        """How much of the run lies behind, in [0, 1]: the limit that is nearest counts."""
+        training, state = self.arguments.training, self.state
+        steps_per_epoch = len(self.batches) / training.accumulation_steps
+        parts = [0.0]
+        if training.max_steps:
+            parts.append(state.step / training.max_steps)
+        if training.max_epochs:
+            parts.append(state.step / math.ceil(training.max_epochs * steps_per_epoch))
+        if training.max_minutes:
+            parts.append(self.elapsed() / (60 * training.max_minutes))
+        return min(1.0, max(parts))
+
+    def micro_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches without end, from where the state stands."""
+        while True:
+            while self.state.batch < len(self.batches):
+                chosen = self.batches[self.state.batch]
+                self.state.batch += 1
+                yield pad_batch([self.rows[row] for row in chosen], self.config.pad_token_id)
+            self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+            self.batches = self.sampler.batches(self.state.epoch)
+
+    # ── One step ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def train_step(self, stream: Iterator[dict[str, torch.Tensor]], done: float) -> tuple[torch.Tensor, int, float]:
+        """Do one optimizer step.
+
+        Returns:
+            The loss (a scalar tensor, mean over all tokens of the step), the number of real tokens, the learning rate.
+        """
+        accelerator, training = self.accelerator, self.arguments.training
+        batches = [next(stream) for _ in range(training.accumulation_steps)]
+        counts = torch.tensor(
+            [
+                sum(int((batch["labels"] != -100).sum()) for batch in batches),
+                sum(int(batch["attention_mask"].sum()) for batch in batches),
+                int(bool(self.received_signal)),
+            ],
+            device=accelerator.device,
+        )
+        if accelerator.num_processes > 1:
+            counts = accelerator.reduce(counts, reduction="sum")
+        targets, sources, interrupted = counts.tolist()
+        if interrupted and not self.received_signal:
+            self.received_signal = signal.SIGTERM  # another process was asked to stop
+        self.model.train()
+        step_loss = torch.zeros((), device=accelerator.device)
+        for number, batch in enumerate(batches):
+            batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+            last = number == len(batches) - 1  # gradients travel between processes once a step
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                # Gradients are averaged over processes: dividing by tokens per process makes their mean exact.
+                loss = self.model(**batch, num_items_in_batch=targets / accelerator.num_processes).loss
+                accelerator.backward(loss)
+            step_loss += loss.detach()
+        if training.max_grad_norm:
+            accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm)
+        factor = learning_rate_factor(
+            training.schedule, self.state.step + 1, training.warmup_steps, done, self.config.d_model
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.learning_rate * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state.step += 1
+        self.state.tokens += targets + sources
+        return accelerator.reduce(step_loss, reduction="mean"), targets + sources, training.learning_rate * factor
+
+    # ── The run ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> RunState:
+        """Train until a limit is reached.
+
+        Raises:
+            Interrupted: After Ctrl-C or SIGTERM, with everything saved.
+            FloatingPointError: When the loss is no longer a number.
+        """
+        training, state = self.arguments.training, self.state
+        self.started = time.monotonic() - state.seconds
+        self.batches = self.sampler.batches(state.epoch)
+        stream = self.micro_batches()
+        self.window = Window(state.unlogged)
+        previous = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with self.progress_bar() as bar:
+                while (done := self.agreed_done()) < 1.0 and not self.is_patience_over():
+                    loss, tokens, learning_rate = self.train_step(stream, done)
+                    self.window.add(loss, tokens)
+                    if state.step % training.log_every == 0:
+                        self.log_training(learning_rate, bar)
+                    self.advance(bar)
+                    if state.step % training.eval_every == 0:
+                        with self.window.paused():
+                            self.evaluate(bar)
+                    if state.step % training.save_every == 0 or self.received_signal:
+                        with self.window.paused():
+                            checkpoint = self.save()
+                    if self.received_signal:
+                        raise Interrupted(self.received_signal, checkpoint)
+                if state.step % training.eval_every:
+                    self.evaluate(bar)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        self.save()
+        return state
+
+    def agreed_done(self) -> float:
+        """`done`, by the clock of the main process: all processes must stop at the same step."""
+        done = torch.tensor(self.done(), dtype=torch.float64)
+        if self.accelerator.num_processes > 1 and self.arguments.training.max_minutes:
+            done = self.accelerator.reduce(done.to(self.accelerator.device), reduction="mean")
+        return float(done)
+
+    def is_patience_over(self) -> bool:
+        """Whether early stopping applies."""
+        patience = self.arguments.training.patience
+        return patience is not None and self.state.bad_evaluations >= patience
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """Finish the step first; a second Ctrl-C does not wait."""
+        if self.received_signal:
+            raise KeyboardInterrupt
+        self.received_signal = number
+        self.accelerator.print("\nStopping after this step. Press Ctrl-C again to stop at once, without saving.")
+
+    # ── What people see ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def progress_bar(self) -> tqdm:
+        """One bar, in thousandths of the run: steps, minutes or epochs, whichever ends it."""
+        return tqdm(
+            total=1.0,
+            initial=self.done(),
+            desc="training",
+            bar_format="{desc} {percentage:5.1f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            disable=None if self.accelerator.is_main_process else True,
+        )
+
+    def advance(self, bar: tqdm) -> None:
+        """Move the bar to where the run is."""
+        bar.update(max(0.0, self.done() - bar.n))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl and send its numbers to TensorBoard."""
+        numbers = {
+            f"{line['split']}/{k}": v for k, v in line.items() if isinstance(v, int | float) and k not in ("step",)
+        }
+        self.accelerator.log(numbers, step=line["step"])
+        if self.accelerator.is_main_process:
+            with self.metrics_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def log_training(self, learning_rate: float, bar: tqdm) -> None:
+        """Log the mean loss since the last line."""
+        loss, tokens_per_second = self.window.mean_loss(), self.window.tokens_per_second()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss} at step {self.state.step}. Lower training.learning_rate (now "
+                f"{self.arguments.training.learning_rate:g}) or lengthen training.warmup_steps, and --resume."
+            )
+        self.log(
+            {
+                "step": self.state.step,
+                "split": "train",
+                "loss": loss,
+                "learning_rate": learning_rate,
+                "epoch": round(self.state.epoch + self.state.batch / len(self.batches), 3),
+                "tokens": self.state.tokens,
+                "tokens_per_second": round(tokens_per_second, 1),
+                "seconds": round(self.elapsed(), 2),
+            }
+        )
+        gflops = tokens_per_second * self.flops_per_token / 1e9
+        bar.set_postfix_str(
+            f"step {self.state.step}, loss {loss:.3f}, {tokens_per_second:,.0f} tok/s, {gflops:,.0f} GFLOP/s"
+        )
+        self.window = Window([])
+
+    def evaluate(self, bar: tqdm) -> None:
+        """Score the validation split; keep the model if it is the best so far."""
+        if "validation" not in self.splits:
+            return
+        state, training, generation = self.state, self.arguments.training, self.arguments.generation
+        scores, _ = evaluate_split(
+            self.model,
+            self.tokenizer,
+            self.splits["validation"],
+            self.accelerator,
+            generation,
+            training.batch_tokens,
+            title="validation",
+            rows=generation.eval_rows,
+        )
+        self.log({"step": state.step, "split": "validation", **scores, "seconds": round(self.elapsed(), 2)})
+        if self.accelerator.is_main_process:
+            bar.write(f"step {state.step}: validation {show_scores(scores)}")
+        score = scores[training.best_metric]
+        sign = 1 if training.best_metric in LOWER_IS_BETTER else -1
+        if state.best_score is None or sign * score < sign * state.best_score:
+            state.best_score, state.best_step, state.bad_evaluations = score, state.step, 0
+            self.save_model(self.output_dir / "best")
+        else:
+            state.bad_evaluations += 1
+
+    def save_model(self, folder: Path) -> None:
+        """Save config and weights, whole or not at all."""
+        state_dict = self.accelerator.get_state_dict(self.model)
+        if self.accelerator.is_main_process:
+            partial = folder.with_name(f".{folder.name}.partial")
+            self.accelerator.unwrap_model(self.model).save_pretrained(partial, state_dict=state_dict)
+            publish(partial, folder)
+        self.accelerator.wait_for_everyone()
+
+
+class Window:
+    """Losses and speed since the last line of the log; losses stay on their device until they are read."""
+
+    def __init__(self, steps: list[tuple[float, int]]):
+        self.steps: list[tuple[torch.Tensor | float, int]] = list(steps)  # loss and tokens of each
+        self.timed_tokens = 0
+        self.started = time.monotonic()
+
+    def add(self, loss: torch.Tensor, tokens: int) -> None:
+        """Count a step."""
+        self.steps.append((loss, tokens))
+        self.timed_tokens += tokens
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside this context out of the speed."""
+        since = time.monotonic()
+        yield
+        self.started += time.monotonic() - since
+
+    def read(self) -> list[tuple[float, int]]:
+        """The steps, as numbers."""
+        return [(float(loss), tokens) for loss, tokens in self.steps]
+
+    def mean_loss(self) -> float:
+        """Mean over tokens."""
+        return sum(loss * tokens for loss, tokens in self.read()) / sum(tokens for _, tokens in self.steps)
+
+    def tokens_per_second(self) -> float:
+        """Real tokens, on all processes."""
+        return self.timed_tokens / max(time.monotonic() - self.started, 1e-9)
+
+
+def show_scores(scores: dict[str, Any]) -> str:
+    """Scores in one line, without signatures."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if isinstance(value, float))

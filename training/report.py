@@ -1,0 +1,189 @@
+"""What a run leaves for people: what it was started with, its curve, and a card for its model."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from training.args import RunArguments
+from training.checkpoints import write_whole
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "evaluate",
+    "sacrebleu",
+    "fun-transformer",
+)
+METRIC_NAMES = {
+    "loss": "cross-entropy (nats a token)",
+    "perplexity": "perplexity",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "per": "phoneme error rate (%)",
+    "wer": "word error rate (%)",
+    "exact": "exact match (%)",
+}
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, revision of the code and the device: what a number means depends on them."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "git_revision": git_revision(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_revision() -> str | None:
+    """Revision of this checkout, with a + when files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        revision = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision + ("+" if changed else "")
+
+
+def write_start(output_dir: Path, arguments: RunArguments, row_report: dict[str, Any]) -> None:
+    """Write what the run was started with: `recipe.yaml` runs it again, `run.json` says on what."""
+    write_whole(output_dir / "recipe.yaml", arguments.to_yaml())
+    write_whole(output_dir / "run.json", json.dumps(describe_environment(), indent=1))
+    write_whole(output_dir / "rows.json", json.dumps(row_report, indent=1, ensure_ascii=False))
+
+
+def draw_curve(output_dir: Path) -> Path | None:
+    """Draw `training_curve.png` from `metrics.jsonl`; None where matplotlib is not installed."""
+    try:
+        from fun_transformer.visualization import plot_training_curve
+    except ImportError:
+        return None
+    path = output_dir / "training_curve.png"
+    plot_training_curve(output_dir / "metrics.jsonl", path)
+    return path
+
+
+def describe_data(arguments: RunArguments) -> str:
+    """Where the training data came from."""
+    train = arguments.data.train
+    return train.dataset or f"{Path(train.source or '').name} and {Path(train.target or '').name}"
+
+
+def write_card(
+    folder: Path,
+    arguments: RunArguments,
+    command: str,
+    facts: dict[str, Any],
+    scores: dict[str, dict[str, Any]],
+    samples: list[dict[str, Any]],
+) -> None:
+    """Write the model card.
+
+    Args:
+        folder: The model's folder.
+        arguments: The recipe.
+        command: The command line of the run.
+        facts: Rows of the table "How it was trained".
+        scores: Measured scores by split.
+        samples: Generated rows, of which a few are shown.
+    """
+    name = Path(arguments.output_dir or "model").name
+    splits = list(scores)
+    metrics = [metric for metric in METRIC_NAMES if any(metric in scores[split] for split in splits)]
+    measured = [
+        {"type": metric, "value": round(scores[split][metric], 4), "name": f"{METRIC_NAMES[metric]}, {split}"}
+        for split in splits
+        for metric in metrics
+        if metric in scores[split]
+    ]
+    header = {
+        "library_name": "transformers",
+        "tags": ["fun_transformer", "text2text-generation"],
+        "model-index": [
+            {
+                "name": name,
+                "results": [
+                    {
+                        "task": {"type": "text2text-generation"},
+                        "dataset": {"type": "text", "name": describe_data(arguments)},
+                        "metrics": measured,
+                    }
+                ],
+            }
+        ],
+    }
+    rows = [[METRIC_NAMES[m], *(_number(scores[split].get(m)) for split in splits)] for m in metrics]
+    signatures = {v for split in splits for k, v in scores[split].items() if k.endswith("_signature")}
+    lines = [
+        "---",
+        yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        'A Transformer ("Attention Is All You Need") trained with `fun_transformer`.',
+        "",
+        "## Scores",
+        "",
+        *_table(["", *splits], rows),
+        "",
+        *(f"- `{signature}`" for signature in sorted(signatures)),
+        "",
+        "## How it was trained",
+        "",
+        *_table(["", ""], [[key, str(value)] for key, value in facts.items()]),
+        "",
+        "```bash",
+        command,
+        "```",
+        "",
+        "## How to use it",
+        "",
+        "```python",
+        "import fun_transformer  # registers the model and the pipelines",
+        "from transformers import pipeline",
+        "",
+        'pipe = pipeline("text2text-generation", model="PATH_OR_NAME_OF_THIS_MODEL")',
+        f"print(pipe({json.dumps(samples[0]['source'] if samples else 'text', ensure_ascii=False)}))",
+        "```",
+    ]
+    if samples:
+        shown = [[s["source"], s["references"][0], s["prediction"]] for s in samples[:8]]
+        lines += ["", "## Examples it was tested on", "", *_table(["source", "reference", "model"], shown)]
+    write_whole(folder / "README.md", "\n".join(lines) + "\n")
+
+
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else ""
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table."""
+    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
+    return [
+        "| " + " | ".join(cells[0]) + " |",
+        "|" + " --- |" * len(header),
+        *("| " + " | ".join(row) + " |" for row in cells[1:]),
+    ]

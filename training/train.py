@@ -1,0 +1,278 @@
+"""Train a model from a recipe: `accelerate launch -m training.train hub_configs/NAME/recipe.yaml [--section.key value]`.
+
+From sentence pairs to a model folder that `from_pretrained` and `pipeline()` take: read and check the data, train a
+tokenizer unless the recipe names one, build the model, train it, score it on the test split, write it with its card.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
+from datasets import DatasetDict
+from transformers import AutoTokenizer, GenerationConfig
+
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, FunTransformerTokenizer
+from fun_transformer.analysis import flops_per_token
+from training.args import RunArguments, parse_arguments
+from training.checkpoints import find_checkpoint, publish, write_whole
+from training.data import load_splits, tokenize_splits
+from training.evaluate import evaluate_split
+from training.loop import Interrupted, TrainingLoop, show_scores
+from training.optimization import build_optimizer
+from training.report import describe_data, describe_environment, draw_curve, write_card, write_start
+from training.train_tokenizer import train_tokenizer
+
+
+def use_all_cores(processes_here: int) -> None:
+    """Share this machine's cores among its processes: `accelerate launch` leaves one to each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // processes_here))
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def build_accelerator(arguments: RunArguments, output_dir: Path) -> Accelerator:
+    """The engine: device, precision, processes and trackers."""
+    state = PartialState()
+    if state.device.type == "cpu":
+        use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
+    precision = arguments.training.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(state.device) else "fp32"
+    return Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        log_with="tensorboard",
+        project_config=ProjectConfiguration(str(output_dir), logging_dir=str(output_dir)),
+    )
+
+
+def prepare_output_dir(arguments: RunArguments) -> tuple[Path, Path | None]:
+    """Make sure that nothing is overwritten by mistake.
+
+    Returns:
+        The run's folder, and the checkpoint to go on from.
+
+    Raises:
+        ValueError: When the folder is missing from the recipe, or has something in it and nobody said what to do.
+    """
+    if not arguments.output_dir:
+        raise ValueError("output_dir is missing: say where the run writes, as in --output_dir runs/NAME.")
+    output_dir = Path(arguments.output_dir)
+    checkpoint = find_checkpoint(output_dir, arguments.resume)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"output_dir={output_dir} is a file. Name a folder.")
+    if checkpoint is None and output_dir.exists() and any(output_dir.iterdir()):
+        if not arguments.overwrite:
+            raise ValueError(
+                f"output_dir={output_dir} is not empty. Go on with --resume, empty it with --overwrite, "
+                "or name another folder."
+            )
+        if not (output_dir / "run.json").exists():
+            raise ValueError(
+                f"output_dir={output_dir} holds something that is not a training run, so --overwrite does not empty "
+                "it. Empty it yourself, or name another folder."
+            )
+    return output_dir, checkpoint
+
+
+def build_tokenizer(arguments: RunArguments, splits: DatasetDict) -> FunTransformerTokenizer:
+    """Load the tokenizer that the recipe names, or train one on the training split."""
+    settings = arguments.tokenizer
+    if settings.path:
+        return AutoTokenizer.from_pretrained(settings.path)
+    return train_tokenizer(
+        splits["train"]["source"],
+        type=settings.type,
+        vocab_size=settings.vocab_size,
+        targets=splits["train"]["target"],
+        target_type=settings.target_type,
+        lowercase=settings.lowercase,
+        min_frequency=settings.min_frequency,
+    )
+
+
+def build_model(arguments: RunArguments, tokenizer, device: torch.device) -> FunTransformerForConditionalGeneration:
+    """A model with fresh weights, as large as the recipe says and with a vocabulary as large as the tokenizer's.
+
+    Raises:
+        ValueError: When the recipe's vocabulary is smaller than the tokenizer's.
+    """
+    fields = dict(arguments.model)
+    path = fields.pop("config", None)
+    if path:
+        fields = json.loads(Path(path).read_text(encoding="utf-8")) | fields
+    needed, given = len(tokenizer), arguments.model.get("vocab_size")
+    if given is not None and given < needed:
+        raise ValueError(f"model.vocab_size={given} is smaller than the tokenizer's {needed}. Leave it out.")
+    fields |= {
+        "vocab_size": given or needed,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.bos_token_id,
+    }
+    config = FunTransformerConfig(**fields)
+    # Measured on CPUs with bf16: step-by-step attention trains faster than the fused kernel at sentence lengths.
+    kernel = arguments.training.attn_implementation or ("eager" if device.type == "cpu" else "sdpa")
+    config._attn_implementation = kernel
+    model = FunTransformerForConditionalGeneration(config)
+    generation = arguments.generation
+    model.generation_config = GenerationConfig(
+        num_beams=generation.num_beams,
+        max_new_tokens=generation.max_new_tokens,
+        length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
+        pad_token_id=config.pad_token_id,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+    )
+    if arguments.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
+    """Run a recipe.
+
+    Args:
+        arguments: The checked recipe.
+        command: What to write into the model card as the command of this run.
+
+    Returns:
+        The scores by split.
+
+    Raises:
+        ValueError: When arguments or data are not usable; nothing has been trained then.
+        Interrupted: After Ctrl-C or SIGTERM.
+    """
+    output_dir, checkpoint = prepare_output_dir(arguments)
+    accelerator = build_accelerator(arguments, output_dir)
+    settings = arguments.training
+    set_seed(settings.seed)
+
+    with accelerator.main_process_first():
+        splits, row_report = load_splits(arguments.data, settings.seed)
+    if checkpoint is not None:
+        tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
+    else:
+        found = [build_tokenizer(arguments, splits) if accelerator.is_main_process else None]
+        tokenizer = broadcast_object_list(found)[0]
+    with accelerator.main_process_first():
+        splits, token_report = tokenize_splits(splits, tokenizer, arguments.data)
+    accelerator.print(row_report, token_report, sep="\n")
+    if accelerator.is_main_process and checkpoint is None:  # the first thing written: all data has been checked
+        if output_dir.exists():
+            shutil.rmtree(output_dir)
+        output_dir.mkdir(parents=True)
+        write_start(output_dir, arguments, {"rows": row_report.to_dict(), "tokens": token_report.to_dict()})
+        tokenizer.save_pretrained(output_dir / "tokenizer")
+    accelerator.wait_for_everyone()
+
+    set_seed(settings.seed)
+    model = build_model(arguments, tokenizer, accelerator.device)
+    optimizer = build_optimizer(
+        model,
+        settings.learning_rate,
+        (settings.adam_beta1, settings.adam_beta2),
+        settings.adam_epsilon,
+        settings.weight_decay,
+    )
+    set_seed(settings.seed, device_specific=True)  # dropout differs between processes
+    model, optimizer = accelerator.prepare(model, optimizer)
+    config = accelerator.unwrap_model(model).config
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lengths = [sum(map(len, splits["train"][name])) / len(splits["train"]) for name in ("input_ids", "labels")]
+    flops = flops_per_token(config, *lengths)
+    accelerator.print(
+        f"{parameters:,} parameters, vocabulary {config.vocab_size:,}, {flops / 1e6:.1f} MFLOP a token; "
+        f"{accelerator.device.type}, {accelerator.num_processes} process(es), {torch.get_num_threads()} threads, "
+        f"{accelerator.mixed_precision.replace('no', 'fp32')}, {config._attn_implementation} attention"
+    )
+    accelerator.init_trackers("tensorboard")
+
+    loop = TrainingLoop(accelerator, model, optimizer, tokenizer, splits, arguments, output_dir, flops)
+    if checkpoint is not None:
+        loop.load(checkpoint)
+        accelerator.print(f"Going on from {checkpoint}.")
+    state = loop.run()
+
+    # The best model becomes the model; the last one stays in its checkpoint.
+    if "validation" not in splits:
+        loop.save_model(output_dir / "best")
+    best = FunTransformerForConditionalGeneration.from_pretrained(
+        output_dir / "best", attn_implementation=config._attn_implementation
+    ).to(accelerator.device)
+    scores, samples = {}, []
+    for split in ("validation", "test"):
+        if split in splits:
+            accelerator.print(f"Scoring the {split} split ({len(splits[split]):,} rows) ...")
+            scores[split], samples = evaluate_split(
+                best, tokenizer, splits[split], accelerator, arguments.generation, settings.batch_tokens, title=split
+            )
+            accelerator.print(f"{split}: {show_scores(scores[split])}")
+    if "test" in scores:
+        loop.log({"step": state.step, "split": "test", **scores["test"]})
+    if accelerator.is_main_process:
+        environment = describe_environment()
+        facts = {
+            "data": describe_data(arguments),
+            "rows for training": f"{len(splits['train']):,}",
+            "parameters": f"{parameters:,}",
+            "arithmetic": f"{flops / 1e6:.1f} MFLOP a token, {state.tokens:,} tokens",
+            "steps": f"{state.step:,}, the best after {state.best_step or state.step:,}",
+            "time": f"{state.seconds:.0f} s of training",
+            "device": f"{accelerator.num_processes} x {environment['device']}, {environment['threads']} CPU threads",
+            "precision": accelerator.mixed_precision.replace("no", "fp32"),
+            "seed": settings.seed,
+            "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        }
+        write_model(output_dir, best, tokenizer, arguments, command, facts, scores, samples)
+    accelerator.end_training()
+    return scores
+
+
+def write_model(output_dir: Path, model, tokenizer, arguments, command, facts, scores, samples) -> None:
+    """Write `OUTPUT_DIR/model`, the generated test rows and the curve."""
+    partial = output_dir / ".model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    write_card(partial, arguments, command, facts, scores, samples)
+    publish(partial, output_dir / "model")
+    rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    write_whole(output_dir / "predictions.jsonl", rows)
+    curve = draw_curve(output_dir)
+    print(f"Model: {output_dir / 'model'}")
+    print(f"Curve: {curve or 'not drawn, matplotlib is not installed: pip install matplotlib'}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    command = f"accelerate launch -m training.train {shlex.join(argv)}"
+    try:
+        train(parse_arguments(argv), command)
+    except Interrupted as interrupted:
+        print(f"{interrupted}\nGo on with: {command} --resume", file=sys.stderr)
+        return interrupted.exit_code
+    except ValueError as error:
+        print(f"training.train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
