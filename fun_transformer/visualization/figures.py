@@ -46,11 +46,14 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
 
     Raises:
         ValueError: the file name's ending is no picture format that matplotlib knows.
+        FileNotFoundError: the folder is not there.
     """
     path = Path(path)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in figure.canvas.get_supported_filetypes():
         raise ValueError(f'"{path.name}" must end in a picture format, such as .png, .pdf or .svg.')
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}.")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         figure.savefig(partial, format=suffix, dpi=150)

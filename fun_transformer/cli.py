@@ -1,0 +1,251 @@
+"""The command `fun-transformer`: use a saved model from the shell.
+
+    fun-transformer translate --model FOLDER "今天吃什么好"
+    fun-transformer translate --model FOLDER --file in.zh --output out.en
+    fun-transformer attention --model FOLDER "今天吃什么好" -o picture.png
+
+A line in is a line out. A mistake gives one line on stderr and exit status 2.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import __version__
+
+CHUNK_BATCHES = 16  # so many batches of a file are sorted by length and translated at a time
+
+
+# ── translate ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def add_translate_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_argument(parser)
+    parser.add_argument(
+        "text", nargs="*", type=utf8_text, help="texts to translate; standard input when none is given"
+    )
+    parser.add_argument("--file", help="a UTF-8 text file, one text a line")
+    parser.add_argument("--output", help="where to write the translations, one a line (default: standard output)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="texts translated together (default: 32)")
+    parser.add_argument("--num-beams", type=positive, help="beams of the search (default: the model's, else 4)")
+    parser.add_argument(
+        "--max-new-tokens", type=positive, help="longest translation in tokens (default: the model's, else 256)"
+    )
+    parser.add_argument("--src-lang", help="source language, for models of many languages (eng_Latn) or tasks (en)")
+    parser.add_argument("--tgt-lang", help="target language, likewise")
+    parser.add_argument("--device", help='"cpu", "cuda", "cuda:1", "mps" (default: the first accelerator, else cpu)')
+
+
+def translate(args: argparse.Namespace) -> None:
+    """Translates arguments, a file or standard input, in the order of the lines."""
+    if args.text and args.file:
+        raise ValueError("Give either texts or --file, not both.")
+    if args.file:
+        lines = read_file(args.file)
+        chunk = args.batch_size * CHUNK_BATCHES
+        chunks = [lines[i : i + chunk] for i in range(0, len(lines), chunk)]
+        total = len(lines)
+    else:
+        chunks, total = ([args.text], None) if args.text else (read_stream(sys.stdin.buffer), None)
+    with open_output(args.output) as output, progress_bar(total) as advance:
+        pipe = load_translator(args)
+        for lines in chunks:
+            for line in translate_lines(pipe, lines, args.batch_size):
+                print(line, file=output)
+            output.flush()
+            advance(len(lines))
+
+
+def load_translator(args: argparse.Namespace):
+    from .pipeline_fun_transformer import TranslationPipeline
+
+    options = {name: getattr(args, name) for name in ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device")}
+    # T5 knows its tasks by names such as "translation_en_to_de".
+    task = f"translation_{args.src_lang}_to_{args.tgt_lang}" if args.src_lang and args.tgt_lang else "translation"
+    model, tokenizer = load_model(args.model)
+    try:
+        return TranslationPipeline(
+            model, tokenizer, task=task, **{name: value for name, value in options.items() if value is not None}
+        )
+    except (AssertionError, RuntimeError) as error:  # what torch raises for a device that is not there
+        raise ValueError(f"--device {args.device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def translate_lines(pipe, lines: list[str], batch_size: int) -> list[str]:
+    """A translation for every line; a blank line for a blank one."""
+    filled = [line for line in lines if line.strip()]
+    texts = (record["translation_text"] for record in pipe(filled, batch_size=batch_size))
+    return [" ".join(next(texts).splitlines()) if line.strip() else "" for line in lines]
+
+
+# ── attention ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def add_attention_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_argument(parser)
+    parser.add_argument("text", type=utf8_text, help="the source text")
+    parser.add_argument("-o", "--output", required=True, help="the picture to write: .png, .pdf or .svg")
+    parser.add_argument(
+        "--target", type=utf8_text, help="the target text to look at (default: the model's own translation)"
+    )
+    parser.add_argument("--layer", type=int, help="decoder layer, counted from 0 (default: the last)")
+    parser.add_argument("--head", type=int, help="head, counted from 0 (default: the mean of all)")
+
+
+def attention(args: argparse.Namespace) -> None:
+    """Draws which source tokens each target token looked at, and prints the target text."""
+    from .visualization import cross_attention, plot_attention
+
+    model, tokenizer = load_model(args.model)
+    found = cross_attention(model, tokenizer, args.text, args.target)
+    plot_attention(found, args.output, layer=args.layer, head=args.head)
+    print(found.target)
+
+
+# ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Command:
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+COMMANDS = {
+    "translate": Command("translate texts, a file or standard input", add_translate_arguments, translate),
+    "attention": Command("draw the cross-attention of a text as a picture", add_attention_arguments, attention),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="fun-transformer", description="Use a sequence-to-sequence model.")
+    parser.add_argument("--version", action="version", version=f"fun-transformer {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.help))
+    args = parser.parse_args(argv)
+    try:
+        COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError, ImportError) as error:
+        print(f"fun-transformer {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a model folder, or the name of a model on the Hub")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number
+
+
+def utf8_text(text: str) -> str:
+    text.encode()  # fails for bytes of the command line that were no UTF-8
+    return text
+
+
+def load_model(name: str):
+    """Loads model and tokenizer from a folder or from the Hub.
+
+    Raises:
+        FileNotFoundError: `name` is no folder with a config.json and cannot be a name such as "owner/model".
+    """
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers.utils import logging
+
+    path = Path(name)
+    if path.exists() and not (path / "config.json").is_file():
+        raise FileNotFoundError(f"{name} holds no config.json: it is not a model folder.")
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(f"There is no model folder {name}.")
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+
+
+def read_file(name: str) -> list[str]:
+    """The lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does."""
+    data = Path(name).read_bytes()
+    return decode_lines(data.removesuffix(b"\n").split(b"\n"), name) if data else []
+
+
+def read_stream(stream) -> Iterator[list[str]]:
+    """Lines as they come: each item holds those that arrived together, so that an answer never waits for more."""
+    number, rest = 1, b""
+    while block := stream.read1(1 << 16):
+        *lines, rest = (rest + block).split(b"\n")
+        if lines:
+            yield decode_lines(lines, "standard input", number)
+        number += len(lines)
+    if rest:
+        yield decode_lines([rest], "standard input", number)
+
+
+def decode_lines(lines: Iterable[bytes], name: str, first: int = 1) -> list[str]:
+    """Bytes to text.
+
+    Raises:
+        ValueError: a line is not UTF-8; lines are counted from `first`.
+    """
+    decoded = []
+    for number, line in enumerate(lines, start=first):
+        try:
+            decoded.append(line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r"))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name}, line {number} is not UTF-8 (byte {line[error.start]:#04x} at position {error.start + 1}). "
+                "Convert it first, for example with: iconv -f GB18030 -t UTF-8"
+            ) from error
+    return decoded
+
+
+@contextmanager
+def open_output(name: str | None):
+    """A text file for writing: standard output, or a file that gets its name only when all is written."""
+    if name is None:
+        sys.stdout.reconfigure(encoding="utf-8")
+        yield sys.stdout
+        return
+    path = Path(name).resolve()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}.")
+    if path.exists() and not path.is_file():  # /dev/null, a named pipe: never replaced
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def progress_bar(total: int | None):
+    """A function that moves a bar on by some lines; no bar when the total is unknown or stderr is no terminal."""
+    from tqdm import tqdm  # transformers needs it too
+
+    with tqdm(total=total, unit=" lines", disable=total is None or not sys.stderr.isatty()) as bar:
+        yield bar.update
+
+
+if __name__ == "__main__":
+    sys.exit(main())

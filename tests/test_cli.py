@@ -1,0 +1,196 @@
+"""The command: lines in are lines out, mistakes are one line on stderr, and files appear whole or not at all."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fun_transformer import __version__, cli
+from fun_transformer.pipeline_fun_transformer import TranslationPipeline
+from training.train_tokenizer import train_tokenizer
+
+LINES = ["the cat sat", "", "今天 吃 什么", "  ", "dog", "the cat sat on the mat"]
+
+
+@pytest.fixture
+def model_folder(tiny_model, tmp_path):
+    """A tiny model with its tokenizer, which generates at most 6 tokens."""
+    tokenizer = train_tokenizer(LINES * 5, type="bpe", vocab_size=300)
+    model = tiny_model(vocab_size=len(tokenizer), decoder_start_token_id=1)
+    model.generation_config.max_new_tokens = 6
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def expected(model_folder):
+    """The translation of each of LINES, one by one; blank for a blank one."""
+    model, tokenizer = cli.load_model(str(model_folder))
+    pipe = TranslationPipeline(model, tokenizer, task="translation", device=-1)
+    texts = [pipe(line)[0]["translation_text"] if line.strip() else "" for line in LINES]
+    return [" ".join(text.splitlines()) for text in texts]
+
+
+def run(*argv, stdin=None, monkeypatch=None):
+    if stdin is not None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+    return cli.main([str(argument) for argument in argv])
+
+
+def test_texts_on_the_command_line_are_translated(model_folder, expected, capsys):
+    assert run("translate", "--model", model_folder, "--device", "cpu", LINES[0], LINES[2]) == 0
+    assert capsys.readouterr().out == f"{expected[0]}\n{expected[2]}\n"
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_standard_input_is_translated_line_by_line(model_folder, expected, capsys, monkeypatch, end):
+    stdin = "\n".join(LINES).encode() + end
+    assert run("translate", "--model", model_folder, "--device", "cpu", stdin=stdin, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == "\n".join(expected) + "\n"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_file_gives_a_file_with_the_same_lines(model_folder, expected, tmp_path, monkeypatch, batch_size):
+    monkeypatch.setattr(cli, "CHUNK_BATCHES", 2)
+    (tmp_path / "in.zh").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(LINES).encode() + b"\r\n")
+    (tmp_path / "out.en").write_text("old")
+    names = ["--file", tmp_path / "in.zh", "--output", tmp_path / "out.en"]
+    assert run("translate", "--model", model_folder, "--device", "cpu", "--batch-size", batch_size, *names) == 0
+    assert (tmp_path / "out.en").read_text(encoding="utf-8") == "\n".join(expected) + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zh", "model", "out.en"]
+
+
+def test_an_empty_file_gives_an_empty_file(model_folder, tmp_path):
+    (tmp_path / "in").write_bytes(b"")
+    assert run("translate", "--model", model_folder, "--file", tmp_path / "in", "--output", tmp_path / "out") == 0
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_only_newlines_end_lines():
+    text = "a\u2028b\x0bc\x85d"
+    assert cli.decode_lines([text.encode()], "in") == [text]
+
+
+def test_a_stream_is_read_as_it_comes():
+    class Slow(io.RawIOBase):
+        blocks = [b"eins\nzw", b"ei\ndr", "ü".encode()[:1], "ü".encode()[1:] + b"\n", b"vier"]
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            block = self.blocks.pop(0) if self.blocks else b""
+            buffer[: len(block)] = block
+            return len(block)
+
+    assert list(cli.read_stream(io.BufferedReader(Slow()))) == [["eins"], ["zwei"], ["drü"], ["vier"]]
+
+
+def test_generation_options_reach_generate(model_folder):
+    parser_args = ["translate", "--model", str(model_folder), "--num-beams", "3", "--max-new-tokens", "2"]
+    seen = {}
+
+    def command(args):
+        seen.update(cli.load_translator(args)._forward_params)
+
+    cli_commands = {"translate": cli.Command("", cli.add_translate_arguments, command)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "COMMANDS", cli_commands)
+        assert cli.main(parser_args) == 0
+    assert seen == {"num_beams": 3, "max_new_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["translate", "--model", "./no/model", "a"], "There is no model folder ./no/model."),
+        (["translate", "--model", "{tmp}", "a"], "holds no config.json"),
+        (["translate", "--model", "{model}", "--file", "{tmp}/no.txt"], "no.txt"),
+        (
+            ["translate", "--model", "{model}", "--file", "{tmp}/latin.txt"],
+            "line 2 is not UTF-8 (byte 0xe9 at position 4)",
+        ),
+        (["translate", "--model", "{model}", "--output", "{tmp}/no/out", "a"], "There is no folder"),
+        (["translate", "--model", "{model}", "--file", "x", "a"], "either texts or --file"),
+        (["translate", "--model", "{model}", "--device", "abacus", "a"], "--device abacus cannot be used"),
+        (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.txt"], "must end in a picture format"),
+        (["attention", "--model", "{model}", "a", "-o", "{tmp}/no/map.png"], "There is no folder"),
+        (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.png", "--layer", "9"], "layers 0 to 2"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(model_folder, tmp_path, capsys, argv, message):
+    (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
+    assert run(*[argument.format(tmp=tmp_path, model=model_folder) for argument in argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"fun-transformer {argv[0]}: error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latin.txt", "model"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["translat"],
+        ["translate"],
+        ["translate", "--model", "m", "--batch-size", "0"],
+        ["translate", "--model", "m", "\udcff"],
+    ],
+)
+def test_wrong_arguments_give_the_usage_and_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as exit:
+        run(*argv)
+    assert exit.value.code == 2
+    assert "usage: fun-transformer" in capsys.readouterr().err
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as exit:
+        run("--version")
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"fun-transformer {__version__}\n"
+
+
+def test_a_failed_run_leaves_the_old_output(model_folder, tmp_path, monkeypatch):
+    (tmp_path / "out").write_text("old")
+    stdin = b"fine\n" + b"x" * 70_000 + b"\n\xff\n"
+    argv = ["translate", "--model", model_folder, "--output", tmp_path / "out"]
+    monkeypatch.setattr(cli, "translate_lines", lambda pipe, lines, batch_size: lines)
+    assert run(*argv, stdin=stdin, monkeypatch=monkeypatch) == 2
+    assert (tmp_path / "out").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
+
+
+def test_devices_are_written_to_not_replaced(tmp_path):
+    with cli.open_output(os.devnull) as file:
+        print("gone", file=file)
+    assert not os.path.isfile(os.devnull)
+
+
+def test_attention_draws_a_picture_and_prints_the_target(model_folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    argv = ["attention", "--model", model_folder, "the cat", "-o", tmp_path / "map.png", "--layer", "0", "--head", "1"]
+    assert run(*argv, "--target", "dog") == 0
+    assert capsys.readouterr().out == "dog\n"
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_command_runs_as_a_process_and_is_quiet_about_a_broken_pipe(model_folder, expected):
+    # The first line is answered before the second is sent; then nobody reads any more.
+    argv = ["translate", "--model", str(model_folder), "--device", "cpu"]
+    command = [sys.executable, "-m", "fun_transformer.cli", *argv]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write(f"{LINES[0]}\n".encode())
+    process.stdin.flush()
+    assert process.stdout.readline().decode() == f"{expected[0]}\n"
+    process.stdout.close()
+    process.stdin.write(b"dog\n")
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
