@@ -1,0 +1,130 @@
+"""Batches of about equally many tokens, from rows of about equal length.
+
+Padding is wasted work, and a fixed number of rows wastes most of it: one long sentence stretches all others. Rows
+are therefore sorted by length (source first, targets up and down in turn, like a snake, so that neighbours always
+resemble each other), cut wherever the next row would lift the padded size over the budget, and only then shuffled,
+batch by batch. The order depends on (seed, epoch) alone: a resumed run asks for the same epoch and finds its place.
+"""
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class TokenBudgetBatches:
+    """Row numbers of each batch, for every epoch and process.
+
+    A batch's padded size, rows * (longest source + longest target), is at most `batch_tokens`; a row longer than that
+    makes a batch of its own (`oversized` counts them). In an epoch every row appears exactly once over all processes,
+    and each process gets equally many batches: where their number does not divide, the largest batches are halved,
+    and only if all hold a single row are some repeated. There is deliberately no attribute `batch_size`:
+    `accelerate.prepare` would drop batches of other sizes.
+
+    Args:
+        source_lengths: (rows,) tokens of each source.
+        target_lengths: (rows,) tokens of each target.
+        batch_tokens: budget of a batch in tokens, padding included.
+        seed: decides, with the epoch, the order.
+        rank: this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: the lengths are empty or of unequal number, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        source_lengths: Sequence[int],
+        target_lengths: Sequence[int],
+        batch_tokens: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.source_lengths = np.asarray(source_lengths, dtype=np.int64)  # (rows,)
+        self.target_lengths = np.asarray(target_lengths, dtype=np.int64)  # (rows,)
+        if len(self.source_lengths) != len(self.target_lengths) or not len(self.source_lengths):
+            raise ValueError(
+                f"{len(self.source_lengths)} source lengths and {len(self.target_lengths)} target lengths: "
+                "there must be one of each for every row, and at least one row."
+            )
+        if batch_tokens < 1 or not 0 <= rank < world_size:
+            raise ValueError(
+                f"batch_tokens={batch_tokens}, rank={rank}, world_size={world_size}: the budget must be at least 1 "
+                "and the rank in 0 .. world_size - 1."
+            )
+        self.batch_tokens, self.seed, self.rank, self.world_size = batch_tokens, seed, rank, world_size
+        self.oversized = int((self.source_lengths + self.target_lengths > batch_tokens).sum())
+        if self.oversized:
+            logger.warning(
+                f"{self.oversized} rows are longer than batch_tokens={batch_tokens}: each makes a batch of its own."
+            )
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """This process's batches of an epoch, in order."""
+        rng = np.random.default_rng((self.seed, epoch))
+        batches = even_out(self._cut(self._sort(rng)), self.world_size, rng)
+        order = rng.permutation(len(batches))[self.rank :: self.world_size]
+        return [batches[index].tolist() for index in order]
+
+    def _sort(self, rng: np.random.Generator) -> np.ndarray:
+        """Rows by source length, then target length, up and down in turn; ties by chance. (rows,)"""
+        ties = rng.random(len(self.source_lengths))  # (rows,)
+        snake = np.where(self.source_lengths % 2, self.target_lengths, -self.target_lengths)  # (rows,)
+        return np.lexsort((ties, snake, self.source_lengths))
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        """Cuts the sorted rows into the longest runs that the budget allows."""
+        source, target = self.source_lengths[order], self.target_lengths[order]  # (rows,)
+        batches, start = [], 0
+        while start < len(order):
+            most = max(1, self.batch_tokens // max(1, source[start] + target[start]))  # rows, were all like the first
+            run = slice(start, start + most)
+            longest = np.maximum.accumulate(source[run]) + np.maximum.accumulate(target[run])  # (most,)
+            padded_size = longest * np.arange(1, len(longest) + 1)  # (most,), of the first 1, 2, ... rows
+            rows = max(1, int(np.searchsorted(padded_size, self.batch_tokens, side="right")))
+            batches.append(order[start : start + rows])
+            start += rows
+        return batches
+
+
+def even_out(batches: list[np.ndarray], world_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Makes the number of batches a multiple of the number of processes, by halving the largest."""
+    heap = [(-len(rows), index, rows) for index, rows in enumerate(batches)]
+    heapq.heapify(heap)
+    while len(heap) % world_size and -heap[0][0] > 1:
+        _, index, rows = heapq.heappop(heap)
+        middle = len(rows) // 2
+        heapq.heappush(heap, (-middle, index, rows[:middle]))
+        heapq.heappush(heap, (middle - len(rows), len(heap) + len(batches), rows[middle:]))
+    even = [rows for _, _, rows in heap]
+    repeated = rng.integers(len(even), size=-len(even) % world_size)
+    return even + [even[index] for index in repeated]
+
+
+def pad_batch(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Rows as tensors, padded on the right to the batch's longest.
+
+    Args:
+        rows: dicts with `input_ids` and, except for generation, `labels`.
+        pad_token_id: fills `input_ids`; `labels` are filled with -100, which the loss ignores.
+
+    Returns:
+        `input_ids` (batch, source_len), `attention_mask` (batch, source_len), `labels` (batch, target_len).
+    """
+    sources = [torch.tensor(row["input_ids"]) for row in rows]
+    batch = {
+        "input_ids": pad_sequence(sources, batch_first=True, padding_value=pad_token_id),
+        "attention_mask": pad_sequence([torch.ones_like(source) for source in sources], batch_first=True),
+    }
+    if "labels" in rows[0]:
+        targets = [torch.tensor(row["labels"]) for row in rows]
+        batch["labels"] = pad_sequence(targets, batch_first=True, padding_value=-100)
+    return batch
