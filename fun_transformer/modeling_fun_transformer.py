@@ -255,6 +255,23 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
             return super().get_expanded_tied_weights_keys(all_submodels=True)
         return dict(self._tied_weights_keys or {})
 
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Make room for more tokens: source, target and output grow together, since they share one vocabulary.
+
+        Raises:
+            ValueError: When source and target have embeddings of their own.
+        """
+        if not self.config.share_encoder_decoder_embeddings:
+            raise ValueError(
+                "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
+                "the new vocab_size and decoder_vocab_size, and copy the weights."
+            )
+        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        self.config.decoder_vocab_size = self.config.vocab_size
+        return embeddings
+
     def attention_settings(
         self, hidden_states: torch.Tensor, kwargs: dict
     ) -> tuple[FunTransformerConfig, torch.Tensor]:

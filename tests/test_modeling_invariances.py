@@ -429,6 +429,24 @@ def test_the_model_without_a_head_loads_from_the_same_folder(tiny_model, tiny_ba
     close(model.lm_head(output.last_hidden_state), expected.logits)
 
 
+@pytest.mark.parametrize("tie_word_embeddings", [True, False])
+def test_resized_embeddings_work_and_survive_saving(tie_word_embeddings, tiny_model, tiny_batch, tmp_path):
+    model = tiny_model(tie_word_embeddings=tie_word_embeddings)
+    before = model(**tiny_batch).logits
+    model.resize_token_embeddings(30)
+    expected = model(**tiny_batch).logits
+    assert expected.shape[-1] == 30
+    close(expected[..., :23], before)
+    model.save_pretrained(tmp_path)
+    loaded = FunTransformerForConditionalGeneration.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded(**tiny_batch).logits, expected, atol=0, rtol=0)
+
+
+def test_separate_embeddings_are_not_resized_by_guess(tiny_model):
+    with pytest.raises(ValueError, match="separate embeddings"):
+        tiny_model(share_encoder_decoder_embeddings=False).resize_token_embeddings(30)
+
+
 def test_fresh_weights_are_those_of_the_paper(tiny_config):
     """Xavier for projections; N(0, 1 / d_model) for embeddings, so that scaled ones have the size of the sinusoids."""
     model = FunTransformerForConditionalGeneration(tiny_config(vocab_size=500, d_model=64, decoder_ffn_dim=256))
