@@ -182,6 +182,22 @@ def test_padding_on_either_side_finds_the_same(kind, fields, tiny_model, sources
     assert search(model, left, **SEARCHES[kind])[0] == expected
 
 
+@pytest.mark.parametrize("cache_implementation", ["dynamic", "static"])
+def test_prompts_of_different_lengths_go_on_as_they_do_alone(cache_implementation, tiny_model):
+    """Prompts of the decoder are padded on the left; a static cache reads their positions from no 2-D mask."""
+    model = likely_to_go_on(tiny_model())
+    source = torch.randint(5, 23, (1, 5))
+    prompts = [[1, 8, 9, 17], [1, 8]]
+    expected = [search(model, {"input_ids": source}, decoder_input_ids=torch.tensor([row]))[0][0] for row in prompts]
+    batch = {
+        "input_ids": source.expand(2, 5),
+        "decoder_input_ids": torch.tensor([[1, 8, 9, 17], [0, 0, 1, 8]]),
+        "decoder_attention_mask": torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]]),
+    }
+    found, _ = search(model, batch, cache_implementation=cache_implementation, disable_compile=True)
+    assert found == expected
+
+
 def test_sinusoids_generate_beyond_max_position_embeddings(tiny_model):
     model = likely_to_go_on(tiny_model())
     inputs = {"input_ids": torch.randint(5, 23, (2, 45))}  # max_position_embeddings is 32
