@@ -1,9 +1,10 @@
 """Batches of about equally many tokens, from rows of about equal length.
 
 Padding is wasted work, and a fixed number of rows wastes most of it: one long sentence stretches all others. Rows
-are therefore sorted by length (source first, targets up and down in turn, like a snake, so that neighbours always
-resemble each other), cut wherever the next row would lift the padded size over the budget, and only then shuffled,
-batch by batch. The order depends on (seed, epoch) alone: a resumed run asks for the same epoch and finds its place.
+therefore go into buckets of about equal source length (within a tenth), are sorted by target length there (up and
+down in turn, like a snake, so that neighbours resemble each other across buckets too), cut wherever the next row would
+lift the padded size over the budget, and only then shuffled, batch by batch. The order depends on (seed, epoch) alone:
+a resumed run asks for the same epoch and finds its place.
 """
 
 import heapq
@@ -75,10 +76,11 @@ class TokenBudgetBatches:
         return [batches[index].tolist() for index in order]
 
     def _sort(self, rng: np.random.Generator) -> np.ndarray:
-        """Rows by source length, then target length, up and down in turn; ties by chance. (rows,)"""
+        """Rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
         ties = rng.random(len(self.source_lengths))  # (rows,)
-        snake = np.where(self.source_lengths % 2, self.target_lengths, -self.target_lengths)  # (rows,)
-        return np.lexsort((ties, snake, self.source_lengths))
+        buckets = np.log(np.maximum(self.source_lengths, 1)) // np.log(1.1)  # (rows,)
+        snake = np.where(buckets % 2, self.target_lengths, -self.target_lengths)  # (rows,)
+        return np.lexsort((ties, snake, buckets))
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:
         """Cuts the sorted rows into the longest runs that the budget allows."""
