@@ -89,9 +89,7 @@ def add_attention_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("text", type=utf8_text, help="the source text")
     parser.add_argument("-o", "--output", required=True, help="the picture to write: .png, .pdf or .svg")
-    parser.add_argument(
-        "--target", type=utf8_text, help="the target text to look at (default: the model's own translation)"
-    )
+    parser.add_argument("--target", type=utf8_text, help="the target text (default: the model's own translation)")
     parser.add_argument("--layer", type=int, help="decoder layer, counted from 0 (default: the last)")
     parser.add_argument("--head", type=int, help="head, counted from 0 (default: the mean of all)")
 
@@ -164,7 +162,7 @@ def load_model(name: str):
     """Loads model and tokenizer from a folder or from the Hub.
 
     Raises:
-        FileNotFoundError: `name` is no folder with a config.json and cannot be a name such as "owner/model".
+        OSError: `name` is no folder with a config.json, nor a name on the Hub.
     """
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
@@ -176,7 +174,12 @@ def load_model(name: str):
         raise FileNotFoundError(f"There is no model folder {name}.")
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    try:
+        return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        if path.exists():
+            raise
+        raise OSError(f"There is no folder {name} here, and the Hub did not give a model {name}: {error}") from error
 
 
 def read_file(name: str) -> list[str]:

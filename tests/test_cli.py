@@ -107,6 +107,7 @@ def test_generation_options_reach_generate(model_folder):
     ("argv", "message"),
     [
         (["translate", "--model", "./no/model", "a"], "There is no model folder ./no/model."),
+        (["translate", "--model", "no/model", "a"], "There is no folder no/model here, and the Hub"),
         (["translate", "--model", "{tmp}", "a"], "holds no config.json"),
         (["translate", "--model", "{model}", "--file", "{tmp}/no.txt"], "no.txt"),
         (

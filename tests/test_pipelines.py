@@ -27,15 +27,13 @@ from transformers import (
 )
 from transformers.pipelines.pt_utils import KeyDataset
 
-from fun_transformer import pipeline_fun_transformer
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, pipeline_fun_transformer
 from fun_transformer.pipeline_fun_transformer import (
     SummarizationPipeline,
     Text2TextGenerationPipeline,
     TranslationPipeline,
     register_pipelines,
 )
-
-register_pipelines()
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "the", "cat", "sat", "on", "a", "mat", "dog", "ran"]
 TEXTS = ["the cat", "a dog ran on the mat", "sat", "the cat sat on a mat"]
@@ -51,11 +49,15 @@ SIZES = {
     "max_position_embeddings": 64,
     "init_std": 1.0,
 }
+OUR_SIZES = {name: size for name, size in SIZES.items() if name != "init_std"}
 TINY_MODELS = {
     "marian": lambda: MarianMTModel(MarianConfig(**SPECIAL, **SIZES, decoder_start_token_id=0)),
     "bart": lambda: BartForConditionalGeneration(BartConfig(**SPECIAL, **SIZES, decoder_start_token_id=2)),
     "t5": lambda: T5ForConditionalGeneration(
         T5Config(**SPECIAL, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    ),
+    "fun_transformer": lambda: FunTransformerForConditionalGeneration(
+        FunTransformerConfig(**{**SPECIAL, **OUR_SIZES}, decoder_start_token_id=1)
     ),
 }
 RESULT_KEYS = {
@@ -254,10 +256,11 @@ def test_a_summary_longer_than_its_text_is_warned_about(marian, caplog):
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_tokenizers_that_pad_on_either_side_work(padding_side):
+@pytest.mark.parametrize("name", ["t5", "fun_transformer"])  # BART and Marian count padding on the left as positions
+def test_tokenizers_that_pad_on_either_side_work(name, padding_side):
     torch.manual_seed(1)
-    t5 = TINY_MODELS["t5"]().eval()  # relative positions: padding on either side changes nothing
-    pipe = TranslationPipeline(t5, tiny_tokenizer(padding_side), task="translation", device=-1, max_new_tokens=6)
+    model = TINY_MODELS[name]().eval()
+    pipe = TranslationPipeline(model, tiny_tokenizer(padding_side), task="translation", device=-1, max_new_tokens=6)
     assert pipe(TEXTS, batch_size=4) == [pipe(text)[0] for text in TEXTS]
 
 
