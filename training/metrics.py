@@ -1,0 +1,172 @@
+"""Scores of generated text, as `evaluate.Metric`s that need no network. All are percentages from 0 to 100.
+
+- BLEU and chrF compare with references by n-grams; sacreBLEU computes them, and its signature says exactly how.
+- PER, the phoneme error rate: edits (insertions, deletions, substitutions) to the nearest reference, divided by that
+  reference's length, both summed over the corpus. A unit is a word between spaces, so a phoneme.
+- WER as papers on grapheme-to-phoneme conversion use the term: the share of *sequences* (one for each word of the
+  dictionary) that equal none of their references. It is not the word error rate of speech recognition.
+- Exact match: the share of sequences that equal one of their references, character by character.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import sacrebleu
+from sacrebleu.metrics.base import Metric as SacreMetric
+
+
+class ReferenceMetric(evaluate.Metric):
+    """A metric of predictions against one or several references each, in any number.
+
+    `compute(predictions=[...], references=[[...], ...])` returns `{name: score}`, and for sacreBLEU's
+    `{name}_signature`.
+    """
+
+    name: str
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault("keep_in_memory", True)
+        super().__init__(**kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "",
+            citation="",
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "references": datasets.List(datasets.Value("string"))}
+            ),
+        )
+
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float | str]:
+        return {self.name: self.score(predictions, references)}
+
+    def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        """The score in percent."""
+        raise NotImplementedError
+
+
+class SacreBLEUMetric(ReferenceMetric):
+    """A metric that sacreBLEU computes, with its signature."""
+
+    def scorer(self, references: list[list[str]]) -> SacreMetric:
+        """The metric of sacreBLEU."""
+        raise NotImplementedError
+
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float | str]:
+        scorer = self.scorer(references)
+        most = max(map(len, references))
+        streams = [[row[n] if n < len(row) else None for row in references] for n in range(most)]
+        score = scorer.corpus_score(predictions, streams).score
+        return {self.name: score, f"{self.name}_signature": str(scorer.get_signature())}
+
+
+class BLEU(SacreBLEUMetric):
+    """BLEU = BP * exp(mean of log p_n), p_n the precision of n-grams up to 4 (Papineni et al. 2002)."""
+
+    name = "bleu"
+
+    def scorer(self, references: list[list[str]]) -> SacreMetric:
+        return sacrebleu.BLEU(tokenize="zh" if is_chinese(references) else "13a")
+
+
+class ChrF(SacreBLEUMetric):
+    """chrF2: F-score of character n-grams up to 6, recall weighing twice (Popovic 2015)."""
+
+    name = "chrf"
+
+    def scorer(self, references: list[list[str]]) -> SacreMetric:
+        return sacrebleu.CHRF()
+
+
+class PhonemeErrorRate(ReferenceMetric):
+    """PER = sum of edits to the nearest reference / sum of that reference's length; may exceed 100."""
+
+    name = "per"
+
+    def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        edits = length = 0
+        for prediction, accepted in zip(predictions, references):
+            units = prediction.split()
+            nearest = min((edit_distance(units, other.split()), len(other.split())) for other in accepted)
+            edits, length = edits + nearest[0], length + nearest[1]
+        return 100 * edits / max(1, length)
+
+
+class WordErrorRate(ReferenceMetric):
+    """WER of grapheme-to-phoneme papers: share of sequences that equal none of their references."""
+
+    name = "wer"
+
+    def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        wrong = [
+            p.split() not in [other.split() for other in accepted] for p, accepted in zip(predictions, references)
+        ]
+        return 100 * sum(wrong) / len(wrong)
+
+
+class ExactMatch(ReferenceMetric):
+    """Share of predictions that equal one of their references, outer white space apart."""
+
+    name = "exact"
+
+    def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        right = [p.strip() in [other.strip() for other in accepted] for p, accepted in zip(predictions, references)]
+        return 100 * sum(right) / len(right)
+
+
+METRICS: dict[str, type[ReferenceMetric]] = {
+    metric.name: metric for metric in (BLEU, ChrF, PhonemeErrorRate, WordErrorRate, ExactMatch)
+}
+LOWER_IS_BETTER = ("loss", "per", "wer")
+
+
+def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
+    """Fewest insertions, deletions and substitutions that turn one sequence into the other (Levenshtein)."""
+    if left == right:
+        return 0
+    row = list(range(len(right) + 1))  # distances from the units of `left` so far to each beginning of `right`
+    for i, unit in enumerate(left, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(right, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (unit != other))
+    return row[-1]
+
+
+def is_chinese(references: list[list[str]]) -> bool:
+    """Whether most letters of the references are Han characters, which BLEU must count one by one."""
+    letters = [letter for row in references for text in row for letter in text if letter.isalpha()]
+    return 2 * sum(unicodedata.name(letter, "").startswith("CJK") for letter in letters) > len(letters)
+
+
+def compute_metrics(
+    names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float | str]:
+    """Several metrics at once.
+
+    Args:
+        names: keys of `METRICS`.
+        predictions: (rows,) generated texts.
+        references: (rows,) the accepted texts of each row, at least one.
+
+    Returns:
+        Scores in percent, and signatures such as `bleu_signature`.
+
+    Raises:
+        ValueError: there is nothing to score, a row has no reference, or a metric is not known.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise ValueError(f"There is no metric {unknown[0]!r}. There are {', '.join(METRICS)}.")
+    if not predictions or len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions and {len(references)} references cannot be compared.")
+    if not all(references):
+        row = next(row for row, accepted in enumerate(references) if not accepted)
+        raise ValueError(f"Row {row} has no reference. Every prediction needs at least one.")
+    scores: dict[str, float | str] = {}
+    for name in names:
+        accepted = [list(row) for row in references]
+        scores |= METRICS[name]().compute(predictions=list(predictions), references=accepted)
+    return scores
