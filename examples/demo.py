@@ -31,9 +31,9 @@ def train(recipe: Path, output_dir: Path, options: list[str]) -> None:
 
 def use(model: Path, texts: list[str]) -> None:
     """Load the model with transformers and use it."""
-    import fun_transformer  # noqa: F401  registers the model and the pipelines
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
+    import fun_transformer  # noqa: F401  registers the model and the pipelines
     from fun_transformer.visualization import cross_attention, plot_attention
 
     pipe = pipeline("text2text-generation", model=str(model))

@@ -20,7 +20,7 @@ class _LinearCrossEntropySum(torch.autograd.Function):
     """Sum of the losses of all kept tokens; its gradients are computed in the forward pass, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx, hidden_states, weight, labels, label_smoothing, chunk_size):
+    def forward(ctx, hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad):
         device_type = hidden_states.device.type
         dtype = (
             torch.get_autocast_dtype(device_type)
@@ -29,7 +29,6 @@ class _LinearCrossEntropySum(torch.autograd.Function):
         )
         wide = torch.promote_types(dtype, torch.float32)
         vocab_size = weight.shape[0]
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         loss = hidden_states.new_zeros((), dtype=wide)
         if needs_grad:
             grad_hidden_states = torch.empty_like(hidden_states)
@@ -63,7 +62,7 @@ class _LinearCrossEntropySum(torch.autograd.Function):
     def backward(ctx, grad_loss):
         grad_hidden_states, grad_weight = ctx.saved_tensors
         grad_loss = grad_loss.to(grad_weight.dtype)
-        return grad_hidden_states * grad_loss.to(grad_hidden_states.dtype), grad_weight * grad_loss, None, None, None
+        return grad_hidden_states * grad_loss.to(grad_hidden_states.dtype), grad_weight * grad_loss, *[None] * 4
 
 
 def linear_cross_entropy(
@@ -92,7 +91,9 @@ def linear_cross_entropy(
     """
     labels = labels.reshape(-1)  # (tokens,)
     hidden_states = hidden_states.reshape(len(labels), -1)  # (tokens, d_model)
-    total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size)
+    # Inside the function torch.no_grad() cannot be seen any more.
+    needs_grad = torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad)
+    total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad)
     if num_items_in_batch is None:
         num_items_in_batch = (labels != IGNORE_INDEX).sum().clamp(min=1)
     elif isinstance(num_items_in_batch, torch.Tensor):

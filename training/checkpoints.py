@@ -59,7 +59,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    accelerator.save_state(str(partial), safe_serialization=False)  # safetensors would warn of tied weights
     if accelerator.is_main_process:
         (partial / "trainer_state.json").write_text(state, encoding="utf-8")
         publish(partial, folder)

@@ -135,7 +135,12 @@ def write_card(
         ],
     }
     rows = [[METRIC_NAMES[m], *(_number(scores[split].get(m)) for split in splits)] for m in metrics]
-    signatures = {v for split in splits for k, v in scores[split].items() if k.endswith("_signature")}
+    signatures = {
+        f"- {METRIC_NAMES[metric]}: `{scores[split][f'{metric}_signature']}`"
+        for split in splits
+        for metric in metrics
+        if f"{metric}_signature" in scores[split]
+    }
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(),
@@ -149,7 +154,7 @@ def write_card(
         "",
         *_table(["", *splits], rows),
         "",
-        *(f"- `{signature}`" for signature in sorted(signatures)),
+        *sorted(signatures),
         "",
         "## How it was trained",
         "",

@@ -29,7 +29,7 @@ class TokenRows:
 
 def _flatten(dataset: Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     """All tokens of a column one after another (tokens,), and where each row starts (rows + 1,)."""
-    lists = dataset.flatten_indices().data.column(column).combine_chunks()
+    lists = dataset.select_columns([column]).with_format("arrow")[:].column(column).combine_chunks()
     starts = lists.offsets.to_numpy().astype(np.int64)
     tokens = lists.values.to_numpy()[starts[0] : starts[-1]].astype(np.int64)
     return tokens, starts - starts[0]

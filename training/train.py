@@ -1,4 +1,4 @@
-"""Train a model from a recipe: `accelerate launch -m training.train hub_configs/NAME/recipe.yaml [--section.key value]`.
+"""Train a model from a recipe: `accelerate launch -m training.train hub_configs/NAME/recipe.yaml`.
 
 From sentence pairs to a model folder that `from_pretrained` and `pipeline()` take: read and check the data, train a
 tokenizer unless the recipe names one, build the model, train it, score it on the test split, write it with its card.
@@ -17,6 +17,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
 from datasets import DatasetDict
 from transformers import AutoTokenizer, GenerationConfig
+from transformers.utils import logging
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, FunTransformerTokenizer
 from fun_transformer.analysis import flops_per_token
@@ -162,6 +163,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     accelerator = build_accelerator(arguments, output_dir)
     settings = arguments.training
     set_seed(settings.seed)
+    logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
 
     with accelerator.main_process_first():
         splits, row_report = load_splits(arguments.data, settings.seed)
