@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import fsspec
 import numpy as np
 import pyarrow.compute as pc
+from fsspec.implementations.local import LocalFileSystem
 
 from .args import SPLITS, DataArguments, SplitArguments
 
@@ -128,7 +128,7 @@ def read_lines(path: str) -> Iterator[str]:
         ValueError: the file cannot be unpacked, or a line is not UTF-8.
     """
     try:
-        with fsspec.open(path, "rb", compression="infer") as file:
+        with LocalFileSystem().open(path, "rb", compression="infer") as file:
             for number, line in enumerate(file, 1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -373,25 +373,31 @@ def word_families(words: Iterable[str]) -> dict[str, str]:
     They are (nearly) homophones, so a test word with a sibling in training would be no unseen word.
     """
     words = list(words)
-    bases = {word.replace("'", ""): re.sub(r"'s?$", "", word).replace("'", "") for word in words if "'" in word}
+    bases = {word.replace("'", ""): word[:-2].replace("'", "") for word in words if word.endswith("'s")}
     families = {}
     for word in words:
         family = word.replace("'", "")
-        while bases.get(family, family) != family:
+        while family in bases:
             family = bases[family]
         families[word] = family
     return families
 
 
-def generate_cmudict(split: str, keep_stress: bool, stamp: tuple) -> Iterator[dict[str, Any]]:
-    """Rows of one split: in train each pronunciation, in validation and test each word with all as references."""
-    words, _, _ = read_cmudict(keep_stress)
-    families = word_families(words)
+@lru_cache(maxsize=1)
+def place_words() -> dict[str, str]:
+    """The split of each word of CMUdict."""
+    families = word_families(read_cmudict(keep_stress=False)[0])
     test = draw_groups(families.values(), 10_000, BUILT_IN_SEED)
     validation = draw_groups((family for family in families.values() if family not in test), 2000, BUILT_IN_SEED)
-    for word, pronunciations in words.items():
-        place = "test" if families[word] in test else "validation" if families[word] in validation else "train"
-        if place != split:
+    places = dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
+    return {word: places.get(family, "train") for word, family in families.items()}
+
+
+def generate_cmudict(split: str, keep_stress: bool, stamp: tuple) -> Iterator[dict[str, Any]]:
+    """Rows of one split: in train each pronunciation, in validation and test each word with all as references."""
+    places = place_words()
+    for word, pronunciations in read_cmudict(keep_stress)[0].items():
+        if places[word] != split:
             continue
         for target in pronunciations if split == "train" else pronunciations[:1]:
             row = {"source": word, "target": target, "problem": ""}

@@ -1,0 +1,172 @@
+"""Recipes and dotted overrides: what is read, what wins, what is refused."""
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+
+from training.args import RunArguments, known_arguments, parse_arguments
+
+FILES = ["--data.train.source", "a.zh", "--data.train.target", "a.en"]
+
+
+def write_recipe(folder, text):
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_two_files_and_an_output_folder_are_enough():
+    arguments = parse_arguments([*FILES, "--output_dir", "out", "--training.max_steps", "60"])
+    assert (arguments.data.train.source, arguments.data.train.target) == ("a.zh", "a.en")
+    assert (arguments.output_dir, arguments.training.max_steps, arguments.recipe) == ("out", 60, None)
+    assert arguments.resume == "no" and arguments.overwrite is False and arguments.model == {}
+
+
+def test_the_command_line_wins_over_the_recipe(tmp_path):
+    recipe = write_recipe(
+        tmp_path,
+        "output_dir: a\nmodel: {d_model: 64}\ntraining:\n  max_steps: 5\n  seed: 7\ndata: {train: {dataset: x.tsv}}",
+    )
+    arguments = parse_arguments(["--training.max_steps=9", recipe, "--model.d_model", "128", "--overwrite"])
+    assert (arguments.training.max_steps, arguments.training.seed, arguments.model) == (9, 7, {"d_model": 128})
+    assert arguments.overwrite is True and arguments.recipe == recipe
+
+
+def test_files_on_the_command_line_replace_the_recipes_data_set(tmp_path):
+    recipe = write_recipe(tmp_path, "data: {train: {dataset: x.tsv, source_column: zh}, test: {dataset: y.tsv}}")
+    data = parse_arguments([recipe, *FILES]).data
+    assert data.train.dataset is None and data.train.source == "a.zh" and data.test.dataset == "y.tsv"
+
+
+def test_the_written_recipe_gives_the_same_arguments_again(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"d_model": 64}))
+    recipe = write_recipe(
+        tmp_path, "model: {config: config.json}\ndata: {train: {dataset: 'no', source_column: 1e-3x}}"
+    )
+    options = ["--training.learning_rate", "1e-9", "--generation.metrics", "per,wer", "--output_dir", "1e-3"]
+    arguments = parse_arguments(
+        [recipe, *options, "--resume", "auto", "--model.dropout", "1e-1", "--tokenizer.path=on"]
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = parse_arguments([write_recipe(elsewhere, arguments.to_yaml())])
+    assert again == arguments
+    assert again.model == {"config": str(tmp_path / "config.json"), "dropout": 0.1}
+    assert yaml.safe_load(arguments.to_yaml())["output_dir"] == "1e-3"  # other readers of YAML agree
+
+
+@pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("2", 2.0), ("5.e-4", 5e-4)])
+def test_numbers_with_an_exponent_are_numbers(tmp_path, text, value):
+    recipe = write_recipe(tmp_path, f"data: {{train: {{dataset: x.tsv}}}}\ntraining: {{learning_rate: {text}}}")
+    for rate in (
+        parse_arguments([recipe]).training.learning_rate,
+        parse_arguments([*FILES, "--training.learning_rate", text]).training.learning_rate,
+    ):
+        assert rate == value and isinstance(rate, float)
+
+
+def test_norwegian_is_no_boolean(tmp_path):
+    recipe = write_recipe(tmp_path, "data: {train: {dataset: x.tsv, source_column: no, target_column: en}}")
+    assert parse_arguments([recipe]).data.train.source_column == "no"
+    assert parse_arguments([*FILES, "--data.train.source_column", "no"]).data.train.source_column == "no"
+
+
+@pytest.mark.parametrize(
+    "words, resume",
+    [
+        ([], "no"),
+        (["--resume"], True),
+        (["--resume", "true"], True),
+        (["--resume", "no"], "no"),
+        (["--resume", "auto"], "auto"),
+        (["--resume=out/checkpoint-5"], "out/checkpoint-5"),
+        (["--resume", "--overwrite"], True),
+    ],
+)
+def test_resume_takes_a_folder_a_word_or_nothing(words, resume):
+    assert parse_arguments([*FILES, *words]).resume == resume
+
+
+def test_a_bare_resume_before_the_recipe_leaves_the_recipe(tmp_path):
+    recipe = write_recipe(tmp_path, "data: {train: {dataset: x.tsv}}")
+    arguments = parse_arguments(["--overwrite", "--resume", recipe])
+    assert arguments.resume is True and arguments.recipe == recipe
+
+
+def test_the_learning_rate_fits_the_schedule_unless_given():
+    assert parse_arguments(FILES).training.learning_rate == 5e-4
+    assert parse_arguments([*FILES, "--training.schedule", "noam"]).training.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (
+            ["--training.learnign_rate", "1"],
+            "training.learnign_rate is not known. Did you mean training.learning_rate",
+        ),
+        (["--learning_rate", "1"], "Did you mean training.learning_rate"),
+        (["--traning.seed", "1"], "Did you mean training.seed"),
+        (["--model.d_modle", "1"], "Did you mean model.d_model"),
+        (["--data.train", "x"], "data.train is a section"),
+        (["--training.schedule", "nom"], "one of noam, inverse_sqrt, linear, cosine, got 'nom'. Did you mean noam"),
+        (["--training.max_steps", "-3"], "training.max_steps must be at least 1, got -3"),
+        (["--training.max_steps", "1.5"], "whole number"),
+        (["--training.seed", "true"], "whole number"),
+        (["--training.max_minutes", "nan"], "must be a number"),
+        (["--training.max_minutes", ".inf"], "finite"),
+        (["--training.adam_beta2", "1"], "less than 1"),
+        (["--training.max_steps"], "needs a value"),
+        (["--training.max_steps", "["], "not valid YAML"),
+        (["--training.max_steps", "null"], "never end"),
+        (["--training.best_metric", "per"], "Add it to generation.metrics"),
+        (["--generation.metrics", "bleu,foo"], "got 'foo'"),
+        (["--data.train.dataset", "x.tsv"], "names a dataset and text files"),
+        (["--data.test.source", "x"], "data.test.target is missing"),
+        (["--model.config", "nowhere.json"], "there is no file"),
+        (["60"], "stands alone"),
+        (["nowhere.yaml"], "cannot be read"),
+        (["a.yaml", "b.yaml"], "Two recipes"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_explained(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([*FILES, *words])
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("trainig: {seed: 1}", "trainig is not known. Did you mean training"),
+        ("training: {max_step: 1}", "Did you mean training.max_steps"),
+        ("data: {train: {sourc: a}}", "Did you mean data.train.source"),
+        ("training: 5", "training is a section"),
+        ("- 1", "The recipe is a section"),
+        ("training: {seed: '1'}", "must be a whole number, got '1'"),
+        ("overwrite: 'true'", "must be true or false, got 'true'"),
+        ("output_dir: 2024", "must be text, got 2024. Put it in quotes"),
+        ("generation: {metrics: 3}", "must be a list"),
+        ("training: {seed: 1}\ntraining: {max_steps: 2}", "training stands twice"),
+        ("output_dir: out", "No training data"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_explained(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([write_recipe(tmp_path, text)])
+
+
+def test_help_shows_every_argument_with_its_meaning_and_default(capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse_arguments(["--help"])
+    shown = capsys.readouterr().out
+    assert exit.value.code == 0
+    assert all(f"--{name}" in shown for name, (_, item) in known_arguments().items() if item)
+    assert "[4096]" in shown and "d_model" in shown
+
+
+def test_every_field_says_what_it_means():
+    for name, (_, item) in known_arguments().items():
+        assert item is None or item.metadata["help"], name
+    assert {item.name for item in dataclasses.fields(RunArguments)} >= {"model", "data", "resume", "output_dir"}

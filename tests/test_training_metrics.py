@@ -1,0 +1,74 @@
+"""Metrics against sacreBLEU itself and hand-counted edits."""
+
+import random
+import time
+
+import pytest
+import sacrebleu
+
+from training.metrics import METRICS, compute_metrics, edit_distance, is_chinese
+
+
+def test_bleu_and_chrf_are_sacrebleus():
+    predictions, references = ["the cat sat on the mat .", "a dog runs"], ["the cat sat on a mat .", "a dog ran home"]
+    scores = compute_metrics(["bleu", "chrf"], predictions, [[text] for text in references])
+    assert scores["bleu"] == pytest.approx(sacrebleu.corpus_bleu(predictions, [references]).score)
+    assert scores["chrf"] == pytest.approx(sacrebleu.corpus_chrf(predictions, [references]).score)
+    assert "tok:13a" in scores["bleu_signature"] and "nc:6" in scores["chrf_signature"]
+
+
+def test_chinese_references_are_counted_by_character():
+    scores = compute_metrics(["bleu"], ["今天天气很好。"], [["今天天气很好。"]])
+    assert scores["bleu"] == pytest.approx(100) and "tok:zh" in scores["bleu_signature"]
+    assert is_chinese([["我用 Python 写程序和文章"]]) and not is_chinese([["He said 你好 to me"]])
+
+
+def test_rows_may_have_different_numbers_of_references():
+    predictions = ["A B C", "D E", "F"]
+    references = [["X", "A B C"], ["D E"], ["F G H", "G", "F F"]]
+    scores = compute_metrics(list(METRICS), predictions, references)
+    assert scores["wer"] == pytest.approx(100 / 3) and scores["exact"] == pytest.approx(200 / 3)
+    assert scores["per"] == pytest.approx(
+        100 * 1 / (3 + 2 + 1)
+    )  # F against G: one edit, and the shorter of two nearest
+    assert "nrefs:var" in scores["bleu_signature"]
+
+
+def test_spaces_do_not_count_in_pronunciations():
+    assert compute_metrics(["per", "wer"], [" A  B "], [["A B"]]) == {"per": 0.0, "wer": 0.0}
+
+
+@pytest.mark.parametrize(
+    "left, right, distance",
+    [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("abc", "abc", 0), ("ab", "ba", 2)],
+)
+def test_edit_distance_counts_edits(left, right, distance):
+    assert edit_distance(list(left), list(right)) == distance == edit_distance(list(right), list(left))
+
+
+def test_nothing_generated_is_all_wrong_but_finite():
+    scores = compute_metrics(list(METRICS), ["", ""], [["A B"], ["C"]])
+    assert scores["per"] == scores["wer"] == 100 and scores["bleu"] == scores["chrf"] == scores["exact"] == 0
+
+
+def test_ten_thousand_words_are_scored_in_two_seconds():
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices("ABCDEFGH", k=rng.randint(3, 12))) for _ in range(30_000)]
+    references = [list(pair) for pair in zip(texts[10_000:20_000], texts[20_000:])]
+    start = time.process_time()
+    compute_metrics(["per", "wer", "exact"], texts[:10_000], references)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "names, predictions, references, message",
+    [
+        (["blue"], ["a"], [["a"]], "There is no metric 'blue'"),
+        (["bleu"], [], [], "cannot be compared"),
+        (["bleu"], ["a"], [["a"], ["b"]], "cannot be compared"),
+        (["bleu"], ["a", "b"], [["a"], []], "Row 1 has no reference"),
+    ],
+)
+def test_mistakes_are_explained(names, predictions, references, message):
+    with pytest.raises(ValueError, match=message):
+        compute_metrics(names, predictions, references)
