@@ -322,12 +322,19 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, tiny_batch)
     close(found, expected)
 
 
-def test_full_dropout_leaves_nothing_of_the_input(tiny_model, tiny_batch):
-    """With pre-norm, embeddings and every sublayer dropped leave a residual stream of zeros: the last norm's bias."""
-    model = tiny_model(norm_position="pre", dropout=0.9999999).train()
-    logits = model(**tiny_batch, skip_logits=False).logits
-    expected = model.lm_head(model.get_decoder().layer_norm.bias)
-    close(logits, expected.expand_as(logits))
+@pytest.mark.parametrize("norm_position", ["post", "pre"])
+def test_full_dropout_leaves_only_the_norms(norm_position, tiny_model, tiny_batch):
+    """Embeddings and the output of every sublayer are dropped: what is left is zeros that went through the norms."""
+    model = tiny_model(norm_position=norm_position, dropout=0.9999999).train()
+    decoder_input_ids = model.prepare_decoder_input_ids_from_labels(tiny_batch.pop("labels"))
+    output = model.model(**tiny_batch, decoder_input_ids=decoder_input_ids)
+    stacks = {model.get_encoder(): output.encoder_last_hidden_state, model.get_decoder(): output.last_hidden_state}
+    for stack, found in stacks.items():
+        expected = torch.zeros(16)
+        for layer in stack.layers if norm_position == "post" else []:
+            for name in ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"):
+                expected = getattr(layer, name, nn.Identity())(expected)
+        close(found, stack.layer_norm(expected).expand_as(found))
 
 
 @BOTH_KERNELS
