@@ -117,7 +117,7 @@ class TrainingArguments:
     attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the model's choice")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.learning_rate is None:
             self.learning_rate = 1.0 if self.schedule == "noam" else 5e-4
 
@@ -153,7 +153,7 @@ class RunArguments:
     overwrite: bool = arg(False, "empty output_dir first if something is in it")
     recipe: str | None = field(default=None, compare=False)  # where these arguments were read from
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         words: dict[str | bool, str | bool] = {False: "no", "false": "no", "true": True, "yes": True}
         self.resume = words.get(self.resume, self.resume)
 
