@@ -13,6 +13,8 @@ A sentence goes through five steps, all of them in the Rust library `tokenizers`
 Vocabularies are learned by `training/train_tokenizer.py`.
 """
 
+from functools import cache
+
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from transformers import TokenizersBackend
 
@@ -42,6 +44,7 @@ WORD_PIECE = rf"[{CJK}]|{SPACE}(?=[{CJK}])|{SPACE}?(?:[^{SPACE}{CJK}\p{{P}}\p{{S
 PIECES = {"bpe": SUBWORD_PIECE, "unigram": SUBWORD_PIECE, "char": r"[\s\S]", "word": WORD_PIECE}
 
 
+@cache
 def build_normalizer(lowercase=False):
     """Step 1, see `normalise`."""
     steps = [normalizers.Lowercase()] if lowercase else []
@@ -49,6 +52,7 @@ def build_normalizer(lowercase=False):
     return normalizers.Sequence([*steps, normalizers.NFC(), *spaces, normalizers.Replace(SPACE, "_")])
 
 
+@cache
 def build_pre_tokenizer(type):
     """Steps 2 and 3 for the type "bpe", "unigram", "char" or "word".
 
@@ -74,16 +78,13 @@ def build_post_processor():
     return processors.TemplateProcessing(single=single, pair=pair, special_tokens=special_tokens)
 
 
-NORMALIZER, LOWERCASE_NORMALIZER = build_normalizer(), build_normalizer(lowercase=True)
-
-
 def normalise(text, lowercase=False):
     """What decoding gives back: the text in NFC, with one space for each run of white space and none at the ends.
 
     Full-width forms, control characters and zero-width joiners stay. The one character that is lost is a literal ▁
     (U+2581), which stands for a space in tokens and becomes "_".
     """
-    return (LOWERCASE_NORMALIZER if lowercase else NORMALIZER).normalize_str(text)
+    return build_normalizer(lowercase).normalize_str(text)
 
 
 class FunTransformerTokenizer(TokenizersBackend):

@@ -115,7 +115,9 @@ def test_bf16_autocast_gives_float32_gradients_to_the_weight(hidden_dtype):
         loss = linear_cross_entropy(hidden_states, weight, labels, 0.1, chunk_size=64)
     exact = [tensor.detach().float().requires_grad_() for tensor in (hidden_states, weight)]
     expected = torchs_loss(*exact, labels, 0.1)
+    rounded = linear_cross_entropy(hidden_states.bfloat16(), weight.bfloat16(), labels, 0.1, chunk_size=64)
     assert loss.dtype == torch.float32
+    assert torch.equal(loss, rounded), "the matrix products are not done in bfloat16"
     torch.testing.assert_close(loss, expected, atol=0.01, rtol=0.01)
     found = gradients(loss, hidden_states, weight)
     assert [gradient.dtype for gradient in found] == [hidden_dtype, torch.float32]

@@ -213,8 +213,11 @@ def test_half_precision_stays_finite_and_near_float32(dtype, attn_implementation
     close(logits.float(), expected, tolerance=0.15)
 
 
-def test_bf16_autocast_stays_near_float32(tiny_model, tiny_batch):
-    model = tiny_model(dropout=0.0).train()
+@BOTH_KERNELS
+def test_bf16_autocast_stays_near_float32(attn_implementation, tiny_model, tiny_batch):
+    model = tiny_model(attn_implementation, dropout=0.0).train()
+    tiny_batch["attention_mask"][1] = 0  # with a fully padded row, too
+    tiny_batch["labels"][1] = -100
     expected_loss, expected = gradients(model, **tiny_batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model.zero_grad()
@@ -245,14 +248,10 @@ def test_every_combination_of_options_trains(options, tiny_model, tiny_batch):
     if not fields["share_encoder_decoder_embeddings"]:
         fields["decoder_vocab_size"] = 31
     model = tiny_model(attention_dropout=0.1, activation_dropout=0.1, **fields).train()
-    embeddings = {
-        model.get_encoder().embed_tokens.weight,
-        model.get_decoder().embed_tokens.weight,
-        model.lm_head.weight,
-    }
-    expected = 1 if fields["tie_word_embeddings"] and fields["share_encoder_decoder_embeddings"] else 2
-    expected += not (fields["tie_word_embeddings"] or fields["share_encoder_decoder_embeddings"])
-    assert len(embeddings) == expected
+    source, target = model.get_encoder().embed_tokens.weight, model.get_decoder().embed_tokens.weight
+    assert (source is target) == fields["share_encoder_decoder_embeddings"]
+    assert (model.lm_head.weight is target) == fields["tie_word_embeddings"]
+    assert len(model.lm_head.weight) == len(target) == model.config.decoder_vocab_size
     loss, found = gradients(model, **tiny_batch)
     assert loss.isfinite()
     for name, gradient in found.items():
@@ -484,6 +483,20 @@ def test_hidden_states_and_attentions_are_returned_when_asked_for(tiny_model, ti
     assert not torch.stack(output.decoder_attentions).triu(1).any(), "the future is attended to"
     plain = model(**tiny_batch)
     assert plain.encoder_attentions is None and plain.decoder_hidden_states is None
+
+
+def test_attentions_come_under_sdpa_too(tiny_model, tiny_batch):
+    expected = tiny_model("eager")(**tiny_batch, output_attentions=True)
+    found = tiny_model("sdpa")(**tiny_batch, output_attentions=True)
+    for name in ("encoder_attentions", "decoder_attentions", "cross_attentions"):
+        close(getattr(found, name), getattr(expected, name))
+    close(found.logits, expected.logits)
+
+
+def test_attentions_are_those_before_dropout(tiny_model, tiny_batch):
+    model = tiny_model("eager", attention_dropout=0.5).train()
+    for weights in model(**tiny_batch, output_attentions=True).cross_attentions:
+        close(weights.sum(dim=-1), torch.ones(3, 2, 6))
 
 
 def test_a_tuple_comes_when_asked_for(tiny_model, tiny_batch):

@@ -57,6 +57,16 @@ def test_the_written_recipe_gives_the_same_arguments_again(tmp_path):
     assert yaml.safe_load(arguments.to_yaml())["output_dir"] == "1e-3"  # other readers of YAML agree
 
 
+def test_settings_win_over_the_generation_config_and_it_over_the_defaults(tmp_path):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"num_beams": 4, "max_new_tokens": 7, "top_k": 3}))
+    recipe = write_recipe(
+        tmp_path, "data: {train: {dataset: x.tsv}}\ngeneration: {config: generation_config.json, max_new_tokens: 9}"
+    )
+    assert parse_arguments([recipe]).generation.num_beams == 4
+    assert parse_arguments([recipe]).generation.max_new_tokens == 9
+    assert parse_arguments([recipe, "--generation.num_beams", "2"]).generation.num_beams == 2
+
+
 @pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("2", 2.0), ("5.e-4", 5e-4)])
 def test_numbers_with_an_exponent_are_numbers(tmp_path, text, value):
     recipe = write_recipe(tmp_path, f"data: {{train: {{dataset: x.tsv}}}}\ntraining: {{learning_rate: {text}}}")

@@ -126,7 +126,7 @@ class TrainingArguments:
 class GenerationArguments:
     """How the model generates when it is evaluated, and what is measured; the model keeps these settings."""
 
-    config: str | None = arg(None, "JSON file of generation settings, relative to the recipe")
+    config: str | None = arg(None, "generation_config.json, relative to the recipe; the settings here win over it")
     num_beams: int = arg(1, "beams of the search; 1: greedy", minimum=1)
     max_new_tokens: int = arg(256, "longest generated sequence", minimum=1)
     length_penalty: float = arg(1.0, "exponent on the length in beam search; above 1 prefers longer sequences")
@@ -407,6 +407,16 @@ def absolute_configs(flat: dict[str, Any], folder: Path) -> dict[str, Any]:
     return flat | found
 
 
+def read_generation_config(flat: dict[str, Any]) -> dict[str, Any]:
+    """What the JSON file named by generation.config says of our generation arguments; other settings are not ours."""
+    path = flat.get("generation.config")
+    if path is None or not Path(path).is_file():  # a missing file is reported by check_together
+        return {}
+    settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    names = {option.name for option in dataclasses.fields(GenerationArguments)} - {"config"}
+    return {f"generation.{name}": value for name, value in settings.items() if name in names}
+
+
 def replace_origin(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """Drops the recipe's `dataset` of a split for which the command line names files, and the other way round."""
     for split in SPLITS:
@@ -481,7 +491,8 @@ def parse_arguments(argv: list[str]) -> RunArguments:
     known = known_arguments()
     recipe, overrides = read_command_line(argv, known)
     flat = replace_origin(read_recipe(recipe, known), overrides) if recipe else {}
-    arguments = build(RunArguments, flat | overrides)
+    flat |= overrides
+    arguments = build(RunArguments, read_generation_config(flat) | flat)
     arguments.recipe = recipe
     check_together(arguments)
     return arguments

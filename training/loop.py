@@ -24,10 +24,9 @@ from training.args import RunArguments
 from training.batching import TokenBudgetBatches, pad_batch
 from training.checkpoints import publish, save_checkpoint, write_whole
 from training.evaluate import evaluate_split
+from training.metrics import LOWER_IS_BETTER
 from training.optimization import learning_rate_factor
 from training.rows import TokenRows
-
-LOWER_IS_BETTER = {"loss", "per", "wer"}
 
 
 class Interrupted(Exception):
@@ -123,12 +122,11 @@ class TrainingLoop:
     def done(self) -> float:
         """How much of the run lies behind, in [0, 1]: the limit that is nearest counts."""
         training, state = self.arguments.training, self.state
-        steps_per_epoch = len(self.batches) / training.accumulation_steps
         parts = [0.0]
         if training.max_steps:
             parts.append(state.step / training.max_steps)
         if training.max_epochs:
-            parts.append(state.step / math.ceil(training.max_epochs * steps_per_epoch))
+            parts.append((state.epoch + state.batch / len(self.batches)) / training.max_epochs)
         if training.max_minutes:
             parts.append(self.elapsed() / (60 * training.max_minutes))
         return min(1.0, max(parts))

@@ -30,6 +30,26 @@ from training.optimization import build_optimizer
 from training.report import describe_data, describe_environment, draw_curve, write_card, write_start
 from training.train_tokenizer import train_tokenizer
 
+# Sizes for recipes that name none, by the number of training pairs: a large model learns a small corpus by heart.
+SIZES = {
+    20_000: {"d_model": 128, "layers": 3, "heads": 4, "ffn_dim": 512, "dropout": 0.3},
+    500_000: {"d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.2},
+    None: {"d_model": 512, "layers": 6, "heads": 8, "ffn_dim": 2048, "dropout": 0.1},  # the paper's base model
+}
+
+
+def size_for(rows: int) -> dict[str, Any]:
+    """Fields of a model that suits the number of training pairs."""
+    size = next(size for limit, size in SIZES.items() if limit is None or rows <= limit)
+    fields = {"d_model": size["d_model"], "dropout": size["dropout"]}
+    for side in ("encoder", "decoder"):
+        fields |= {
+            f"{side}_layers": size["layers"],
+            f"{side}_attention_heads": size["heads"],
+            f"{side}_ffn_dim": size["ffn_dim"],
+        }
+    return fields
+
 
 def use_all_cores(processes_here: int) -> None:
     """Share this machine's cores among its processes: `accelerate launch` leaves one to each."""
@@ -105,13 +125,21 @@ def build_tokenizer(arguments: RunArguments, splits: DatasetDict) -> FunTransfor
     )
 
 
-def build_model(arguments: RunArguments, tokenizer, device: torch.device) -> FunTransformerForConditionalGeneration:
+def build_model(
+    arguments: RunArguments, tokenizer, rows: int, device: torch.device
+) -> FunTransformerForConditionalGeneration:
     """A model with fresh weights, as large as the recipe says and with a vocabulary as large as the tokenizer's.
+
+    Args:
+        arguments: The recipe; if it says nothing of the model, its size is chosen by `rows`.
+        tokenizer: Gives the vocabulary and the special tokens.
+        rows: Number of training pairs.
+        device: Where it will be trained.
 
     Raises:
         ValueError: When the recipe's vocabulary is smaller than the tokenizer's.
     """
-    fields = dict(arguments.model)
+    fields = dict(arguments.model) or size_for(rows)
     path = fields.pop("config", None)
     if path:
         fields = json.loads(Path(path).read_text(encoding="utf-8")) | fields
@@ -174,17 +202,18 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
         tokenizer = broadcast_object_list(found)[0]
     with accelerator.main_process_first():
         splits, token_report = tokenize_splits(splits, tokenizer, arguments.data)
-    accelerator.print(row_report, token_report, sep="\n")
+    row_report = row_report.followed_by(token_report)
+    accelerator.print(row_report)
     if accelerator.is_main_process and checkpoint is None:  # the first thing written: all data has been checked
         if output_dir.exists():
             shutil.rmtree(output_dir)
         output_dir.mkdir(parents=True)
-        write_start(output_dir, arguments, {"rows": row_report.to_dict(), "tokens": token_report.to_dict()})
+        write_start(output_dir, arguments, row_report.to_dict())
         tokenizer.save_pretrained(output_dir / "tokenizer")
     accelerator.wait_for_everyone()
 
     set_seed(settings.seed)
-    model = build_model(arguments, tokenizer, accelerator.device)
+    model = build_model(arguments, tokenizer, len(splits["train"]), accelerator.device)
     optimizer = build_optimizer(
         model,
         settings.learning_rate,
@@ -199,8 +228,9 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     lengths = [sum(map(len, splits["train"][name])) / len(splits["train"]) for name in ("input_ids", "labels")]
     flops = flops_per_token(config, *lengths)
     accelerator.print(
-        f"{parameters:,} parameters, vocabulary {config.vocab_size:,}, {flops / 1e6:.1f} MFLOP a token; "
-        f"{accelerator.device.type}, {accelerator.num_processes} process(es), {torch.get_num_threads()} threads, "
+        f"{parameters:,} parameters (d_model {config.d_model}, {config.encoder_layers} + {config.decoder_layers} "
+        f"layers, vocabulary {config.vocab_size:,}), {flops / 1e6:.1f} MFLOP a token; {accelerator.device.type}, "
+        f"{accelerator.num_processes} process(es), {torch.get_num_threads()} threads, "
         f"{accelerator.mixed_precision.replace('no', 'fp32')}, {config._attn_implementation} attention"
     )
     accelerator.init_trackers("tensorboard")
@@ -218,13 +248,13 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
         output_dir / "best", attn_implementation=config._attn_implementation
     ).to(accelerator.device)
     scores, samples = {}, []
-    for split in ("validation", "test"):
-        if split in splits:
-            accelerator.print(f"Scoring the {split} split ({len(splits[split]):,} rows) ...")
-            scores[split], samples = evaluate_split(
-                best, tokenizer, splits[split], accelerator, arguments.generation, settings.batch_tokens, title=split
-            )
-            accelerator.print(f"{split}: {show_scores(scores[split])}")
+    final = next((split for split in ("test", "validation") if split in splits), None)
+    if final:
+        accelerator.print(f"Scoring the {final} split ({len(splits[final]):,} rows) ...")
+        scores[final], samples = evaluate_split(
+            best, tokenizer, splits[final], accelerator, arguments.generation, settings.batch_tokens, title=final
+        )
+        accelerator.print(f"{final}: {show_scores(scores[final])}")
     if "test" in scores:
         loop.log({"step": state.step, "split": "test", **scores["test"]})
     if accelerator.is_main_process:
