@@ -258,14 +258,22 @@ def test_the_tokenizers_library_alone_gives_the_same_ids(tmp_path, any_tokenizer
         assert plain.decode(plain.encode(text).ids) == normalise(text)
 
 
-def test_auto_tokenizer_loads_the_class_from_the_folder_alone(tmp_path, monkeypatch):
+def test_auto_tokenizer_finds_the_class(tmp_path):
+    G2P.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert type(loaded) is FunTransformerTokenizer
+    assert all_ids(loaded) == all_ids(G2P)
+
+
+def test_the_file_works_where_the_package_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(FunTransformerTokenizer, "_auto_class", "AutoTokenizer")
     G2P.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "of_another_package"}))
-    loaded = AutoTokenizer.from_pretrained(tmp_path / "model", trust_remote_code=True)
-    assert type(loaded).__module__.startswith("transformers_modules")
-    assert all_ids(loaded) == all_ids(G2P)
+    config = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    reference = next(name for name in config["auto_map"]["AutoTokenizer"] if name)
+    remote_class = dynamic_module_utils.get_class_from_dynamic_module(reference, tmp_path / "model")
+    assert remote_class.__module__.startswith("transformers_modules")
+    assert all_ids(remote_class.from_pretrained(tmp_path / "model")) == all_ids(G2P)
 
 
 # ── mistakes ──
