@@ -171,11 +171,12 @@ def write_card(
         "from transformers import pipeline",
         "",
         'pipe = pipeline("text2text-generation", model="PATH_OR_NAME_OF_THIS_MODEL")',
-        f"print(pipe({json.dumps(samples[0]['source'] if samples else 'text', ensure_ascii=False)}))",
+        f"print(pipe({json.dumps(samples[len(samples) // 2]['source'] if samples else 'text', ensure_ascii=False)}))",
         "```",
     ]
     if samples:
-        shown = [[s["source"], s["references"][0], s["prediction"]] for s in samples[:8]]
+        spread = samples[:: max(1, len(samples) // 8)][:8]
+        shown = [[row["source"], row["references"][0], row["prediction"]] for row in spread]
         lines += ["", "## Examples it was tested on", "", *_table(["source", "reference", "model"], shown)]
     write_whole(folder / "README.md", "\n".join(lines) + "\n")
 

