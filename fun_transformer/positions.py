@@ -48,7 +48,7 @@ class SinusoidalPositions(nn.Module):
 class LearnedPositions(nn.Embedding):
     """One learned vector a position (paper, Table 3, row E; Gehring et al. 2017)."""
 
-    def forward(self, position_ids: torch.Tensor, length: int) -> torch.Tensor:
+    def forward(self, position_ids: torch.Tensor, length: int) -> torch.Tensor:  # type: ignore[override]
         """Look positions up.
 
         Args:

@@ -164,7 +164,7 @@ def test_two_processes_train_as_one_and_score_every_row_once(recipe, tmp_path):
     # `accelerate launch --cpu --num_processes 2` silently runs one process, so the world size is read from the log.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "training.train", str(recipe), "--output_dir", str(tmp_path / "two")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "2 process(es)" in result.stdout

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, set_seed
+from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env, set_seed
 from datasets import DatasetDict
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging
@@ -67,13 +67,16 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 def build_accelerator(arguments: RunArguments, output_dir: Path) -> Accelerator:
     """The engine: device, precision, processes and trackers."""
-    state = PartialState()
+    # Without this, several processes on a machine without accelerators would each train alone.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu)
     if state.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
     precision = arguments.training.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(state.device) else "fp32"
     return Accelerator(
+        cpu=cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
         log_with="tensorboard",
         project_config=ProjectConfiguration(str(output_dir), logging_dir=str(output_dir)),
