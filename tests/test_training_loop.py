@@ -174,6 +174,23 @@ def test_two_processes_train_as_one_and_score_every_row_once(recipe, tmp_path):
     AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "two" / "model")
 
 
+@pytest.mark.slow
+def test_patience_ends_a_run_that_no_longer_improves(recipe, tmp_path):
+    # With a learning rate of next to nothing, the first evaluation stays the best.
+    options = ["--training.learning_rate", "1e-12", "--training.patience", "2", "--training.max_steps", "1000"]
+    run(recipe, *options, "--training.best_metric", "exact")
+    assert [line["step"] for line in metrics(tmp_path / "run", "validation")] == [4, 8, 12]
+
+
+@pytest.mark.slow
+def test_bf16_and_gradient_checkpointing_train(recipe, tmp_path):
+    run(recipe, "--training.precision", "bf16", "--training.gradient_checkpointing", "true")
+    losses = [line["loss"] for line in metrics(tmp_path / "run", "train")]
+    assert losses[-1] < losses[0]
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "model")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}  # autocast: weights stay exact
+
+
 def test_a_folder_with_something_in_it_is_refused(recipe, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work", encoding="utf-8")

@@ -190,7 +190,7 @@ def test_the_training_curve_has_a_panel_for_loss_learning_rate_and_scores(tmp_pa
     figure = plot_training_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
 
     loss, learning_rate, scores = figure.axes
-    assert [line.get_label() for line in loss.lines] == ["train", "validation"]
+    assert [line.get_label().split(" (")[0] for line in loss.lines] == ["train", "validation"]
     assert loss.get_yscale() == "log"
     steps, losses = loss.lines[0].get_data()
     assert list(steps) == list(range(1, 50))

@@ -13,6 +13,7 @@ SPLITS = {
     "validation": {"color": "tab:orange", "marker": "o", "markersize": 4},
     "test": {"color": "tab:green", "marker": "*", "markersize": 10, "linestyle": "none"},
 }
+LABELS = {"train": "train (with dropout and label smoothing)"}  # why it lies above the validation loss
 # Numbers of a validation row that are no score.
 NO_SCORE = {"step", "epoch", "loss", "perplexity", "learning_rate", "seconds", "tokens", "tokens_per_second"}
 
@@ -61,7 +62,7 @@ def plot_training_curve(metrics_path: str | os.PathLike, picture_path: str | os.
 
 def _draw_losses(axes, losses: dict[str, list[tuple[int, float]]]) -> None:
     for split, points in losses.items():
-        axes.plot(*zip(*points), label=split, **SPLITS[split])
+        axes.plot(*zip(*points), label=LABELS.get(split, split), **SPLITS[split])
     values = [loss for points in losses.values() for _, loss in points if loss > 0]
     if values and max(values) > 10 * min(values):
         axes.set_yscale("log")
