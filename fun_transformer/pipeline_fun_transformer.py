@@ -13,7 +13,7 @@ The file teaches the three steps of every pipeline: text to token ids (`preproce
 import copy
 import re
 
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, Pipeline, pipelines
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, Pipeline, PreTrainedConfig, pipelines
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -234,12 +234,34 @@ TASKS = {
 }
 
 
+class _CustomPipelines:
+    """`config.custom_pipelines` as `pipeline()` sees it: without the tasks that the registry serves with this file.
+
+    A model on the Hub names this file in `custom_pipelines`, for those who do not have the package. `pipeline()` looks
+    there before it looks at the registry and would ask for trust_remote_code=True. The value itself stays in the
+    config, so that it is saved again; custom pipelines with other code are left alone.
+    """
+
+    def __get__(self, config, config_class=None):
+        if config is None:
+            return self
+        if "custom_pipelines" not in vars(config):
+            raise AttributeError(f"{type(config).__name__} has no attribute custom_pipelines")
+        ours = {task: f"{__name__.rpartition('.')[2]}.{cls.__name__}" for task, (cls, _) in TASKS.items()}
+        custom = vars(config)["custom_pipelines"] or {}
+        return {task: info for task, info in custom.items() if info.get("impl", "").split("--")[-1] != ours.get(task)}
+
+    def __set__(self, config, value):
+        vars(config)["custom_pipelines"] = value
+
+
 def register_pipelines():
     """Makes `pipeline("translation")` and its two siblings work again; a second call changes nothing.
 
-    Three things of transformers are touched: the list of removed tasks (it is looked at before the registry; versions
-    before 5.19 have none), the registry, and the registry's aliases.
+    Four things of transformers are touched: the list of removed tasks (it is looked at before the registry; versions
+    before 5.19 have none), the registry, the registry's aliases, and what configs answer for `custom_pipelines`.
     """
+    PreTrainedConfig.custom_pipelines = _CustomPipelines()
     registry = pipelines.PIPELINE_REGISTRY
     for task, (pipeline_class, default) in TASKS.items():
         getattr(pipelines, "REMOVED_TASKS", {}).pop(task, None)
