@@ -2,6 +2,10 @@
 
     multi-head attention, feed-forward network -> encoder layer, decoder layer -> encoder, decoder -> the whole model.
 
+After the paper's translation model come those that use one of its halves: the encoder alone as in BERT (Devlin et al.
+2019, arXiv:1810.04805), the decoder alone as in GPT (Radford et al. 2018). All call a stack `encoder` or `decoder`, so
+that what one has learned, another loads with `from_pretrained`.
+
 Read `attention.py`, `positions.py` and `losses.py` first: they hold the formulas that this file puts together.
 """
 
@@ -19,9 +23,14 @@ from transformers.masking_utils import create_bidirectional_mask, create_causal_
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
+    BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
     Seq2SeqLMOutput,
     Seq2SeqModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
@@ -46,6 +55,24 @@ def shift_tokens_right(labels: torch.Tensor, pad_token_id: int, decoder_start_to
     """
     shifted = torch.cat([labels.new_full((labels.shape[0], 1), decoder_start_token_id), labels[:, :-1]], dim=-1)
     return shifted.masked_fill(shifted == IGNORE_INDEX, pad_token_id)  # (batch, target_len)
+
+
+def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTransformerConfig:
+    """Say whether the model has both stacks: a copy, where the config came from another kind of model."""
+    if config.is_encoder_decoder != is_encoder_decoder:
+        config = copy.deepcopy(config)
+        config.is_encoder_decoder = is_encoder_decoder
+    return config
+
+
+def decoder_only(config: FunTransformerConfig) -> FunTransformerConfig:
+    """A copy all of whose sizes are the decoder's: transformers reads a lone stack's where ours has the encoder's."""
+    config = copy.deepcopy(fit_config(config, is_encoder_decoder=False))
+    config.vocab_size = config.decoder_vocab_size
+    config.encoder_layers = config.decoder_layers
+    config.encoder_attention_heads = config.decoder_attention_heads
+    config.encoder_ffn_dim = config.decoder_ffn_dim
+    return config
 
 
 class MultiHeadAttention(nn.Module):
@@ -91,7 +118,8 @@ class MultiHeadAttention(nn.Module):
         if is_cross_attention:
             past_key_values.is_updated[self.layer_idx] = True
             return past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
-        return past_key_values.self_attention_cache.update(key, value, self.layer_idx)
+        cache = getattr(past_key_values, "self_attention_cache", past_key_values)  # a decoder alone has but this one
+        return cache.update(key, value, self.layer_idx)
 
     def forward(
         self,
@@ -108,7 +136,8 @@ class MultiHeadAttention(nn.Module):
             hidden_states: (batch, query_len, d_model).
             attention_mask: What `create_causal_mask` or `create_bidirectional_mask` make for the kernel in use.
             encoder_hidden_states: (batch, source_len, d_model).
-            past_key_values: An `EncoderDecoderCache`; new keys and values are added to it.
+            past_key_values: The cache, an `EncoderDecoderCache` where there is a source; it grows by this call's keys
+                and values.
             attn_implementation: Kernel to use instead of the config's.
 
         Returns:
@@ -223,13 +252,21 @@ class DecoderLayer(GradientCheckpointingLayer):
         return self.residual(self.final_layer_norm, self.dropout, self.feed_forward, hidden_states)
 
 
+class DecoderOnlyLayer(EncoderLayer):
+    """Masked self-attention, then a feed-forward network: an encoder layer that looks at no later token."""
+
+    def __init__(self, config: FunTransformerConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.self_attn.is_causal = True
+
+
 class FunTransformerPreTrainedModel(PreTrainedModel):
     """What all heads share: initial weights, and what transformers has to know."""
 
     config: FunTransformerConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EncoderLayer", "DecoderLayer"]
+    _no_split_modules = ["EncoderLayer", "DecoderLayer", "DecoderOnlyLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -263,14 +300,41 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: When source and target have embeddings of their own.
         """
-        if not self.config.share_encoder_decoder_embeddings:
+        one_vocabulary = self.config.decoder_vocab_size == self.config.vocab_size
+        if self.config.is_encoder_decoder and not self.config.share_encoder_decoder_embeddings:
             raise ValueError(
                 "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
                 "the new vocab_size and decoder_vocab_size, and copy the weights."
             )
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        self.config.decoder_vocab_size = self.config.vocab_size
+        if one_vocabulary:
+            self.config.decoder_vocab_size = self.config.vocab_size
         return embeddings
+
+    def token_loss(
+        self,
+        hidden_states: torch.Tensor,
+        output_layer: nn.Linear,
+        labels: torch.Tensor,
+        label_smoothing: float | None,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> torch.Tensor:
+        """The loss of all models that choose tokens: chunked cross-entropy, with the config's label smoothing.
+
+        Args:
+            hidden_states: (batch, seq_len, d_model).
+            output_layer: d_model -> vocab_size, without bias.
+            labels: (batch, seq_len); -100 and `pad_token_id` are ignored.
+            label_smoothing: Instead of the config's.
+            num_items_in_batch: Number of labels to divide by; those that are not ignored when None.
+
+        Returns:
+            Scalar.
+        """
+        if label_smoothing is None:
+            label_smoothing = self.config.label_smoothing
+        labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(output_layer.weight.device)
+        return linear_cross_entropy(hidden_states, output_layer.weight, labels, label_smoothing, num_items_in_batch)
 
     def attention_settings(
         self, hidden_states: torch.Tensor, kwargs: dict
@@ -454,15 +518,53 @@ class Decoder(Stack):
         )
 
 
+class DecoderOnly(Stack):
+    """Goes on with a text: each token attends to itself and those before it."""
+
+    _can_record_outputs = {
+        "hidden_states": DecoderOnlyLayer,
+        "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attn"),
+    }
+
+    def __init__(self, config: FunTransformerConfig):
+        layers = [DecoderOnlyLayer(config, i) for i in range(config.decoder_layers)]
+        super().__init__(config, config.decoder_vocab_size, layers)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """Decode; arguments and results are those of `Decoder.forward`, without a source."""
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len)
+        mask_config, mask_like = self.attention_settings(hidden_states, kwargs)
+        mask = create_causal_mask(mask_config, mask_like, attention_mask, past_key_values)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, mask, past_key_values=past_key_values, **kwargs)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.layer_norm(hidden_states), past_key_values=past_key_values
+        )
+
+
 class FunTransformerModel(FunTransformerPreTrainedModel):
     """Encoder and decoder (Figure 1, without the output layer)."""
 
     def __init__(self, config: FunTransformerConfig):
-        super().__init__(config)
+        super().__init__(fit_config(config, is_encoder_decoder=True))
         if config.share_encoder_decoder_embeddings:
             self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -537,11 +639,11 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
     """The whole of Figure 1: encoder, decoder, and an output layer that gives each token of the vocabulary a logit."""
 
     def __init__(self, config: FunTransformerConfig):
-        super().__init__(config)
+        super().__init__(fit_config(config, is_encoder_decoder=True))
         if config.tie_word_embeddings:
             stack = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
             self._tied_weights_keys = {"lm_head.weight": f"model.{stack}.embed_tokens.weight"}
-        self.model = FunTransformerModel(config)
+        self.model = FunTransformerModel(self.config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
         self.post_init()
 
@@ -608,12 +710,8 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         )
         loss = None
         if labels is not None:
-            loss = linear_cross_entropy(
-                outputs.last_hidden_state,
-                self.lm_head.weight,
-                labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(self.lm_head.weight.device),
-                self.config.label_smoothing if label_smoothing is None else label_smoothing,
-                num_items_in_batch,
+            loss = self.token_loss(
+                outputs.last_hidden_state, self.lm_head, labels, label_smoothing, num_items_in_batch
             )
         if skip_logits is None:
             skip_logits = self.training and labels is not None
@@ -630,8 +728,296 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         )
 
 
+class FunTransformerEncoderModel(FunTransformerPreTrainedModel):
+    """The encoder alone: a vector for each token that knows the whole text."""
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(fit_config(config, is_encoder_decoder=False))
+        self.encoder = Encoder(self.config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """(vocab_size, d_model)."""
+        return self.encoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the embedding."""
+        self.encoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        """Encode; arguments and results are those of `Encoder.forward`."""
+        return self.encoder(input_ids, attention_mask, inputs_embeds, **kwargs)
+
+
+class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
+    """Guess hidden tokens from what stands on both sides (BERT, section 3.1): the encoder and an output layer.
+
+    The layer is the encoder's embedding if tied. It is no `lm_head`: a translator's knows the target's tokens.
+    """
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(fit_config(config, is_encoder_decoder=False))
+        if config.tie_word_embeddings:
+            self._tied_weights_keys = {"mask_head.weight": "model.encoder.embed_tokens.weight"}
+        self.model = FunTransformerEncoderModel(self.config)
+        self.mask_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """(vocab_size, d_model)."""
+        return self.mask_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module):
+        """Replace the output layer."""
+        self.mask_head = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        label_smoothing: float | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        skip_logits: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaskedLMOutput:
+        """Score the tokens that may stand at each position, and compare with `labels`.
+
+        Args:
+            input_ids: (batch, seq_len), some of them the mask token.
+            attention_mask: (batch, seq_len), 1 = token, 0 = padding.
+            inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
+            labels: (batch, seq_len), the hidden tokens; -100 where there is nothing to guess.
+            label_smoothing, num_items_in_batch, skip_logits: As in `FunTransformerForConditionalGeneration.forward`.
+
+        Returns:
+            `loss`, `logits` (batch, seq_len, vocab_size), and what else was asked for.
+        """
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
+        loss = None
+        if labels is not None:
+            loss = self.token_loss(
+                outputs.last_hidden_state, self.mask_head, labels, label_smoothing, num_items_in_batch
+            )
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None
+        return MaskedLMOutput(
+            loss=loss,
+            logits=None if skip_logits else self.mask_head(outputs.last_hidden_state),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class FunTransformerForSequenceClassification(FunTransformerPreTrainedModel):
+    """One label, several, or a number for each text: the mean of its tokens' vectors, and a linear layer.
+
+    The mean is over the tokens that `attention_mask` keeps (Reimers and Gurevych 2019, arXiv:1908.10084), so that
+    padding on either side changes nothing. What `labels` are, `config.problem_type` says; by default numbers for one
+    label, classes for integers, several classes a text for a row of floats.
+    """
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(fit_config(config, is_encoder_decoder=False))
+        self.model = FunTransformerEncoderModel(self.config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.d_model, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        """Classify texts.
+
+        Args:
+            input_ids: (batch, seq_len).
+            attention_mask: (batch, seq_len), 1 = token, 0 = padding.
+            inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
+            labels: (batch,) of class ids or numbers, or (batch, num_labels) of numbers or of 0.0 and 1.0.
+            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
+
+        Returns:
+            `loss`, `logits` (batch, num_labels), and what else was asked for.
+        """
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
+        hidden_states = outputs.last_hidden_state
+        if attention_mask is None:
+            attention_mask = hidden_states.new_ones(hidden_states.shape[:2])
+        kept = attention_mask.unsqueeze(-1).to(hidden_states)  # (batch, seq_len, 1)
+        pooled = (hidden_states * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)  # (batch, d_model)
+        logits = self.classifier(self.dropout(pooled))  # (batch, num_labels)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self.config)
+            if num_items_in_batch is not None:
+                loss = loss * (labels != IGNORE_INDEX).sum() / num_items_in_batch
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class FunTransformerForTokenClassification(FunTransformerPreTrainedModel):
+    """A label for each token, such as the kind of name that it belongs to: the encoder and a linear layer."""
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(fit_config(config, is_encoder_decoder=False))
+        self.model = FunTransformerEncoderModel(self.config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.d_model, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TokenClassifierOutput:
+        """Classify tokens.
+
+        Args:
+            input_ids: (batch, seq_len).
+            attention_mask: (batch, seq_len), 1 = token, 0 = padding.
+            inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
+            labels: (batch, seq_len); -100 for padding, and for all tokens of a word but its first.
+            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
+
+        Returns:
+            `loss`, `logits` (batch, seq_len, num_labels), and what else was asked for.
+        """
+        outputs = self.model(input_ids, attention_mask, inputs_embeds, **kwargs)
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, seq_len, num_labels)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class FunTransformerDecoderModel(FunTransformerPreTrainedModel):
+    """The decoder alone, without cross-attention: what `FunTransformerForCausalLM` is made of."""
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(decoder_only(config))
+        self.decoder = DecoderOnly(self.config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """(vocab_size, d_model)."""
+        return self.decoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace the embedding."""
+        self.decoder.embed_tokens = value
+
+    @can_return_tuple
+    def forward(self, *args, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPast:
+        """Decode; arguments and results are those of `DecoderOnly.forward`."""
+        return self.decoder(*args, **kwargs)
+
+
+class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
+    """Go on with a text (GPT, section 3.1): the decoder without a source, and an output layer.
+
+    The embedding that a translator shares between its stacks is stored as its encoder's; to begin with it here, pass
+    `key_mapping={"encoder.embed_tokens": "decoder.embed_tokens"}` to `from_pretrained`.
+    """
+
+    def __init__(self, config: FunTransformerConfig):
+        super().__init__(decoder_only(config))
+        if config.tie_word_embeddings:
+            self._tied_weights_keys = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
+        self.model = FunTransformerDecoderModel(self.config)
+        self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        label_smoothing: float | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        skip_logits: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithPast:
+        """Score the token that follows each position, and compare with `labels`.
+
+        Args:
+            input_ids: (batch, seq_len), the tokens that are not yet in the cache.
+            attention_mask: (batch, past_len + seq_len), 1 = token, 0 = padding.
+            position_ids: (batch, seq_len); counted from the mask and the cache when None.
+            past_key_values: Keys and values of earlier steps.
+            inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
+            labels: (batch, seq_len), the text itself: it is shifted here. -100 and `pad_token_id` are ignored.
+            use_cache: Return keys and values for the next step.
+            logits_to_keep: Return the logits of only so many last positions, or of those positions; 0 keeps all.
+            label_smoothing, num_items_in_batch, skip_logits: As in `FunTransformerForConditionalGeneration.forward`.
+
+        Returns:
+            `loss`, `logits` (batch, seq_len, decoder_vocab_size), the cache, and what else was asked for.
+        """
+        if labels is not None:
+            use_cache = False if use_cache is None else use_cache
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states, loss = outputs.last_hidden_state, None
+        if labels is not None:
+            loss = self.token_loss(
+                hidden_states[:, :-1], self.lm_head, labels[:, 1:], label_smoothing, num_items_in_batch
+            )
+        if skip_logits is None:
+            skip_logits = self.training and labels is not None
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=None if skip_logits else self.lm_head(hidden_states[:, kept]),
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
 __all__ = [
+    "FunTransformerEncoderModel",
+    "FunTransformerForCausalLM",
     "FunTransformerForConditionalGeneration",
+    "FunTransformerForMaskedLM",
+    "FunTransformerForSequenceClassification",
+    "FunTransformerForTokenClassification",
     "FunTransformerModel",
     "FunTransformerPreTrainedModel",
 ]
