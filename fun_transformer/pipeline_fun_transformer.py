@@ -4,6 +4,9 @@ They work for every encoder-decoder model (Marian, BART, T5, NLLB, ours) and ans
 The file teaches the three steps of every pipeline: text to token ids (`preprocess`), token ids to token ids
 (`_forward`, which calls `generate`), token ids to text (`postprocess`).
 
+Beyond transformers 4, where asked for: texts longer than the model takes are translated in parts (`long_text`), and a
+result says how probable it is (`return_scores`) and what it looked at (`return_attention`).
+
     >>> import fun_transformer
     >>> from transformers import pipeline
     >>> pipeline("translation", model="Helsinki-NLP/opus-mt-zh-en")("今天吃什么好")
@@ -12,7 +15,13 @@ The file teaches the three steps of every pipeline: text to token ids (`preproce
 
 import copy
 import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
+from itertools import chain
+from types import GeneratorType
 
+import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, Pipeline, PreTrainedConfig, pipelines
 from transformers.utils import logging
 
@@ -21,6 +30,21 @@ logger = logging.get_logger(__name__)
 # What neither the call nor the model's own generation config says.
 DEFAULT_GENERATION = {"max_new_tokens": 256, "num_beams": 4}
 TRANSLATION_TASK = re.compile(r"translation_([^_]+)_to_([^_]+)")
+LONG_TEXT = ("split", "truncate", "error")
+
+# Where a long text may be cut, best first: after a paragraph, a sentence, a clause, a word. A dot ends no sentence
+# after an abbreviation, an initial or a list's number, nor before a small letter; within 3.14 no space follows it.
+ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Jr", "Sr", "No", "Fig", "Vol", "vs", "e.g", "i.e")
+NO_ABBREVIATION = "".join(rf"(?<!\b{re.escape(word)})" for word in ABBREVIATIONS)
+NO_INITIAL_OR_NUMBER = r"(?<!\b[A-Z])(?<!\b\d)(?<!\b\d\d)"
+ENGLISH_END = rf"(?:{NO_ABBREVIATION}{NO_INITIAL_OR_NUMBER}\.|[!?…])[.!?…]*[\"'”’)\]]*(?=\s)(?!\s+[a-z])"
+CUTS = [
+    re.compile(r"(?<=\S)\s*?\n\s*"),
+    re.compile(rf"(?:[。！？；]+[”’」』）》]*|{ENGLISH_END})\s*"),
+    re.compile(r"(?:[，、：]|[,;:](?=\s))\s*"),
+    re.compile(r"(?<=\S)\s+"),
+]
+SPACELESS = re.compile(r"[\u3000-\u30FF\u3400-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF]")  # hanzi, kana, their punctuation
 
 
 class Text2TextGenerationPipeline(Pipeline):
@@ -29,6 +53,8 @@ class Text2TextGenerationPipeline(Pipeline):
     With `num_return_sequences` above 1 a list of strings gives a list of such lists. A generator or a dataset
     (`KeyDataset`) is streamed: one list per text, as soon as it is there. The texts of a list are put into batches
     (`batch_size=...`) by length, so that little is padded, and answered in the order given.
+
+    With `long_text="split"` the parts of long texts are put into those batches, and their results joined.
     """
 
     _load_tokenizer = True
@@ -52,68 +78,217 @@ class Text2TextGenerationPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         truncation=None,
+        long_text=None,
+        max_source_length=None,
+        return_scores=None,
+        return_attention=None,
         return_tensors=None,
         clean_up_tokenization_spaces=None,
         **generate_kwargs,
     ):
         """Sorts keyword arguments by the step they belong to: (preprocess, forward, postprocess)."""
-        preprocess = {"truncation": truncation}
+        if long_text not in (None, *LONG_TEXT):
+            raise ValueError(f"long_text={long_text!r} is unknown. Choose one of {', '.join(map(repr, LONG_TEXT))}.")
+        preprocess = {"truncation": truncation, "long_text": long_text, "max_source_length": max_source_length}
+        forward = {"return_scores": return_scores, "return_attention": return_attention}
         postprocess = {
             "return_tensors": return_tensors,
             "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
         }
-        return _without_none(preprocess), generate_kwargs, _without_none(postprocess)
+        return _without_none(preprocess), _without_none(forward) | generate_kwargs, _without_none(postprocess)
 
     def __call__(self, inputs, *args, **kwargs):
         """Generates a text for each text.
 
         Args:
             inputs: a string, a list of strings, a generator of strings or a `torch` dataset of strings.
-            kwargs: `batch_size`, `truncation`, `return_tensors`, `clean_up_tokenization_spaces` and all that
-                `generate` takes (`num_beams`, `max_new_tokens`, `num_return_sequences`, ...).
+            kwargs: what `pipeline()` takes too, and all that `generate` takes (`num_beams`, `max_new_tokens`, ...):
+                batch_size: texts, or parts of texts, generated for at a time.
+                long_text: what to do with a text that has more tokens than the model takes (`max_source_tokens`):
+                    "split" it at sentence ends, "truncate" it, or raise an "error". By default it is given to the
+                    model as it is.
+                max_source_length: the most tokens that a text may have, for `long_text`, instead of that limit.
+                truncation: as the tokenizer's.
+                return_scores: add `log_probability` (float), `token_log_probabilities` and `target_tokens` (lists).
+                return_attention: add `attention` (layers, heads, target_len, source_len), the cross-attention, with
+                    `source_tokens` and `target_tokens`.
+                return_tensors: `generated_token_ids` instead of `generated_text`.
+                clean_up_tokenization_spaces: as the tokenizer's.
 
         Returns:
-            A list of dictionaries with the key `generated_text` (`generated_token_ids` with `return_tensors=True`);
-            for a list of strings and several sequences each, a list of such lists.
+            A list of dictionaries with the key `generated_text`; for a list of strings and several sequences each, a
+            list of such lists.
         """
+        options = self._preprocess_params | self._sanitize_parameters(**kwargs)[0]
+        split = options.get("long_text") == "split"
+        if isinstance(inputs, str) and split:
+            return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
+            if split and isinstance(inputs, (GeneratorType, torch.utils.data.Dataset)):
+                return self._answer_stream(inputs, options, *args, **kwargs)
             return super().__call__(inputs, *args, **kwargs)
         if not inputs:
             return []
-        for text in inputs:
-            _check_text(text)
-        longest_first = sorted(range(len(inputs)), key=lambda i: len(inputs[i]), reverse=True)
-        results = super().__call__([inputs[i] for i in longest_first], *args, **kwargs)
-        results = [records for _, records in sorted(zip(longest_first, results), key=lambda pair: pair[0])]
+        results = self._answer_list(inputs, options, *args, **kwargs)
         if all(len(records) == 1 for records in results):
             return [records[0] for records in results]
         return results
 
-    def preprocess(self, text, truncation=False):
+    def _answer_list(self, texts: list[str], options: dict, *args, **kwargs) -> list[list[dict]]:
+        """The records of each text; parts of like length share a batch."""
+        parts_of_texts = [self._parts(text, **options) for text in texts]
+        parts = list(chain.from_iterable(parts_of_texts))
+        longest_first = sorted(range(len(parts)), key=lambda i: len(parts[i]), reverse=True)
+        results = super().__call__([parts[i] for i in longest_first], *args, **kwargs)
+        results = (records for _, records in sorted(zip(longest_first, results), key=lambda pair: pair[0]))
+        return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
+
+    def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
+        """The records of each text, as soon as they are there."""
+        waiting = deque()
+
+        def parts_of_all():
+            for text in _items(texts):
+                waiting.append(self._parts(text, **options))
+                yield from waiting[-1]
+
+        results = iter(super().__call__(parts_of_all(), *args, **kwargs))
+        for first in results:
+            parts = waiting.popleft()
+            yield self._join(parts, [first, *(next(results) for _ in parts[1:])])
+
+    def _parts(self, text: str, truncation=None, long_text=None, max_source_length=None, **languages) -> list[str]:
+        """What the model is given of a text: the text, or parts of it with `long_text="split"`."""
+        _check_text(text)
+        if long_text != "split":
+            return [text]
+        limit = max_source_length or self.max_source_tokens
+        if limit is None:
+            return [text]
+        parts = split_text(
+            text, lambda part: self.encode(part, verbose=False, **languages)["input_ids"].shape[1] <= limit
+        )
+        return [part for part in parts if part.strip()] or [text]
+
+    def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
+        """The records of the parts of a text, as one: the i-th best of the text is the i-th best of every part."""
+        return results[0] if len(parts) == 1 else [join_records(parts, records) for records in zip(*results)]
+
+    @property
+    def max_source_tokens(self) -> int | None:
+        """The longest source in tokens: the smaller of the tokenizer's `model_max_length` and the config's positions.
+
+        None when neither says one: T5 has relative positions and any length. Our sinusoids take more than
+        `max_position_embeddings` too, but seldom well.
+        """
+        config = self.model.config
+        limits = [getattr(config, f"max_{of}position_embeddings", None) for of in ("", "encoder_")]
+        limits = [limit for limit in (self.tokenizer.model_max_length, *limits) if limit]
+        return min((limit for limit in limits if limit < 10**9), default=None)  # a tokenizer's "no limit" is 1e30
+
+    def preprocess(self, text, truncation=False, long_text=None, max_source_length=None, **languages):
         """Encodes one text: `input_ids` and `attention_mask`, each (1, source_len)."""
         _check_text(text)
-        model_inputs = self.tokenizer(self.prefix + text, truncation=truncation, return_tensors="pt")
+        if long_text is None and max_source_length is not None:
+            raise ValueError(f'max_source_length={max_source_length} needs long_text="split", "truncate" or "error".')
+        limit = max_source_length or self.max_source_tokens
+        if long_text == "split":  # spaces between parts are no part of them
+            text = text.strip()
+        if long_text == "truncate" and limit is not None:
+            return self.encode(text, truncation=True, max_length=limit, **languages)
+        model_inputs = self.encode(text, truncation=truncation, **languages)
+        source_len = model_inputs["input_ids"].shape[1]
+        if long_text == "error" and limit is not None and source_len > limit:
+            raise ValueError(
+                f"A text of {source_len} tokens is longer than the {limit} that the model takes. Shorten it, or "
+                'choose long_text="split" or "truncate".'
+            )
+        return model_inputs
+
+    def encode(self, text, **kwargs):
+        """Text to ids, with the prefix of the task."""
+        model_inputs = self.tokenizer(self.prefix + text, return_tensors="pt", **kwargs)
         model_inputs.pop("token_type_ids", None)  # BERT-style tokenizers make them, `generate` refuses them
         return model_inputs
 
-    def _forward(self, model_inputs, **generate_kwargs):
-        """Generates: `output_ids` (batch, sequences, target_len)."""
+    def _forward(self, model_inputs, return_scores=False, return_attention=False, **generate_kwargs):
+        """Generates: `output_ids` (batch, sequences, target_len), and what `_inspect` finds in them."""
         batch, source_len = model_inputs["input_ids"].shape
         generate_kwargs = self._fill_generate_kwargs(_without_none(generate_kwargs))
-        self.check_lengths(source_len, self._generation_params(generate_kwargs))
+        params = self._generation_params(generate_kwargs)
+        self.check_lengths(source_len, params)
         output_ids = self.model.generate(**model_inputs, **generate_kwargs)  # (batch * sequences, target_len)
-        return {"output_ids": output_ids.reshape(batch, -1, output_ids.shape[-1])}  # (batch, sequences, target_len)
+        outputs = {"output_ids": output_ids}
+        if return_scores or return_attention:
+            outputs |= self._inspect(model_inputs, output_ids, params, return_scores, return_attention)
+        sequences = len(output_ids) // batch
+        return {name: rows.reshape(batch, sequences, *rows.shape[1:]) for name, rows in outputs.items()}
+
+    def _inspect(self, model_inputs, output_ids, params: dict, return_scores: bool, return_attention: bool) -> dict:
+        """Reads the generated sequences once more, all tokens at a time, and says how the model came to them.
+
+        Args:
+            model_inputs: `input_ids` and `attention_mask`, each (batch, source_len).
+            output_ids: (batch * sequences, 1 + target_len), beginning with the decoder's start token.
+            params: of the generation.
+
+        Returns:
+            `is_source` (batch * sequences, source_len) and `is_target` (batch * sequences, target_len), false for
+            padding; `source_ids`; `log_probs` (batch * sequences, target_len), log p(token | tokens before, source) of
+            the model itself, whatever the search made of it; `weights` (batch * sequences, layers, heads, target_len,
+            source_len).
+        """
+        batch, _ = model_inputs["input_ids"].shape
+        inputs = {name: rows.repeat_interleave(len(output_ids) // batch, dim=0) for name, rows in model_inputs.items()}
+        target_ids = output_ids[:, 1:]  # (batch * sequences, target_len)
+        eos = params.get("eos_token_id")
+        is_eos = torch.isin(target_ids, torch.tensor([] if eos is None else eos, device=target_ids.device).long())
+        found = {
+            "source_ids": inputs["input_ids"],
+            "is_source": inputs["attention_mask"].bool(),
+            "is_target": is_eos.cumsum(-1) - is_eos.long() == 0,  # up to the first </s>
+        }
+        with _eager_attention(self.model, return_attention):
+            outputs = self.model(
+                **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
+            )
+        if return_scores:
+            found["log_probs"] = _log_probs(outputs.logits, target_ids, params)
+        if return_attention:
+            if not outputs.cross_attentions:
+                raise ValueError(f"{type(self.model).__name__} returned no cross-attention weights.")
+            found["weights"] = torch.stack(tuple(outputs.cross_attentions), dim=1)
+        return found
 
     def postprocess(self, model_outputs, return_tensors=False, clean_up_tokenization_spaces=False):
         """Decodes the sequences of one text."""
+        model_outputs = {name: rows[0] for name, rows in model_outputs.items()}
+        output_ids = model_outputs["output_ids"]  # (sequences, target_len)
         if return_tensors:
-            return [{f"{self.return_name}_token_ids": ids} for ids in model_outputs["output_ids"][0]]
-        texts = self.tokenizer.batch_decode(
-            model_outputs["output_ids"][0],
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
-        )
-        return [{f"{self.return_name}_text": text} for text in texts]
+            records = [{f"{self.return_name}_token_ids": ids} for ids in output_ids]
+        else:
+            texts = self.tokenizer.batch_decode(
+                output_ids,
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            )
+            records = [{f"{self.return_name}_text": text} for text in texts]
+        if "is_target" in model_outputs:
+            for i, record in enumerate(records):
+                record |= self._findings({name: rows[i] for name, rows in model_outputs.items()})
+        return records
+
+    def _findings(self, row: dict) -> dict:
+        """What `_inspect` found in one sequence, without padding."""
+        is_target, is_source = row["is_target"], row["is_source"]
+        found = {"target_tokens": self.tokenizer.convert_ids_to_tokens(row["output_ids"][1:][is_target].tolist())}
+        if "log_probs" in row:
+            log_probs = row["log_probs"][is_target]  # (target_len)
+            found |= {"log_probability": log_probs.sum().item(), "token_log_probabilities": log_probs.tolist()}
+        if "weights" in row:
+            found["source_tokens"] = self.tokenizer.convert_ids_to_tokens(row["source_ids"][is_source].tolist())
+            found["attention"] = row["weights"][:, :, is_target][..., is_source]  # (layers, heads, target, source)
+        return found
 
     def check_lengths(self, source_len: int, params: dict):
         """Warns about lengths that hardly fit the task; `params` rule the generation."""
@@ -170,14 +345,14 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
         return preprocess | _without_none({"src_lang": src_lang, "tgt_lang": tgt_lang}), forward, postprocess
 
-    def preprocess(self, text, truncation=False, src_lang=None, tgt_lang=None):
+    def encode(self, text, src_lang=None, tgt_lang=None, **kwargs):
+        """Text to ids, with the languages where the tokenizer asks for them."""
         if not hasattr(self.tokenizer, "_build_translation_inputs"):
-            return super().preprocess(text, truncation=truncation)
-        _check_text(text)
+            return super().encode(text, **kwargs)
         if match := TRANSLATION_TASK.fullmatch(self.task):
             src_lang, tgt_lang = src_lang or match[1], tgt_lang or match[2]
         return self.tokenizer._build_translation_inputs(
-            text, return_tensors="pt", truncation=truncation, src_lang=src_lang, tgt_lang=tgt_lang
+            text, return_tensors="pt", src_lang=src_lang, tgt_lang=tgt_lang, **kwargs
         )
 
     def _forward(self, model_inputs, **generate_kwargs):
@@ -206,6 +381,105 @@ def _check_text(text):
             f"This pipeline takes a string, a list of strings, a generator or a torch dataset of strings; got "
             f"{type(text).__name__}. Turn other sequences into a list with list(...)."
         )
+
+
+def _items(texts) -> Iterator:
+    """The items of an iterator or of a dataset, which knows only its length and `[i]`."""
+    return (texts[i] for i in range(len(texts))) if isinstance(texts, Sized) else iter(texts)
+
+
+def _log_probs(logits, target_ids, params: dict) -> torch.Tensor:
+    """(sequences, target_len): log p of each target token, 0 for those that the model did not choose.
+
+    These are a forced first token, the target language, and a `</s>` that is forced at the greatest length.
+    """
+    log_probs = logits.float().log_softmax(-1).gather(-1, target_ids[..., None])[..., 0]  # (sequences, target_len)
+    name, max_length = _max_length(params)
+    if params.get("forced_bos_token_id") is not None:
+        log_probs[:, 0] = 0.0
+    longest = max_length if name == "max_new_tokens" else max_length - 1  # `max_length` counts the start token
+    if params.get("forced_eos_token_id") is not None and target_ids.shape[1] == longest:
+        log_probs[:, -1] = 0.0
+    return log_probs
+
+
+@contextmanager
+def _eager_attention(model, wanted: bool):
+    """Eager attention, the only implementation that returns weights, if `wanted`; undone at the end."""
+    implementation = model.config._attn_implementation
+    if wanted:
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        if wanted:
+            model.set_attn_implementation(implementation)
+
+
+def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[str]:
+    """Cuts a text into parts that fit, at the best places there are, and as few as follow from that.
+
+    Args:
+        text: with all that is in it: the parts put together are the text again.
+        fits: whether the model takes a part.
+        level: the first of `CUTS` to try; after the last one, a text is cut in the middle.
+
+    Returns:
+        The parts. Paragraphs are never put together, sentences and what is smaller are, as far as they fit.
+
+    Raises:
+        ValueError: not even one character fits.
+    """
+    if fits(text):
+        return [text]
+    if len(text) < 2:
+        raise ValueError(f"Not even the text {text!r} fits into the model. Choose a larger max_source_length.")
+    ends = [match.end() for match in CUTS[level].finditer(text)] if level < len(CUTS) else [len(text) // 2]
+    parts = []
+    for start, end in zip([0, *ends], [*ends, len(text)]):
+        piece = text[start:end]
+        if parts and 0 < level < len(CUTS) and fits(parts[-1] + piece):
+            parts[-1] += piece
+        elif piece:
+            parts += split_text(piece, fits, min(level + 1, len(CUTS)))
+    return parts
+
+
+def join_records(parts: list[str], records: list[dict]) -> dict:
+    """One record of the records of its parts.
+
+    Texts are joined by the line breaks that stood between the parts, else by a space, or by nothing next to Chinese
+    and Japanese. Log-probabilities add up; attention becomes a matrix with a block for each part, 0 outside them.
+    """
+    joined = dict(records[0])
+    for part, record in zip(parts, records[1:]):
+        for name, value in record.items():
+            if name.endswith("_text"):
+                joined[name] = _join_texts(joined[name], value, part)
+            elif name == "attention":
+                joined[name] = _block_diagonal(joined[name], value)
+            elif name.endswith("_token_ids"):
+                joined[name] = torch.cat([joined[name], value])
+            else:
+                joined[name] = joined[name] + value
+    return joined
+
+
+def _join_texts(left: str, right: str, source: str) -> str:
+    """Two translations, `source` being what the left one was made of."""
+    gap = "\n" * source[len(source.rstrip()) :].count("\n")
+    if not gap and left and right and not (SPACELESS.match(left[-1]) or SPACELESS.match(right[0])):
+        gap = " "
+    return left + gap + right
+
+
+def _block_diagonal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Two maps (layers, heads, target_len, source_len) as one, whose lengths are the sums of theirs."""
+    target_len, source_len = first.shape[-2:]
+    right, below = second.shape[-1], second.shape[-2]
+    return torch.nn.functional.pad(first, (0, right, 0, below)) + torch.nn.functional.pad(
+        second, (source_len, 0, target_len, 0)
+    )
 
 
 def _max_length(params: dict) -> tuple[str, int]:

@@ -1,0 +1,298 @@
+"""What the pipelines do beyond transformers 4: long texts in parts, scores, attention maps."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_pipelines import TEXTS, TINY_MODELS, build, nllb, tiny_tokenizer
+from torch.utils.data import Dataset
+from transformers.pipelines.pt_utils import KeyDataset
+
+from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, split_text
+from fun_transformer.visualization import cross_attention
+
+SENTENCES = ["The cat sat on a mat.", "A dog ran!", "The dog sat on the cat?"]
+LONG_TEXT = " ".join(SENTENCES)
+
+
+@pytest.fixture(scope="module", params=TINY_MODELS)
+def model(request):
+    torch.manual_seed(1)
+    return TINY_MODELS[request.param]().eval()
+
+
+@pytest.fixture(scope="module")
+def marian():
+    torch.manual_seed(1)
+    return TINY_MODELS["marian"]().eval()
+
+
+@pytest.fixture
+def sources(marian, monkeypatch):
+    """The `input_ids` of every `generate` call of the Marian model."""
+    seen, generate = [], marian.generate
+    monkeypatch.setattr(
+        marian, "generate", lambda **kwargs: seen.append(kwargs["input_ids"].tolist()) or generate(**kwargs)
+    )
+    return seen
+
+
+# ── where a text is cut ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["今天吃什么好？", "我不知道！", "他说：“走吧。”", "我们走了；", "再见。"],
+        [
+            "It is 3.14 metres. ",
+            'He said "Go!" ',
+            "Mr. Smith, e.g. J. R. Smith, left... and came back. ",
+            "Why? ",
+            "So.",
+        ],
+        ["See Fig. 3 and U.S. law. ", "Dr. No came at 5 p.m. and left. ", "1. A list (of one). ", "The end."],
+        ["First paragraph \n\n", "second paragraph, without an end\n", "third"],
+        ["We like 北京。", "You too. ", "对吗？！", "Yes."],
+    ],
+)
+def test_texts_are_cut_at_the_ends_of_sentences(sentences):
+    assert split_text("".join(sentences), lambda part: part in sentences) == sentences
+
+
+def test_sentences_share_a_part_as_far_as_they_fit_and_paragraphs_do_not():
+    text = "One two. Three four. Five six. Seven.\nEight. Nine."
+    assert split_text(text, lambda part: len(part) <= 21) == [
+        "One two. Three four. ",
+        "Five six. Seven.\n",
+        "Eight. Nine.",
+    ]
+
+
+def test_a_sentence_that_is_too_long_is_cut_at_clauses_then_words_then_anywhere():
+    assert split_text("one two, three four; five", lambda part: len(part) <= 12) == [
+        "one two, ",
+        "three four; ",
+        "five",
+    ]
+    assert split_text("他来了，我走了，她睡了", lambda part: len(part) <= 4) == ["他来了，", "我走了，", "她睡了"]
+    assert split_text("one two three", lambda part: len(part) <= 8) == ["one two ", "three"]
+    assert split_text("abcdefgh", lambda part: len(part) <= 3) == ["ab", "cd", "ef", "gh"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text('ab .!?,\n。，中A1"”', max_size=60), st.integers(1, 20))
+def test_parts_fit_and_put_together_are_the_text(text, limit):
+    parts = split_text(text, lambda part: len(part) <= limit)
+    assert "".join(parts) == text
+    assert all(len(part) <= limit for part in parts)
+
+
+def test_a_limit_below_one_character_is_refused():
+    with pytest.raises(ValueError, match="larger max_source_length"):
+        split_text("ab", lambda part: False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "texts", "joined"),
+    [
+        (["你好。", "再见。"], ["Hello.", "Bye."], "Hello. Bye."),
+        (["Hello. ", "Bye."], ["你好。", "再见。"], "你好。再见。"),
+        (["你好。\n\n", "再见。"], ["Hello.", "Bye."], "Hello.\n\nBye."),
+        (["a ", "b ", "c"], ["x", "", "z"], "x z"),
+    ],
+)
+def test_translations_are_joined_as_their_script_does(parts, texts, joined):
+    assert join_records(parts, [{"translation_text": text} for text in texts]) == {"translation_text": joined}
+
+
+# ── long texts through the pipelines ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_long_text_is_translated_in_parts_and_joined(model):
+    pipe = build(model)
+    parts = pipe(SENTENCES)
+    expected = join_records([s + " " for s in SENTENCES], parts)
+    assert pipe(LONG_TEXT, long_text="split", max_source_length=7) == [expected]
+    assert pipe([LONG_TEXT], long_text="split", max_source_length=7, batch_size=2) == [expected]
+
+
+def test_the_limit_is_what_the_model_or_its_tokenizer_says(model):
+    pipe = build(model, long_text="split")
+    assert pipe.max_source_tokens == 64
+    text = " ".join(["The cat sat on the mat."] * 30)
+    assert isinstance(pipe(text)[0]["translation_text"], str)
+    pipe.tokenizer.model_max_length = 10
+    assert pipe.max_source_tokens == 10
+    pipe.tokenizer.model_max_length = 10**30
+    assert pipe.max_source_tokens == (None if model.config.model_type == "t5" else 64)
+
+
+def test_without_a_limit_a_text_stays_whole():
+    pipe = build(TINY_MODELS["t5"]().eval(), long_text="split")
+    pipe.tokenizer.model_max_length = 10**30
+    assert pipe("the cat " * 200) == build(pipe.model)("the cat " * 200)
+
+
+def test_short_texts_are_what_they_were(model):
+    assert build(model)(TEXTS, long_text="split", batch_size=2) == build(model)(TEXTS, batch_size=2)
+
+
+def test_long_and_short_texts_come_back_in_order_in_every_kind_of_input(model):
+    class Rows(Dataset):
+        def __len__(self):
+            return len(texts)
+
+        def __getitem__(self, i):
+            return {"zh": texts[i]}
+
+    texts = [TEXTS[0], LONG_TEXT, TEXTS[2], f"{LONG_TEXT}\n{LONG_TEXT}", ""]
+    pipe = build(model, long_text="split", max_source_length=7, num_return_sequences=2)
+    expected = [pipe(text) for text in texts]
+    assert [len(records) for records in expected] == [2] * 5
+    assert pipe(texts) == pipe(texts, batch_size=3) == expected
+    assert list(pipe((text for text in texts), batch_size=3)) == expected
+    assert list(pipe(KeyDataset(Rows(), "zh"), batch_size=2)) == expected
+
+
+def test_a_stream_of_long_texts_is_not_read_ahead(marian):
+    taken = []
+    stream = build(marian, long_text="split", max_source_length=7)(taken.append(text) or text for text in TEXTS)
+    assert next(iter(stream)) == build(marian)(TEXTS[0])
+    assert len(taken) < len(TEXTS)
+
+
+def test_the_model_is_never_given_more_than_the_limit(marian, sources):
+    build(marian, "summarization")(" ".join([LONG_TEXT] * 5), long_text="split", max_source_length=12, batch_size=4)
+    assert max(len(row) for batch in sources for row in batch) <= 12
+    assert len(sources) > 2
+
+
+def test_truncate_cuts_the_source(marian, sources):
+    build(marian)("a dog ran on the mat", long_text="truncate", max_source_length=4)
+    build(marian)("the " * 100, long_text="truncate")
+    assert [len(batch[0]) for batch in sources] == [4, 64]
+
+
+def test_error_refuses_a_long_text_and_takes_others(marian):
+    pipe = build(marian, long_text="error", max_source_length=6)
+    assert pipe("the cat") == build(marian)("the cat")
+    with pytest.raises(ValueError, match="7 tokens is longer than the 6"):
+        pipe(["the cat", "a dog ran on the mat"])
+
+
+def test_options_that_mean_nothing_are_refused(marian):
+    with pytest.raises(ValueError, match="'split', 'truncate', 'error'"):
+        build(marian)("the cat", long_text="cut")
+    with pytest.raises(ValueError, match="needs long_text"):
+        build(marian)("the cat", max_source_length=7)
+
+
+def test_parts_of_a_text_know_their_languages():
+    model, tokenizer = nllb()
+    pipe = TranslationPipeline(
+        model, tokenizer, task="translation", src_lang="eng_Latn", tgt_lang="deu_Latn", device=-1, max_new_tokens=4
+    )
+    ids = pipe("the cat. " * 3, long_text="split", max_source_length=14, return_tensors=True)[0]
+    assert ids["translation_token_ids"].tolist().count(tokenizer.convert_tokens_to_ids("deu_Latn")) >= 3
+
+
+# ── scores ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_scores_are_the_log_probabilities_that_generate_found(model, num_beams):
+    tokenizer = tiny_tokenizer()
+    pipe = build(model, num_beams=num_beams, num_return_sequences=num_beams, length_penalty=0.0)
+    found = model.generate(
+        **tokenizer(TEXTS[1], return_tensors="pt"),
+        max_new_tokens=6,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        length_penalty=0.0,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    expected = model.compute_transition_scores(
+        found.sequences, found.scores, getattr(found, "beam_indices", None), normalize_logits=num_beams == 1
+    )
+    records = pipe([TEXTS[1], TEXTS[0]], return_scores=True, batch_size=2)
+    records = records[0] if num_beams > 1 else records[:1]
+    for record, token_scores in zip(records, expected):
+        assert record["log_probability"] == pytest.approx(token_scores.sum().item(), abs=1e-3)
+        scores = torch.tensor(record["token_log_probabilities"])
+        torch.testing.assert_close(scores, token_scores[: len(scores)], rtol=1e-4, atol=1e-4)
+        assert len(record["target_tokens"]) == len(scores)
+        assert record["target_tokens"].count("</s>") == (record["target_tokens"][-1] == "</s>")
+
+
+def test_scores_and_maps_are_the_same_alone_and_in_a_batch(model):
+    pipe = build(model, return_scores=True, return_attention=True)
+    for record, text in zip(pipe(TEXTS, batch_size=3), TEXTS):
+        (alone,) = pipe(text)
+        assert record.keys() == alone.keys()
+        assert record["target_tokens"] == alone["target_tokens"]
+        assert record["source_tokens"] == alone["source_tokens"] == [*text.split(), "</s>"]
+        assert record["token_log_probabilities"] == pytest.approx(alone["token_log_probabilities"], abs=1e-4)
+        torch.testing.assert_close(record["attention"], alone["attention"], rtol=1e-4, atol=1e-4)
+
+
+def test_forced_tokens_have_no_part_in_the_score():
+    model, tokenizer = nllb()
+    pipe = TranslationPipeline(
+        model, tokenizer, task="translation", src_lang="eng_Latn", tgt_lang="deu_Latn", device=-1, max_new_tokens=4
+    )
+    (record,) = pipe("the cat", return_scores=True)
+    assert record["target_tokens"][0] == "deu_Latn"
+    assert record["token_log_probabilities"][0] == 0
+    assert record["log_probability"] < 0
+
+
+def test_scores_of_parts_add_up(model):
+    pipe = build(model, return_scores=True)
+    (record,) = pipe(LONG_TEXT, long_text="split", max_source_length=7)
+    parts = pipe(SENTENCES)
+    assert record["log_probability"] == pytest.approx(sum(part["log_probability"] for part in parts), abs=1e-4)
+    assert record["target_tokens"] == [token for part in parts for token in part["target_tokens"]]
+
+
+# ── attention ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_attention_is_the_map_that_our_pictures_show(model):
+    pipe = build(model, num_beams=2)
+    expected = cross_attention(model, tiny_tokenizer(), TEXTS[1], num_beams=2, max_new_tokens=6)
+    (record,) = pipe(TEXTS[1], return_attention=True)
+    torch.testing.assert_close(record["attention"], expected.weights)
+    assert record["source_tokens"] == expected.source_tokens
+    assert record["target_tokens"] == expected.target_tokens
+    assert record["translation_text"] == expected.target
+
+
+def test_attention_of_a_long_text_has_a_block_for_each_part(model):
+    pipe = build(model, return_attention=True)
+    (record,) = pipe(LONG_TEXT, long_text="split", max_source_length=7)
+    parts = pipe(SENTENCES)
+    attention = record["attention"]
+    assert attention.shape[2:] == (len(record["target_tokens"]), len(record["source_tokens"]))
+    torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:3]))
+    first = parts[0]["attention"]
+    torch.testing.assert_close(attention[:, :, : first.shape[2], : first.shape[3]], first)
+
+
+def test_the_attention_implementation_is_restored_even_after_an_error(model, monkeypatch):
+    before = model.config._attn_implementation
+    pipe = build(model, return_attention=True)
+    pipe(TEXTS[0])
+    assert model.config._attn_implementation == before
+    monkeypatch.setattr(model, "forward", lambda **kwargs: 1 / 0)
+    monkeypatch.setattr(model, "generate", lambda **kwargs: torch.tensor([[0, 4, 2]]))
+    with pytest.raises(ZeroDivisionError):
+        pipe(TEXTS[0])
+    assert model.config._attn_implementation == before
+
+
+def test_nothing_is_read_twice_where_nothing_is_asked(marian, monkeypatch):
+    monkeypatch.setattr(marian, "forward", lambda **kwargs: 1 / 0)
+    monkeypatch.setattr(marian, "generate", lambda **kwargs: torch.tensor([[0, 4, 2]]))
+    assert build(marian)("the cat") == [{"translation_text": "the"}]
