@@ -111,7 +111,7 @@ class TrainingArguments:
     patience: int | None = arg(
         None, "stop after so many evaluations without a better best_metric; null: never", minimum=1
     )
-    best_metric: Literal["loss", "bleu", "chrf", "per", "wer", "exact"] = arg(
+    best_metric: Literal["loss", "bleu", "chrf", "per", "wer", "exact", "accuracy", "f1"] = arg(
         "loss", "what chooses the best model on the validation split"
     )
     attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the model's choice")
@@ -141,6 +141,9 @@ class GenerationArguments:
 class RunArguments:
     """A whole training run."""
 
+    objective: Literal["seq2seq", "masked_lm", "causal_lm", "sequence_classification", "token_classification"] = arg(
+        "seq2seq", "what is learned; a label, or tags for the words, stand as the target; language models need none"
+    )
     model: dict[str, Any] = field(default_factory=dict)  # `config` (a JSON file) and fields of FunTransformerConfig
     tokenizer: TokenizerArguments = field(default_factory=TokenizerArguments)
     data: DataArguments = field(default_factory=DataArguments)
@@ -429,6 +432,20 @@ def replace_origin(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[st
     return recipe
 
 
+def measured_scores(arguments: RunArguments) -> list[str]:
+    """The scores that an evaluation gives beside the loss."""
+    if arguments.objective == "seq2seq":
+        return list(arguments.generation.metrics)
+    return ["accuracy", "f1"] if arguments.objective.endswith("classification") else []
+
+
+def drop_targets(arguments: RunArguments) -> None:
+    """Language models have no target: the source stands in for it."""
+    for name in SPLITS:
+        split = getattr(arguments.data, name)
+        split.target, split.target_column = split.source, split.source_column
+
+
 def check_together(arguments: RunArguments) -> None:
     """Checks what depends on more than one field.
 
@@ -447,10 +464,11 @@ def check_together(arguments: RunArguments) -> None:
             raise ValueError(f"data.{name}.{missing} is missing: text files come in line-aligned pairs.")
     if training.max_steps is None and training.max_minutes is None and training.max_epochs is None:
         raise ValueError("Training would never end: give training.max_steps, max_minutes or max_epochs.")
-    if training.best_metric not in ("loss", *generation.metrics):
+    measured = ["loss", *measured_scores(arguments)]
+    if training.best_metric not in measured:
+        hint = "Add it to generation.metrics, or choose" if arguments.objective == "seq2seq" else "Choose"
         raise ValueError(
-            f"training.best_metric={training.best_metric} is not measured. Add it to generation.metrics, or choose "
-            f"one of {', '.join(['loss', *generation.metrics])}."
+            f"training.best_metric={training.best_metric} is not measured. {hint} one of {', '.join(measured)}."
         )
     for name, path in (("model.config", arguments.model.get("config")), ("generation.config", generation.config)):
         if path is not None and not Path(path).is_file():
@@ -494,5 +512,7 @@ def parse_arguments(argv: list[str]) -> RunArguments:
     flat |= overrides
     arguments = build(RunArguments, read_generation_config(flat) | flat)
     arguments.recipe = recipe
+    if arguments.objective in ("masked_lm", "causal_lm"):
+        drop_targets(arguments)
     check_together(arguments)
     return arguments

@@ -593,7 +593,7 @@ def hold_out(
 
 
 def tokenize_splits(
-    splits: datasets.DatasetDict, tokenizer: Any, data_args: DataArguments
+    splits: datasets.DatasetDict, tokenizer: Any, data_args: DataArguments, encode: Any = None
 ) -> tuple[datasets.DatasetDict, RowReport]:
     """Adds `input_ids` and `labels`, both ending in </s>; refuses or drops rows over the limits.
 
@@ -601,6 +601,7 @@ def tokenize_splits(
         splits: from `load_splits`.
         tokenizer: encodes sources, and targets given as `text_target`.
         data_args: the recipe's section `data`.
+        encode: turns a batch of rows and the tokenizer into `input_ids` and `labels`; `encode_pairs` when None.
 
     Returns:
         The splits, and the report on the rows that `load_splits` kept.
@@ -612,7 +613,9 @@ def tokenize_splits(
     limits = {"input_ids": data_args.max_source_tokens, "labels": data_args.max_target_tokens}
     for name, rows in splits.items():
         with progress_bars(shown=len(rows) >= 5000):
-            rows = rows.map(encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, desc=f"Tokenizing {name}")
+            rows = rows.map(
+                encode or encode_pairs, batched=True, fn_kwargs={"tokenizer": tokenizer}, desc=f"Tokenizing {name}"
+            )
         problems = np.full(len(rows), "", dtype=object)
         for side, column in (("target", "labels"), ("source", "input_ids")):
             problems[token_lengths(rows, column) > limits[column]] = f"{side} has more than {limits[column]} tokens"
@@ -621,7 +624,7 @@ def tokenize_splits(
     return tokenized, report
 
 
-def encode(batch: dict[str, list[str]], tokenizer: Any) -> dict[str, list[list[int]]]:
+def encode_pairs(batch: dict[str, list[str]], tokenizer: Any) -> dict[str, list[list[int]]]:
     """Token ids of a batch of pairs."""
     encoded = tokenizer(batch["source"], text_target=batch["target"])
     return {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}

@@ -10,38 +10,51 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from training.args import GenerationArguments
-from training.batching import TokenBudgetBatches, pad_batch
+from training.batching import TokenBudgetBatches
 from training.metrics import compute_metrics
+from training.objectives import Objective
 from training.rows import TokenRows
 
 
 @torch.inference_mode()
-def evaluate_loss(model, dataset: Dataset, accelerator: Accelerator, batch_tokens: int) -> dict[str, float]:
-    """Cross-entropy of a split, without label smoothing, and its exponential, the perplexity.
+def evaluate_loss(
+    model, tokenizer, dataset: Dataset, accelerator: Accelerator, objective: Objective, batch_tokens: int
+) -> tuple[dict[str, float], list[Any], list[Any]]:
+    """Loss of a split, without label smoothing, and the labels that are predicted on the way.
 
     Args:
         model: The prepared model.
         dataset: Rows with `input_ids` and `labels`; every row counts exactly once, whatever the number of processes.
 
     Returns:
-        `loss` in nats a token, and `perplexity`.
+        `loss` in nats an item, with its exponential, the perplexity, where items are tokens; predicted labels; true
+        labels, both in no order and empty where the objective predicts none.
     """
     model.eval()
     rows = TokenRows(dataset)
     # Cut as for one process: with several, batches that were repeated to even out their number would count twice.
     batches = TokenBudgetBatches(rows.source_lengths, rows.target_lengths, batch_tokens, seed=0).batches(0)
-    total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of tokens
+    total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of items
+    predicted: list[Any] = []
+    true: list[Any] = []
     module = accelerator.unwrap_model(model)  # processes may have unequal numbers of batches: no DDP here
-    for chosen in batches[accelerator.process_index :: accelerator.num_processes]:
-        batch = pad_batch([rows[row] for row in chosen], module.config.pad_token_id)
-        batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        tokens = int((batch["labels"] != -100).sum())
-        with accelerator.autocast():
-            loss = module(**batch, label_smoothing=0.0, skip_logits=True).loss
-        total += torch.tensor([loss.item() * tokens, tokens], dtype=torch.float64)
+    with torch.random.fork_rng():  # which tokens are masked: the same at every evaluation
+        torch.manual_seed(0)
+        for chosen in batches[accelerator.process_index :: accelerator.num_processes]:
+            batch = objective.collate([rows[row] for row in chosen], tokenizer)
+            batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            items = objective.items(batch)
+            with accelerator.autocast():
+                outputs = module(**batch, **objective.evaluation_options)
+            total += torch.tensor([outputs.loss.item() * items, items], dtype=torch.float64)
+            if objective.predicts:
+                guesses, labels = objective.predict(outputs.logits, batch)
+                predicted, true = predicted + guesses, true + labels
     total = accelerator.reduce(total.to(accelerator.device, torch.float32), reduction="sum")
-    loss = float(total[0] / total[1])
-    return {"loss": loss, "perplexity": math.exp(min(loss, 100.0))}
+    scores = {"loss": float(total[0] / total[1])}
+    if objective.predicts:
+        return scores, gather_object(predicted), gather_object(true)
+    return scores | {"perplexity": math.exp(min(scores["loss"], 100.0))}, [], []
 
 
 @torch.inference_mode()
@@ -82,12 +95,13 @@ def evaluate_split(
     tokenizer,
     dataset: Dataset,
     accelerator: Accelerator,
+    objective: Objective,
     settings: GenerationArguments,
     batch_tokens: int,
     title: str,
     rows: int | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Loss, perplexity and the metrics of generated texts.
+    """Loss, and the scores of predicted labels or of generated texts.
 
     Args:
         dataset: With `source`, `target`, `input_ids`, `labels` and perhaps `references`, all accepted targets.
@@ -96,9 +110,12 @@ def evaluate_split(
     Returns:
         The scores, and the generated rows: source, references, prediction.
     """
-    scores: dict[str, Any] = dict(evaluate_loss(model, dataset, accelerator, batch_tokens))
+    scores: dict[str, Any]
+    scores, predicted, true = evaluate_loss(model, tokenizer, dataset, accelerator, objective, batch_tokens)
     samples = []
-    if settings.metrics:
+    if objective.predicts:
+        scores |= objective.score(predicted, true)
+    if objective.generates and settings.metrics:
         count = min(rows or len(dataset), len(dataset))
         chosen = dataset.select([index * len(dataset) // count for index in range(count)])
         sources = list(chosen["source"])

@@ -21,10 +21,11 @@ from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from training.args import RunArguments
-from training.batching import TokenBudgetBatches, pad_batch
+from training.batching import TokenBudgetBatches
 from training.checkpoints import publish, save_checkpoint, write_whole
 from training.evaluate import evaluate_split
 from training.metrics import LOWER_IS_BETTER
+from training.objectives import Objective
 from training.optimization import learning_rate_factor
 from training.rows import TokenRows
 
@@ -57,9 +58,10 @@ class TrainingLoop:
 
     Args:
         accelerator: Prepared `model` and `optimizer`.
-        model: A sequence-to-sequence model whose loss takes `num_items_in_batch`.
+        model: Of the class that the objective trains.
         optimizer: With the peak learning rate in its groups.
-        tokenizer: For evaluation by generation.
+        tokenizer: For padding, masking and generation.
+        objective: What is learned.
         splits: `train`, and perhaps `validation`, tokenised.
         arguments: The recipe.
         output_dir: The run's folder.
@@ -72,13 +74,14 @@ class TrainingLoop:
         model,
         optimizer,
         tokenizer,
+        objective: Objective,
         splits: DatasetDict,
         arguments: RunArguments,
         output_dir: Path,
         flops_per_token: float,
     ):
         self.accelerator, self.model, self.optimizer, self.tokenizer = accelerator, model, optimizer, tokenizer
-        self.splits, self.arguments, self.output_dir = splits, arguments, output_dir
+        self.objective, self.splits, self.arguments, self.output_dir = objective, splits, arguments, output_dir
         self.flops_per_token = flops_per_token
         self.config = accelerator.unwrap_model(model).config
         self.rows = TokenRows(splits["train"])
@@ -137,7 +140,7 @@ class TrainingLoop:
             while self.state.batch < len(self.batches):
                 chosen = self.batches[self.state.batch]
                 self.state.batch += 1
-                yield pad_batch([self.rows[row] for row in chosen], self.config.pad_token_id)
+                yield self.objective.collate([self.rows[row] for row in chosen], self.tokenizer)
             self.state.epoch, self.state.batch = self.state.epoch + 1, 0
             self.batches = self.sampler.batches(self.state.epoch)
 
@@ -153,15 +156,15 @@ class TrainingLoop:
         batches = [next(stream) for _ in range(training.accumulation_steps)]
         counts = torch.tensor(
             [
-                sum(int((batch["labels"] != -100).sum()) for batch in batches),
-                sum(int(batch["attention_mask"].sum()) for batch in batches),
+                sum(self.objective.items(batch) for batch in batches),
+                sum(self.objective.tokens(batch) for batch in batches),
                 int(bool(self.received_signal)),
             ],
             device=accelerator.device,
         )
         if accelerator.num_processes > 1:
             counts = accelerator.reduce(counts, reduction="sum")
-        targets, sources, interrupted = counts.tolist()
+        items, tokens, interrupted = counts.tolist()
         if interrupted and not self.received_signal:
             self.received_signal = signal.SIGTERM  # another process was asked to stop
         self.model.train()
@@ -170,8 +173,8 @@ class TrainingLoop:
             batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
             last = number == len(batches) - 1  # gradients travel between processes once a step
             with nullcontext() if last else accelerator.no_sync(self.model):
-                # Gradients are averaged over processes: dividing by tokens per process makes their mean exact.
-                loss = self.model(**batch, num_items_in_batch=targets / accelerator.num_processes).loss
+                # Gradients are averaged over processes: dividing by items per process makes their mean exact.
+                loss = self.objective.loss(self.model, batch, max(items, 1) / accelerator.num_processes)
                 accelerator.backward(loss)
             step_loss += loss.detach()
         if training.max_grad_norm:
@@ -184,8 +187,8 @@ class TrainingLoop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.state.step += 1
-        self.state.tokens += targets + sources
-        return accelerator.reduce(step_loss, reduction="mean"), targets + sources, training.learning_rate * factor
+        self.state.tokens += tokens
+        return accelerator.reduce(step_loss, reduction="mean"), tokens, training.learning_rate * factor
 
     # ── The run ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -307,6 +310,7 @@ class TrainingLoop:
             self.tokenizer,
             self.splits["validation"],
             self.accelerator,
+            self.objective,
             generation,
             training.batch_tokens,
             title="validation",

@@ -123,6 +123,26 @@ METRICS: dict[str, type[ReferenceMetric]] = {
 LOWER_IS_BETTER = ("loss", "per", "wer")
 
 
+def label_scores(predicted: list[str], true: list[str]) -> dict[str, float]:
+    """Accuracy, and F1 as the mean over labels (macro), of one label for each text; in percent."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    return {
+        "accuracy": 100 * float(accuracy_score(true, predicted)),
+        "f1": 100 * float(f1_score(true, predicted, average="macro", zero_division=0)),
+    }
+
+
+def tag_scores(predicted: list[list[str]], true: list[list[str]]) -> dict[str, float]:
+    """Accuracy of the tags, and F1 of whole chunks (B-NP I-NP ...) as seqeval and CoNLL-2000 count it; in percent."""
+    from seqeval.metrics import accuracy_score, f1_score
+
+    return {
+        "accuracy": 100 * float(accuracy_score(true, predicted)),
+        "f1": 100 * float(f1_score(true, predicted, zero_division=0)),
+    }
+
+
 def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
     """Fewest insertions, deletions and substitutions that turn one sequence into the other (Levenshtein)."""
     if left == right:

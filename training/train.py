@@ -16,16 +16,17 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env, set_seed
 from datasets import DatasetDict
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
-from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, FunTransformerTokenizer
+from fun_transformer import FunTransformerConfig, FunTransformerTokenizer
 from fun_transformer.analysis import flops_per_token
-from training.args import RunArguments, parse_arguments
+from training.args import GenerationArguments, RunArguments, parse_arguments
 from training.checkpoints import find_checkpoint, publish, write_whole
 from training.data import load_splits, tokenize_splits
 from training.evaluate import evaluate_split
 from training.loop import Interrupted, TrainingLoop, show_scores
+from training.objectives import OBJECTIVES, Objective
 from training.optimization import build_optimizer
 from training.report import describe_data, describe_environment, draw_curve, write_card, write_start
 from training.train_tokenizer import train_tokenizer
@@ -112,29 +113,32 @@ def prepare_output_dir(arguments: RunArguments) -> tuple[Path, Path | None]:
     return output_dir, checkpoint
 
 
-def build_tokenizer(arguments: RunArguments, splits: DatasetDict) -> FunTransformerTokenizer:
+def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> FunTransformerTokenizer:
     """Load the tokenizer that the recipe names, or train one on the training split."""
     settings = arguments.tokenizer
     if settings.path:
-        return AutoTokenizer.from_pretrained(settings.path)
-    return train_tokenizer(
-        splits["train"]["source"],
-        type=settings.type,
-        vocab_size=settings.vocab_size,
-        targets=splits["train"]["target"],
-        target_type=settings.target_type,
-        lowercase=settings.lowercase,
-        min_frequency=settings.min_frequency,
-    )
+        tokenizer = AutoTokenizer.from_pretrained(settings.path)
+    else:
+        tokenizer = train_tokenizer(
+            **objective.texts(splits["train"]),
+            type=settings.type,
+            vocab_size=settings.vocab_size,
+            target_type=settings.target_type,
+            lowercase=settings.lowercase,
+            min_frequency=settings.min_frequency,
+        )
+    objective.prepare_tokenizer(tokenizer)
+    return tokenizer
 
 
 def build_model(
-    arguments: RunArguments, tokenizer, rows: int, device: torch.device
-) -> FunTransformerForConditionalGeneration:
+    arguments: RunArguments, objective: Objective, tokenizer, rows: int, device: torch.device
+) -> PreTrainedModel:
     """A model with fresh weights, as large as the recipe says and with a vocabulary as large as the tokenizer's.
 
     Args:
         arguments: The recipe; if it says nothing of the model, its size is chosen by `rows`.
+        objective: Decides the head.
         tokenizer: Gives the vocabulary and the special tokens.
         rows: Number of training pairs.
         device: Where it will be trained.
@@ -156,24 +160,28 @@ def build_model(
         "eos_token_id": tokenizer.eos_token_id,
         "decoder_start_token_id": tokenizer.bos_token_id,
     }
-    config = FunTransformerConfig(**fields)
+    config = FunTransformerConfig(**fields, **objective.config_fields())
     # Measured on CPUs with bf16: step-by-step attention trains faster than the fused kernel at sentence lengths.
     kernel = arguments.training.attn_implementation or ("eager" if device.type == "cpu" else "sdpa")
-    config._attn_implementation = kernel
-    model = FunTransformerForConditionalGeneration(config)
-    generation = arguments.generation
-    model.generation_config = GenerationConfig(
+    model = objective.model_class.from_config(config, attn_implementation=kernel)
+    if model.can_generate():
+        model.generation_config = build_generation_config(arguments.generation, model.config)
+    if arguments.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def build_generation_config(generation: GenerationArguments, config: FunTransformerConfig) -> GenerationConfig:
+    """How the finished model generates unless it is told otherwise."""
+    return GenerationConfig(
         num_beams=generation.num_beams,
         max_new_tokens=generation.max_new_tokens,
         length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
         pad_token_id=config.pad_token_id,
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
-        decoder_start_token_id=config.decoder_start_token_id,
+        decoder_start_token_id=config.decoder_start_token_id if config.is_encoder_decoder else None,
     )
-    if arguments.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    return model
 
 
 def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
@@ -198,13 +206,14 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
 
     with accelerator.main_process_first():
         splits, row_report = load_splits(arguments.data, settings.seed)
+    objective = OBJECTIVES[arguments.objective](splits)
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
     else:
-        found = [build_tokenizer(arguments, splits) if accelerator.is_main_process else None]
+        found = [build_tokenizer(arguments, objective, splits) if accelerator.is_main_process else None]
         tokenizer = broadcast_object_list(found)[0]
     with accelerator.main_process_first():
-        splits, token_report = tokenize_splits(splits, tokenizer, arguments.data)
+        splits, token_report = tokenize_splits(splits, tokenizer, arguments.data, objective.encode)
     row_report = row_report.followed_by(token_report)
     accelerator.print(row_report)
     if accelerator.is_main_process and checkpoint is None:  # the first thing written: all data has been checked
@@ -216,7 +225,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     accelerator.wait_for_everyone()
 
     set_seed(settings.seed)
-    model = build_model(arguments, tokenizer, len(splits["train"]), accelerator.device)
+    model = build_model(arguments, objective, tokenizer, len(splits["train"]), accelerator.device)
     optimizer = build_optimizer(
         model,
         settings.learning_rate,
@@ -238,7 +247,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     )
     accelerator.init_trackers("tensorboard")
 
-    loop = TrainingLoop(accelerator, model, optimizer, tokenizer, splits, arguments, output_dir, flops)
+    loop = TrainingLoop(accelerator, model, optimizer, tokenizer, objective, splits, arguments, output_dir, flops)
     if checkpoint is not None:
         loop.load(checkpoint)
         accelerator.print(f"Going on from {checkpoint}.")
@@ -247,7 +256,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     # The best model becomes the model; the last one stays in its checkpoint.
     if "validation" not in splits:
         loop.save_model(output_dir / "best")
-    best = FunTransformerForConditionalGeneration.from_pretrained(
+    best = objective.model_class.from_pretrained(
         output_dir / "best", attn_implementation=config._attn_implementation
     ).to(accelerator.device)
     scores, samples = {}, []
@@ -255,7 +264,14 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     if final:
         accelerator.print(f"Scoring the {final} split ({len(splits[final]):,} rows) ...")
         scores[final], samples = evaluate_split(
-            best, tokenizer, splits[final], accelerator, arguments.generation, settings.batch_tokens, title=final
+            best,
+            tokenizer,
+            splits[final],
+            accelerator,
+            objective,
+            arguments.generation,
+            settings.batch_tokens,
+            title=final,
         )
         accelerator.print(f"{final}: {show_scores(scores[final])}")
     if "test" in scores:

@@ -1,0 +1,150 @@
+"""Every objective trains by recipe only; its labels sit where they should; its model works in its pipeline."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from datasets import Dataset, DatasetDict
+from transformers import AutoConfig, pipeline
+
+from training.args import parse_arguments
+from training.metrics import label_scores, tag_scores
+from training.objectives import OBJECTIVES
+from training.train import train
+from training.train_tokenizer import train_tokenizer
+
+HUB_CONFIGS = Path(__file__).parents[1] / "hub_configs"
+ROWS = {
+    "sentiment-zh": [
+        {"text_a": "喜欢，我喜欢这本书", "label": "1"},
+        {"text_a": "讨厌，我讨厌这本书", "label": "0"},
+    ],
+    "chunking-en": [
+        {"words": "He reads books .", "tags": "B-NP B-VP B-NP O"},
+        {"words": "It rains", "tags": "B-NP B-VP"},
+    ],
+}
+SMALL = [
+    *("--model.d_model", "16", "--model.encoder_ffn_dim", "16", "--model.decoder_ffn_dim", "16"),
+    *("--training.max_steps", "2", "--training.eval_every", "2", "--training.precision", "fp32"),
+    *("--data.max_rows", "40", "--tokenizer.min_frequency", "1"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps its state in the process; a run in a process of its own has none."""
+    threads = torch.get_num_threads()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)
+
+
+def rows_of(name: str, folder: Path) -> list[str]:
+    """Options that put a small file in the place of a recipe's data."""
+    if name not in ROWS:
+        return []
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[name] * 12), encoding="utf-8")
+    return [option for split in ("train", "validation", "test") for option in (f"--data.{split}.dataset", str(path))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["masked-lm-zh", "causal-lm-en", "sentiment-zh", "chunking-en"])
+def test_the_recipe_trains_two_steps_and_its_model_works_in_its_pipeline(name, tmp_path):
+    options = [*SMALL, *rows_of(name, tmp_path), "--output_dir", str(tmp_path / "run")]
+    scores = train(parse_arguments([str(HUB_CONFIGS / name / "recipe.yaml"), *options]), "command")
+    task, text = {
+        "masked-lm-zh": ("fill-mask", "你<mask>什么"),
+        "causal-lm-en": ("text-generation", "I want"),
+        "sentiment-zh": ("text-classification", "我喜欢这本书"),
+        "chunking-en": ("token-classification", "He reads books"),
+    }[name]
+    assert pipeline(task, model=str(tmp_path / "run" / "model"))(text)
+    config = AutoConfig.from_pretrained(tmp_path / "run" / "model")
+    if name == "sentiment-zh":
+        assert config.id2label == {0: "0", 1: "1"}
+        assert 0 <= scores["test"]["accuracy"] <= 100
+    if name == "chunking-en":
+        assert set(config.label2id) == {"B-NP", "B-VP", "O"}
+        assert 0 <= scores["test"]["f1"] <= 100
+    if name.endswith(("-zh", "-en")) and "lm" in name:
+        assert scores["test"]["perplexity"] > 1
+
+
+@pytest.mark.slow
+def test_a_classifier_learns(tmp_path):
+    options = [*SMALL, *rows_of("sentiment-zh", tmp_path), "--output_dir", str(tmp_path / "run")]
+    options += ["--training.max_steps", "40", "--training.warmup_steps", "5", "--training.learning_rate", "1e-2"]
+    scores = train(parse_arguments([str(HUB_CONFIGS / "sentiment-zh" / "recipe.yaml"), *options]), "command")
+    assert scores["test"]["accuracy"] == 100
+
+
+def build(name: str, pairs: list[tuple[str, str]], **tokenizer_settings):
+    """An objective over rows, and a tokenizer for them."""
+    rows = Dataset.from_list([{"source": source, "target": target} for source, target in pairs])
+    objective = OBJECTIVES[name](DatasetDict(train=rows))
+    texts = objective.texts(rows)
+    tokenizer = train_tokenizer(
+        **texts, **{"type": "bpe", "vocab_size": 280, "min_frequency": 1, **tokenizer_settings}
+    )
+    objective.prepare_tokenizer(tokenizer)
+    return objective, tokenizer, objective.encode(rows[:], tokenizer)
+
+
+def test_the_first_token_of_a_word_carries_its_tag():
+    pairs = [("He reckons unbelievably", "B-NP B-VP O")]
+    objective, tokenizer, encoded = build("token_classification", pairs)
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
+    labels = encoded["labels"][0]
+    assert len(tokens) == len(labels) > 4  # rare words are cut
+    tags = [objective.labels[label] for label in labels if label != -100]
+    assert tags == ["B-NP", "B-VP", "O"]
+    assert all(token.startswith("▁") for token, label in zip(tokens, labels, strict=True) if label != -100)
+    assert labels[-1] == -100  # </s>
+
+
+def test_words_without_tags_are_refused():
+    with pytest.raises(ValueError, match="2 words and 1 tags"):
+        build("token_classification", [("He reckons", "B-NP"), ("It is", "B-NP B-VP")])
+
+
+def test_a_label_that_training_does_not_have_is_refused():
+    rows = [Dataset.from_list([{"source": "a", "target": t} for t in targets]) for targets in (["1", "0"], ["2"])]
+    with pytest.raises(ValueError, match=r"data\.test has the label '2'"):
+        OBJECTIVES["sequence_classification"](DatasetDict(train=rows[0], test=rows[1]))
+
+
+def test_masking_hides_only_real_tokens_and_asks_only_for_them():
+    pairs = [("one two three four five six seven eight " * 20, "-"), ("one two", "-")]
+    objective, tokenizer, encoded = build("masked_lm", pairs, type="word")
+    rows = [{"input_ids": encoded["input_ids"][i], "labels": encoded["labels"][i]} for i in range(2)]
+    original = torch.tensor(rows[0]["input_ids"])
+    batch = objective.collate(rows, tokenizer)
+    asked = batch["labels"] != -100
+    assert 0.05 < asked[0].float().mean() < 0.3
+    assert torch.equal(batch["labels"][0][asked[0]], original[asked[0]])
+    assert not (asked & (batch["attention_mask"] == 0)).any()
+    assert (batch["input_ids"][0][asked[0]] == tokenizer.mask_token_id).float().mean() > 0.5
+    assert torch.equal(batch["input_ids"][0][~asked[0]], original[~asked[0]])
+
+
+def test_a_language_model_begins_with_s_and_its_prompts_stay_open():
+    _, tokenizer, encoded = build("causal_lm", [("one two", "-")], type="word")
+    ids = encoded["input_ids"][0]
+    assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+    assert encoded["labels"][0] == [-100, *ids[1:]]
+    assert tokenizer("one").input_ids[-1] != tokenizer.eos_token_id
+
+
+def test_label_and_tag_scores_are_those_counted_by_hand():
+    assert label_scores(["a", "a", "b", "b"], ["a", "b", "b", "b"]) == {
+        "accuracy": 75.0,
+        "f1": pytest.approx(100 * (2 / 3 + 4 / 5) / 2),
+    }
+    # Two chunks, one found whole: precision 1 / 2, recall 1 / 2; three tags of four are right.
+    scores = tag_scores([["B-NP", "O", "B-VP", "O"]], [["B-NP", "I-NP", "B-VP", "O"]])
+    assert scores == {"accuracy": 75.0, "f1": pytest.approx(50.0)}

@@ -1,0 +1,248 @@
+"""What differs between tasks, and nothing else: how rows become ids, how batches are made, what is scored.
+
+| objective | source | target | learns |
+| --- | --- | --- | --- |
+| seq2seq | a text | a text | to write the target (the Transformer of the paper) |
+| masked_lm | a text | - | to fill in hidden tokens (Devlin et al. 2019, arXiv:1810.04805) |
+| causal_lm | a text | - | to go on (Radford et al. 2018) |
+| sequence_classification | a text | its label | to label texts |
+| token_classification | words | as many tags | to label words |
+
+The training loop is the same for all: a model gives the loss of a batch, divided by the number of its items.
+"""
+
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    DataCollatorForLanguageModeling,
+)
+
+from training.batching import pad_batch
+from training.metrics import label_scores, tag_scores
+
+
+class Objective:
+    """Sequence to sequence; the other objectives change what differs.
+
+    Args:
+        splits: Rows with `source` and `target`.
+    """
+
+    model_class: Any = AutoModelForSeq2SeqLM
+    generates = True  # whether it is scored by texts that it generates ...
+    predicts = False  # ... or by labels that it predicts
+    evaluation_options: dict[str, Any] = {"label_smoothing": 0.0, "skip_logits": True}
+
+    def __init__(self, splits: DatasetDict):
+        pass
+
+    def config_fields(self) -> dict[str, Any]:
+        """What the objective adds to the model's configuration."""
+        return {}
+
+    def texts(self, train: Dataset) -> dict[str, Any]:
+        """What a tokenizer is trained on: `texts`, and `targets` where the target is text too."""
+        return {"texts": train["source"], "targets": train["target"]}
+
+    def prepare_tokenizer(self, tokenizer) -> None:
+        """Change how the tokenizer frames a text."""
+
+    def encode(self, batch: dict[str, list[str]], tokenizer) -> dict[str, list[list[int]]]:
+        """Rows to `input_ids` and `labels`, both lists of ids."""
+        encoded = tokenizer(batch["source"], text_target=batch["target"])
+        return {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}
+
+    def collate(self, rows: list[dict[str, Any]], tokenizer) -> dict[str, torch.Tensor]:
+        """Rows to tensors: `input_ids`, `attention_mask`, `labels`."""
+        return pad_batch(rows, tokenizer.pad_token_id)
+
+    def tokens(self, batch: dict[str, torch.Tensor]) -> int:
+        """Real tokens of a batch, for the log."""
+        return int(batch["attention_mask"].sum()) + self.items(batch)
+
+    def items(self, batch: dict[str, torch.Tensor]) -> int:
+        """Labels that the loss is a mean of."""
+        return int((batch["labels"] != -100).sum())
+
+    def loss(self, model, batch: dict[str, torch.Tensor], items: float, **options: Any) -> torch.Tensor:
+        """Sum of the losses of a batch divided by `items`, its share of a larger batch."""
+        return model(**batch, num_items_in_batch=items, **options).loss
+
+
+class MaskedLM(Objective):
+    """15 % of the tokens are chosen: 80 % of them are masked, 10 % replaced, 10 % kept; they are to be predicted."""
+
+    model_class = AutoModelForMaskedLM
+    generates = False
+
+    def texts(self, train):
+        return {"texts": train["source"]}
+
+    def encode(self, batch, tokenizer):
+        ids = tokenizer(batch["source"])["input_ids"]
+        return {"input_ids": ids, "labels": ids}
+
+    def collate(self, rows, tokenizer):
+        batch = super().collate(rows, tokenizer)
+        special = torch.isin(batch["input_ids"], torch.tensor(tokenizer.all_special_ids))
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
+        batch["input_ids"], batch["labels"] = collator.torch_mask_tokens(batch["input_ids"], special)
+        return batch
+
+    def tokens(self, batch):
+        return int(batch["attention_mask"].sum())
+
+
+class CausalLM(Objective):
+    """Each token is predicted from those before it: `<s> tokens </s>`."""
+
+    model_class = AutoModelForCausalLM
+    generates = False
+
+    def texts(self, train):
+        return {"texts": train["source"]}
+
+    def prepare_tokenizer(self, tokenizer):
+        # A prompt begins with <s> and does not end: the model goes on.
+        bos = tokenizer.bos_token
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)]
+        )
+
+    def encode(self, batch, tokenizer):
+        ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(batch["source"])["input_ids"]]
+        return {"input_ids": ids, "labels": [[-100, *row[1:]] for row in ids]}
+
+    def tokens(self, batch):
+        return int(batch["attention_mask"].sum())
+
+
+class SequenceClassification(Objective):
+    """One label for a text: the target, of which all that occur in training are known."""
+
+    model_class = AutoModelForSequenceClassification
+    generates = False
+    predicts = True
+    evaluation_options: dict[str, Any] = {}
+
+    def __init__(self, splits):
+        super().__init__(splits)
+        self.labels = self.find_labels(splits)
+
+    def find_labels(self, splits: DatasetDict) -> list[str]:
+        """All labels, sorted.
+
+        Raises:
+            ValueError: When another split has a label that training does not have, or there is only one.
+        """
+        found = {
+            name: {label for target in split["target"] for label in self.split_target(target)}
+            for name, split in splits.items()
+        }
+        for name, labels in found.items():
+            if unknown := sorted(labels - found["train"]):
+                raise ValueError(f"data.{name} has the label {unknown[0]!r}, which no row of data.train has.")
+        if len(found["train"]) < 2:
+            raise ValueError(f"All rows of data.train have the label {found['train'].pop()!r}: nothing to learn.")
+        return sorted(found["train"])
+
+    def split_target(self, target: str) -> list[str]:
+        """The labels that a target holds."""
+        return [target]
+
+    def config_fields(self):
+        return {
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: number for number, label in enumerate(self.labels)},
+        }
+
+    def texts(self, train):
+        return {"texts": train["source"]}
+
+    def encode(self, batch, tokenizer):
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        ids = tokenizer(batch["source"])["input_ids"]
+        return {"input_ids": ids, "labels": [[numbers[target]] for target in batch["target"]]}
+
+    def collate(self, rows, tokenizer):
+        batch = super().collate(rows, tokenizer)
+        return batch | {"labels": batch["labels"].squeeze(-1)}  # (batch,)
+
+    def tokens(self, batch):
+        return int(batch["attention_mask"].sum())
+
+    def loss(self, model, batch, items, **options):
+        # These heads give a mean over the batch, as all of transformers' do.
+        return model(**batch, **options).loss * (self.items(batch) / items)
+
+    def predict(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[list[Any], list[Any]]:
+        """Predicted and true labels of a batch, as texts.
+
+        Args:
+            logits: (batch, labels).
+        """
+        pairs = zip(logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True)
+        predicted, true = zip(*((self.labels[p], self.labels[t]) for p, t in pairs), strict=True)
+        return list(predicted), list(true)
+
+    def score(self, predicted: list[Any], true: list[Any]) -> dict[str, float]:
+        """Scores in percent."""
+        return label_scores(predicted, true)
+
+
+class TokenClassification(SequenceClassification):
+    """One tag for each word; the first token of a word carries it, the others are ignored."""
+
+    model_class = AutoModelForTokenClassification
+
+    def split_target(self, target):
+        return target.split()
+
+    def encode(self, batch, tokenizer):
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        words = [source.split() for source in batch["source"]]
+        encoded = tokenizer(words, is_split_into_words=True)
+        labels = []
+        for row, target in enumerate(batch["target"]):
+            tags = target.split()
+            if len(tags) != len(words[row]):
+                raise ValueError(
+                    f"{len(words[row])} words and {len(tags)} tags: {batch['source'][row]!r}. Source and target must "
+                    "be words and as many tags, with spaces between them."
+                )
+            owners = encoded.word_ids(row)
+            first = [owner is not None and owner not in owners[:place] for place, owner in enumerate(owners)]
+            labels.append([numbers[tags[o]] if f else -100 for o, f in zip(owners, first, strict=True)])
+        return {"input_ids": encoded["input_ids"], "labels": labels}
+
+    def collate(self, rows, tokenizer):
+        return pad_batch(rows, tokenizer.pad_token_id)  # (batch, source_len)
+
+    def predict(self, logits, batch):
+        """Tags by sentence, without the ignored tokens; logits are (batch, source_len, labels)."""
+        predicted, true = [], []
+        for guesses, labels in zip(logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True):
+            kept = [(guess, label) for guess, label in zip(guesses, labels, strict=True) if label != -100]
+            predicted.append([self.labels[guess] for guess, _ in kept])
+            true.append([self.labels[label] for _, label in kept])
+        return predicted, true
+
+    def score(self, predicted, true):
+        return tag_scores(predicted, true)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "seq2seq": Objective,
+    "masked_lm": MaskedLM,
+    "causal_lm": CausalLM,
+    "sequence_classification": SequenceClassification,
+    "token_classification": TokenClassification,
+}
