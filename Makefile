@@ -4,7 +4,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en test test-fast check
+.PHONY: help demo demo-zh-en test test-fast test-versions check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,18 @@ test: $(READY)  ## all tests but those that need a GPU
 
 test-fast: $(READY)  ## the tests that take under two seconds each
 	$(PY) -m pytest -m "not gpu and not slow"
+
+# The oldest versions that pyproject.toml allows, and the newest.
+oldest = torch==2.11.0 transformers==5.17.0
+newest = torch transformers
+$(VENV)-%/.ready: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $($*) -e '.[train,viz,demo,dev]'
+	@touch $@
+
+test-versions: $(VENV)-oldest/.ready $(VENV)-newest/.ready  ## the fast tests with the oldest and the newest torch and transformers
+	$(VENV)-oldest/bin/python -m pytest -m "not gpu and not slow"
+	$(VENV)-newest/bin/python -m pytest -m "not gpu and not slow"
 
 check: $(READY)  ## ruff and mypy
 	$(PY) -m ruff check .
