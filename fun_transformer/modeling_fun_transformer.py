@@ -960,6 +960,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        shift_labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         label_smoothing: float | None = None,
@@ -976,6 +977,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
             past_key_values: Keys and values of earlier steps.
             inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
             labels: (batch, seq_len), the text itself: it is shifted here. -100 and `pad_token_id` are ignored.
+            shift_labels: (batch, seq_len), labels shifted already, as when a text is split over devices.
             use_cache: Return keys and values for the next step.
             logits_to_keep: Return the logits of only so many last positions, or of those positions; 0 keeps all.
             label_smoothing, num_items_in_batch, skip_logits: As in `FunTransformerForConditionalGeneration.forward`.
@@ -983,7 +985,9 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
         Returns:
             `loss`, `logits` (batch, seq_len, decoder_vocab_size), the cache, and what else was asked for.
         """
-        if labels is not None:
+        if shift_labels is None and labels is not None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # (batch, seq_len)
+        if shift_labels is not None:
             use_cache = False if use_cache is None else use_cache
         outputs = self.model(
             input_ids=input_ids,
@@ -995,12 +999,10 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states, loss = outputs.last_hidden_state, None
-        if labels is not None:
-            loss = self.token_loss(
-                hidden_states[:, :-1], self.lm_head, labels[:, 1:], label_smoothing, num_items_in_batch
-            )
+        if shift_labels is not None:
+            loss = self.token_loss(hidden_states, self.lm_head, shift_labels, label_smoothing, num_items_in_batch)
         if skip_logits is None:
-            skip_logits = self.training and labels is not None
+            skip_logits = self.training and loss is not None
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return CausalLMOutputWithPast(
             loss=loss,
