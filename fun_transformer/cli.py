@@ -3,6 +3,8 @@
     fun-transformer translate --model FOLDER "今天吃什么好"
     fun-transformer translate --model FOLDER --file in.zh --output out.en
     fun-transformer attention --model FOLDER "今天吃什么好" -o picture.png
+    fun-transformer push FOLDER me/my-model --license apache-2.0 --language zh en
+    fun-transformer check-repo FOLDER_OR_NAME
 
 A line in is a line out. A mistake gives one line on stderr and exit status 2.
 """
@@ -104,6 +106,43 @@ def attention(args: argparse.Namespace) -> None:
     print(found.target)
 
 
+# ── push, check-repo ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="a model folder, such as runs/NAME/model")
+    parser.add_argument("repo_id", help="the name on the Hub, such as me/my-model")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repo private")
+    parser.add_argument("--license", help="the card's license, such as apache-2.0")
+    parser.add_argument("--language", nargs="+", help="the card's languages, such as: zh en")
+    parser.add_argument("--message", default="Publish the model", help='the commit message ("Publish the model")')
+
+
+def push(args: argparse.Namespace) -> None:
+    """Publishes a model folder and prints where it is; the token is that of `HF_TOKEN` or `hf auth login`."""
+    from .hub import push_model_repo
+
+    metadata = {name: value for name in ("license", "language") if (value := getattr(args, name))}
+    commit = push_model_repo(
+        args.folder, args.repo_id, private=args.private, commit_message=args.message, metadata=metadata
+    )
+    print(commit.commit_url)
+
+
+def add_check_repo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("repo", help="a model folder, or the name of a model on the Hub")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+
+
+def check_repo(args: argparse.Namespace) -> int:
+    """Prints what would not work for a stranger, one problem a line; exit status 1 when there is something."""
+    from .hub import check_repo
+
+    problems = check_repo(args.repo, revision=args.revision)
+    print(*problems, sep="\n", end="\n" if problems else "")
+    return 1 if problems else 0
+
+
 # ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -111,12 +150,14 @@ def attention(args: argparse.Namespace) -> None:
 class Command:
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]  # gives the exit status; None is 0
 
 
 COMMANDS = {
     "translate": Command("translate texts, a file or standard input", add_translate_arguments, translate),
     "attention": Command("draw the cross-attention of a text as a picture", add_attention_arguments, attention),
+    "push": Command("publish a model folder on the Hub", add_push_arguments, push),
+    "check-repo": Command("tell what would not work for a stranger", add_check_repo_arguments, check_repo),
 }
 
 
@@ -129,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
         command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.help))
     args = parser.parse_args(argv)
     try:
-        COMMANDS[args.command].run(args)
+        status = COMMANDS[args.command].run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
@@ -139,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError, ImportError) as error:
         print(f"fun-transformer {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
+    return status or 0
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:

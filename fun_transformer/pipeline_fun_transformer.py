@@ -23,6 +23,7 @@ from types import GeneratorType
 
 import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, Pipeline, PreTrainedConfig, pipelines
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -289,6 +290,12 @@ class Text2TextGenerationPipeline(Pipeline):
             found["source_tokens"] = self.tokenizer.convert_ids_to_tokens(row["source_ids"][is_source].tolist())
             found["attention"] = row["weights"][:, :, is_target][..., is_source]  # (layers, heads, target, source)
         return found
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves model and tokenizer, and this file where the config names it, for those without the package."""
+        super().save_pretrained(save_directory, **kwargs)
+        if "custom_pipelines" in vars(self.model.config):
+            custom_object_save(self, save_directory)
 
     def check_lengths(self, source_len: int, params: dict):
         """Warns about lengths that hardly fit the task; `params` rule the generation."""

@@ -1,9 +1,217 @@
 """Model repos: what is published, what is missing in one, and the same line with and without the package."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import torch
+import yaml
+from hub_server import TOKEN, HubServer
 from transformers import AutoConfig, MarianConfig, pipeline
 
+import fun_transformer
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, cli
+from fun_transformer.hub import check_repo, push_model_repo
+from fun_transformer.hub.card import read_header
+from fun_transformer.hub.code import registered_classes
+from fun_transformer.hub.push import prepare_files, read_bytes
+from training.train_tokenizer import train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ["the cat sat", "今天 吃 什么", "the cat sat on the mat"]
+SOURCE, TARGET = [[5, 9, 13, 2]], [[1, 7, 8]]
 OUR_TASK = {"impl": "pipeline_fun_transformer.TranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"], "type": "text"}
+CARD = """---
+# chosen by hand
+license: mit
+---
+
+# A cat
+
+pipeline("translation", model="PATH_OR_NAME_OF_THIS_MODEL")
+"""
+
+
+def save_model(folder, seed=0, **options):
+    """A tiny model with its tokenizer, which generates at most 6 tokens; gives its logits too."""
+    tokenizer = train_tokenizer(TEXTS * 5, type="bpe", vocab_size=300)
+    torch.manual_seed(seed)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 20}
+    config = FunTransformerConfig(vocab_size=len(tokenizer), **sizes)
+    model = FunTransformerForConditionalGeneration(config).eval()
+    model.generation_config.max_new_tokens = 6
+    model.save_pretrained(folder, **options)
+    tokenizer.save_pretrained(folder)
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(SOURCE), decoder_input_ids=torch.tensor(TARGET)).logits
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def repo(folder, tmp_path):
+    """A folder with all that `push_model_repo` publishes."""
+    (tmp_path / "repo").mkdir()
+    for name, content in prepare_files(folder, "me/cat", {}).items():
+        (tmp_path / "repo" / name).write_bytes(read_bytes(content))
+    return tmp_path / "repo"
+
+
+# ── what is published ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_registered_head_and_task_is_named_and_its_code_is_there(folder):
+    files = prepare_files(folder, "me/cat", {})
+    config = json.loads(files["config.json"])
+    assert set(config["auto_map"]) == set(registered_classes(FunTransformerConfig))
+    assert set(config["auto_map"]) >= {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM", "AutoTokenizer"}
+    heads = {name for name in fun_transformer.__all__ if re.match(r"FunTransformer(For|Model|Encoder)", name)}
+    named = {value.split(".")[1] for value in config["auto_map"].values() if isinstance(value, str)}
+    assert heads <= named
+    assert set(config["custom_pipelines"]) == {"translation", "summarization", "text2text-generation"}
+    assert (
+        json.loads(files["tokenizer_config.json"])["auto_map"]["AutoTokenizer"][1]
+        in config["auto_map"]["AutoTokenizer"]
+    )
+    flat = {path.name for path in (ROOT / "fun_transformer").glob("*.py")} - {"__init__.py", "cli.py"}
+    assert {name for name in files if name.endswith(".py")} <= flat
+    assert files["model.safetensors"] == folder / "model.safetensors"
+
+
+def test_the_folder_is_never_changed_and_leftovers_of_training_stay_at_home(folder):
+    for name in ("training_args.bin", "optimizer.pt", ".secret"):
+        (folder / name).write_bytes(b"x")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    files = prepare_files(folder, "me/cat", {"license": "mit"})
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not {"training_args.bin", "optimizer.pt", ".secret"} & set(files)
+
+
+def test_a_card_keeps_its_text_and_gets_what_it_lacks(folder):
+    (folder / "README.md").write_text(CARD)
+    card = prepare_files(folder, "me/cat", {"language": ["zh", "en"]})["README.md"].decode()
+    assert read_header(card) == {
+        "library_name": "transformers",
+        "pipeline_tag": "translation",
+        "tags": ["fun_transformer"],
+        "license": "mit",
+        "language": ["zh", "en"],
+    }
+    assert 'pipeline("translation", model="me/cat")' in card
+    assert 'pipeline("translation", model="me/cat", trust_remote_code=True)' in card
+    (folder / "README.md").write_text(card)
+    assert prepare_files(folder, "me/cat", {})["README.md"].decode() == card
+
+
+def test_another_models_folder_gets_the_pipelines_alone(tmp_path):
+    """Marian's own code is in transformers, but its task is not any more."""
+    MarianConfig(architectures=["MarianMTModel"]).save_pretrained(tmp_path)
+    files = prepare_files(tmp_path, "me/marian", {})
+    assert "auto_map" not in json.loads(files["config.json"])
+    assert "translation" in json.loads(files["config.json"])["custom_pipelines"]
+    assert {name for name in files if name.endswith(".py")} == {"pipeline_fun_transformer.py"}
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "pickle", "words"),
+    [("cat", None, "owner"), ("me/cat", "pytorch_model.bin", "pickle"), ("me/cat", "embeddings.pkl", "pickle")],
+)
+def test_a_push_that_would_not_work_is_refused_before_it_begins(folder, monkeypatch, repo_id, pickle, words):
+    monkeypatch.setattr("fun_transformer.hub.push.HfApi", None)  # nothing is asked of the Hub
+    if pickle:
+        (folder / pickle).write_bytes(b"x")
+    with pytest.raises(ValueError, match=words):
+        push_model_repo(folder, repo_id)
+
+
+# ── what is missing in a repo ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_published_repo_has_no_problems(repo):
+    assert check_repo(repo) == []
+
+
+def test_a_folder_as_saved_lacks_the_heads_the_tasks_and_a_card(folder):
+    problems = " ".join(check_repo(folder))
+    for name in ("AutoModelForSeq2SeqLM", "AutoTokenizer", "summarization", "README.md"):
+        assert name in problems
+
+
+def edit_json(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def damage_weights(repo):
+    (repo / "model.safetensors").rename(repo / "pytorch_model.bin")
+
+
+def damage_shards(repo):
+    (repo / "model.safetensors").unlink()
+    (repo / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-00001-of-00002.safetensors"}}')
+
+
+def damage_map(repo):
+    auto_map = json.loads((repo / "config.json").read_text())["auto_map"]
+    edit_json(repo / "config.json", auto_map={n: v for n, v in auto_map.items() if n != "AutoModelForSeq2SeqLM"})
+
+
+def add_to_model_code(line):
+    def damage(repo):
+        with open(repo / "modeling_fun_transformer.py", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damage_weights, ["model.safetensors is missing", "pytorch_model.bin is a pickle"]),
+        (damage_shards, ["model-00001-of-00002.safetensors is missing"]),
+        (damage_map, ["lacks AutoModelForSeq2SeqLM"]),
+        (lambda repo: (repo / "tokenizer.json").unlink(), ["tokenizer.json"]),
+        (lambda repo: (repo / "config.json").unlink(), ["config.json is missing"]),
+        (lambda repo: (repo / "config.json").write_text("{"), ["config.json is no JSON"]),
+        (lambda repo: (repo / "README.md").write_text("---\na: [\n---\n"), ["no YAML"]),
+        (lambda repo: edit_json(repo / "config.json", vocab_size=20), ["vocab_size=20"]),
+        (lambda repo: edit_json(repo / "config.json", pad_token_id=7), ["pad_token_id is 7"]),
+        (
+            lambda repo: edit_json(repo / "tokenizer_config.json", auto_map={"AutoTokenizer": ["you/it--t.T", None]}),
+            ["you/it--t.T is code in another repo"],
+        ),
+        (lambda repo: (repo / "attention.py").unlink(), ["attention.py is missing"]),
+        (add_to_model_code("from .hub.card import x"), ["from .hub.card import"]),
+        (add_to_model_code("from . import x"), ["does not follow"]),
+        (add_to_model_code("import fun_transformer.losses"), ["imports fun_transformer, which"]),
+        (add_to_model_code("from einops import rearrange"), ["imports einops, which"]),
+        (add_to_model_code("def"), ["no Python"]),
+        (lambda repo: (repo / "modeling_fun_transformer.py").write_text(""), ["no class FunTransformerModel"]),
+    ],
+)
+def test_the_check_names_what_would_not_work(repo, damage, words):
+    damage(repo)
+    problems = check_repo(repo)
+    for text in words:
+        assert any(text in problem for problem in problems), problems
+
+
+def test_the_command_prints_the_problems_and_exits_with_1(folder, repo, capsys):
+    assert cli.main(["check-repo", str(repo)]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main(["check-repo", str(folder)]) == 1
+    assert "README.md is missing" in capsys.readouterr().out
+    assert cli.main(["check-repo", str(folder / "nowhere" / "else")]) == 2
+
+
+# ── with the package: no trust ────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_custom_pipelines_of_ours_are_hidden_and_saved_again(tiny_config, tmp_path):
@@ -22,3 +230,171 @@ def test_custom_pipelines_of_others_still_ask_for_trust(tiny_model, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         pipeline("translation", model=str(tmp_path), device="cpu")
+
+
+# ── round trips over HTTP ─────────────────────────────────────────────────────────────────────────────────────────
+
+PUSH = """
+import json, os, sys, urllib.request
+from fun_transformer import cli
+from fun_transformer.hub import check_repo, push_model_repo
+
+old, new, token = sys.argv[1:]
+
+def control(**attributes):
+    request = urllib.request.Request(os.environ["HF_ENDPOINT"] + "/control", json.dumps(attributes).encode())
+    urllib.request.urlopen(request).close()
+
+def error_of(function, *args, **kwargs):
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+found = {"old": push_model_repo(old, "me/cat", token=token, metadata={"license": "mit"}).oid}
+control(lfs=[".safetensors"])
+found["new"] = push_model_repo(new, "me/cat", token=token, metadata={"license": "mit"}).oid
+found["same"] = push_model_repo(new, "me/cat", token=token, metadata={"license": "mit"}).oid
+found["no token"] = error_of(push_model_repo, new, "me/other", token=False)
+os.environ["HF_TOKEN"] = token
+found["private"] = cli.main(["push", new, "me/secret", "--private", "--language", "zh", "en"])
+found["problems"] = check_repo("me/cat"), check_repo("me/secret", token=token)
+control(die_at="/api/models/me/cat/commit/main", lfs=[])
+found["regular"] = error_of(push_model_repo, old, "me/cat", token=token)
+found["gone"] = error_of(push_model_repo, old, "me/cat", token=token)
+print(json.dumps(found))
+"""
+
+PULL = """
+import json, sys
+package, old, token, saved = sys.argv[1] == "package", *sys.argv[2:]
+if package:
+    import fun_transformer
+else:
+    sys.modules["fun_transformer"] = None
+import torch, transformers
+from transformers import AutoModelForSeq2SeqLM, pipeline
+
+trust = {} if package else {"trust_remote_code": True}
+
+def logits(name, **kwargs):
+    model = AutoModelForSeq2SeqLM.from_pretrained(name, **trust, **kwargs).eval()
+    with torch.no_grad():
+        return model(input_ids=torch.tensor(SOURCE), decoder_input_ids=torch.tensor(TARGET)).logits.tolist()
+
+def error_of(function, *args, **kwargs):
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+pipe = pipeline("translation", model="me/cat", device="cpu", **trust)
+found = {"texts": [record["translation_text"] for record in pipe(TEXTS)], "classes": {}}
+for task in ("summarization", "text2text-generation"):
+    found[task] = pipeline(task, model="me/cat", device="cpu", **trust)(TEXTS[0])
+for name in vars(pipe.model.config)["auto_map"]:
+    thing = getattr(transformers, name).from_pretrained("me/cat", **trust)
+    cls = thing if isinstance(thing, type) else type(thing)
+    found["classes"][name] = [cls.__module__.split(".")[0], cls.__name__]
+found["new"], found["old"] = logits("me/cat"), logits("me/cat", revision=old)
+found["private, no token"] = error_of(logits, "me/secret", token=False)  # first: a cached file needs no token
+found["private"] = logits("me/secret", token=token)
+if not package:
+    found["no trust"] = error_of(AutoModelForSeq2SeqLM.from_pretrained, "me/cat", trust_remote_code=False)
+pipe.save_pretrained(saved)
+found["saved"] = logits(saved)
+again = pipeline("translation", model=saved, device="cpu", **trust)
+found["saved texts"] = [record["translation_text"] for record in again(TEXTS)]
+print(json.dumps(found))
+"""
+
+
+def run_child(hub, cache, script, *arguments, **variables):
+    """Runs a script against the server, with an empty cache, outside the checkout; gives the JSON it prints last."""
+    cache.mkdir()
+    constants = f"TEXTS, SOURCE, TARGET = {TEXTS!r}, {SOURCE!r}, {TARGET!r}\n"
+    environment = os.environ | hub.environment(cache) | {"OMP_NUM_THREADS": "1"} | variables
+    environment.pop("HF_TOKEN", None)
+    child = subprocess.run(
+        [sys.executable, "-c", constants + script, *map(str, arguments)],
+        **{"env": environment, "cwd": cache, "capture_output": True, "text": True, "timeout": 300},
+    )
+    assert child.returncode == 0, child.stderr[-3000:]
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Two versions of a model pushed over HTTP, a private one, and an upload during which the server died."""
+    tmp_path = tmp_path_factory.mktemp("hub")
+    logits = {
+        "old": save_model(tmp_path / "old", seed=1, max_shard_size="10KB"),
+        "new": save_model(tmp_path / "new", seed=2),
+    }
+    hub = HubServer()
+    with hub:
+        found = run_child(hub, tmp_path / "1", PUSH, tmp_path / "old", tmp_path / "new", TOKEN, PYTHONPATH=str(ROOT))
+    hub.die_at = None
+    with hub:
+        yield {"hub": hub, "logits": logits, "pushed": found, "tmp_path": tmp_path}
+
+
+@pytest.mark.slow
+def test_each_push_is_one_commit_and_leaves_no_stale_weights(world):
+    (_, first), (old, old_files), (new, new_files) = world["hub"].repos["me/cat"].commits
+    assert set(first) == {".gitattributes"}
+    assert (old, new) == (world["pushed"]["old"], world["pushed"]["new"])
+    assert world["pushed"]["same"] == new  # nothing changed, so nothing was committed
+    assert any(name.startswith("model-00001-of") for name in old_files)
+    assert [name for name in new_files if "safetensors" in name] == ["model.safetensors"]
+    for name in ("model.safetensors", "generation_config.json", "tokenizer.json"):
+        assert new_files[name] == (world["tmp_path"] / "new" / name).read_bytes()
+    assert yaml.safe_load(new_files["README.md"].decode().split("---")[1])["license"] == "mit"
+    assert world["pushed"]["problems"] == [[], []]
+
+
+@pytest.mark.slow
+def test_large_files_go_by_the_lfs_protocol(world):
+    weights = (world["tmp_path"] / "new" / "model.safetensors").read_bytes()
+    assert list(world["hub"].objects.values()) == [weights]
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_leaves_the_repo_as_it_was(world):
+    for name, words in (("regular", "me/cat is as it was"), ("gone", "me/cat is as it was")):
+        kind, message = world["pushed"][name]
+        assert kind == "ConnectionError" and words in message
+    assert len(world["hub"].repos["me/cat"].commits) == 3
+
+
+@pytest.mark.slow
+def test_nothing_is_published_without_a_token(world):
+    assert "401" in world["pushed"]["no token"][1]
+    assert set(world["hub"].repos) == {"me/cat", "me/secret"}
+    assert world["pushed"]["private"] == 0 and world["hub"].repos["me/secret"].private
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("installed", ["package", "stranger"])
+def test_the_same_line_works_with_the_package_and_without_it(world, installed):
+    """`pipeline("translation", model="me/cat")`, without it plus trust_remote_code=True; and every Auto class."""
+    tmp_path, logits = world["tmp_path"], world["logits"]
+    path = {"PYTHONPATH": str(ROOT) if installed == "package" else ""}
+    saved = tmp_path / f"saved-{installed}"
+    found = run_child(
+        world["hub"], tmp_path / installed, PULL, installed, world["pushed"]["old"], TOKEN, saved, **path
+    )
+
+    pipe = pipeline("translation", model=str(tmp_path / "new"), device="cpu")
+    texts = [record["translation_text"] for record in pipe(TEXTS)]
+    assert found["texts"] == found["saved texts"] == texts
+    assert found["summarization"] == [{"summary_text": texts[0]}]
+    assert found["text2text-generation"] == [{"generated_text": texts[0]}]
+    for name, expected in (("new", "new"), ("old", "old"), ("private", "new"), ("saved", "new")):
+        torch.testing.assert_close(torch.tensor(found[name]), logits[expected], rtol=1e-5, atol=1e-5)
+    origin = "fun_transformer" if installed == "package" else "transformers_modules"
+    classes = registered_classes(FunTransformerConfig)
+    assert found["classes"] == {name: [origin, cls.__name__] for name, cls in classes.items()}
+    assert "me/secret" in found["private, no token"][1]
+    if installed == "stranger":
+        assert "trust_remote_code=True" in found["no trust"][1]

@@ -1,0 +1,99 @@
+"""The model card: what training wrote stays, and what a stranger needs is added."""
+
+import re
+from typing import Any
+
+import yaml
+
+HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+PLACEHOLDER = "PATH_OR_NAME_OF_THIS_MODEL"
+
+WITH_PACKAGE = """
+## How to use it with the package
+
+```python
+import fun_transformer
+from transformers import pipeline
+
+pipe = pipeline("{task}", model="{repo_id}")
+```
+"""
+WITHOUT_PACKAGE = """
+## How to use it without the package
+
+The code lies beside the weights. Read it, then allow it to run:
+
+```python
+from transformers import {auto_class}, AutoTokenizer, pipeline
+
+pipe = pipeline("{task}", model="{repo_id}", trust_remote_code=True)
+
+model = {auto_class}.from_pretrained("{repo_id}", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}", trust_remote_code=True)
+```
+"""
+# The task that a head is for, where the card does not name one.
+HEAD_TASKS = {
+    "AutoModelForSeq2SeqLM": "text2text-generation",
+    "AutoModelForMaskedLM": "fill-mask",
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+}
+
+
+def complete_card(card: str, repo_id: str, auto_class: str, metadata: dict[str, Any]) -> str:
+    """Adds to a card the metadata and the instructions that it lacks.
+
+    Args:
+        card: The card as it is; empty where there is none.
+        repo_id: The name on the Hub, which replaces the placeholder in the instructions.
+        auto_class: The Auto class of the model's head.
+        metadata: Fields for the card's header, such as license and language, which win over those in it.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: The header is no YAML mapping.
+    """
+    card = card.replace("\r\n", "\n")
+    match = HEADER.match(card)
+    header = read_header(card)
+    body = card[match.end() :] if match else card
+    task = default_task(header | metadata, auto_class)
+    defaults = {"library_name": "transformers", "pipeline_tag": task, "tags": ["fun_transformer"]}
+    names = {"task": task, "repo_id": repo_id, "auto_class": auto_class}
+    body = body.replace(PLACEHOLDER, repo_id) or f"\n# {repo_id.split('/')[-1]}\n"
+    if "import fun_transformer" not in body:
+        body += WITH_PACKAGE.format(**names)
+    if "trust_remote_code" not in body:
+        body += WITHOUT_PACKAGE.format(**names)
+    wanted = defaults | header | metadata
+    text = match[1] if wanted == header else yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).strip()
+    return f"---\n{text}\n---\n{body}"
+
+
+def read_header(card: str) -> dict[str, Any]:
+    """The metadata at the top of a card; empty where there is none.
+
+    Raises:
+        ValueError: It is no YAML mapping.
+    """
+    match = HEADER.match(card.replace("\r\n", "\n"))
+    try:
+        header = yaml.safe_load(match[1]) or {} if match else {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"The metadata at the top of README.md is no YAML: {error}") from error
+    if not isinstance(header, dict):
+        raise ValueError("The metadata at the top of README.md is no mapping of names to values.")
+    return header
+
+
+def default_task(header: dict[str, Any], auto_class: str) -> str:
+    """The task of a card: the one it names, or translation between two languages, or the usual one of its head."""
+    task = HEAD_TASKS.get(auto_class, "feature-extraction")
+    languages = header.get("language")
+    if task == "text2text-generation" and isinstance(languages, list) and len(languages) > 1:
+        task = "translation"
+    return header.get("pipeline_tag", task)

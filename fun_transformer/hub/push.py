@@ -1,0 +1,124 @@
+"""Publish a finished model folder with all that a stranger needs to use it, in one commit."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from transformers.utils import logging
+
+from .card import complete_card, read_header
+from .check import find_problems, hub_errors, read_json
+from .code import auto_map, config_class_of, custom_pipelines, registered_classes, travelling_files
+
+logger = logging.get_logger(__name__)
+
+# What the Trainer leaves in a model folder and nobody needs to use the model.
+LEFTOVERS = re.compile(r"^(training_args\.bin|optimizer.*|scheduler\.pt|scaler\.pt|rng_state.*|trainer_state\.json)$")
+WEIGHTS = re.compile(r"^(model.*\.safetensors|model\.safetensors\.index\.json|pytorch_model.*)$")
+
+
+def push_model_repo(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Publish the model",
+    metadata: dict[str, Any] | None = None,
+) -> CommitInfo:
+    """Publishes a model folder so that it works with this package (`import fun_transformer`) and without it (trust).
+
+    Weights, tokenizer, generation config and card are published as they are. Added are the code that the model's
+    classes are in, the `auto_map` of all its heads, its `custom_pipelines`, and what the card lacks. The folder itself
+    is never changed. All goes into one commit: after a failure the repo is as it was (a new one is empty). Weights in
+    the repo that the folder does not have (other shards, say) are deleted in it, because they might be loaded instead.
+
+    Args:
+        folder: What `save_pretrained` of model and tokenizer wrote, or `runs/NAME/model` of a training. Its subfolders
+            and hidden files are not published.
+        repo_id: The name on the Hub, "me/my-model"; created where it does not exist.
+        private: Whether a new repo is private; by default what the owner has set. An existing repo stays what it is.
+        token: A token of the Hub that may write; by default that of `HF_TOKEN` or `hf auth login`.
+        commit_message: The first line of the commit's message.
+        metadata: Fields for the header of the card, such as {"license": "apache-2.0", "language": ["zh", "en"]}.
+
+    Returns:
+        The commit, with `repo_url`, `commit_url` and `oid`.
+
+    Raises:
+        ValueError: The folder has problems (`check_repo` would tell the same), or `repo_id` has no owner.
+        OSError: The Hub refused or could not be reached.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise ValueError(f"repo_id={repo_id!r} is no name on the Hub. Give owner and name, such as me/my-model.")
+    files = prepare_files(Path(folder), repo_id, metadata or {})
+    if problems := find_problems(set(files), lambda name: read_bytes(files[name])):
+        raise ValueError(f"{folder} is not published, because it would not work: " + " ".join(problems))
+    header = read_header(read_bytes(files["README.md"]).decode())
+    if absent := [field for field in ("license", "language") if field not in header]:
+        logger.warning(f"The card names no {' and no '.join(absent)}: pass metadata={{'{absent[0]}': ...}}.")
+    api = HfApi(token=token)
+    with hub_errors(f"{repo_id} is as it was, because the upload failed"):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        before = api.model_info(repo_id)
+        published = {file.rfilename for file in before.siblings or []}
+        operations = [
+            CommitOperationAdd(
+                path_in_repo=name, path_or_fileobj=str(content) if isinstance(content, Path) else content
+            )
+            for name, content in files.items()
+        ]
+        operations += [
+            CommitOperationDelete(name) for name in sorted(published - set(files)) if WEIGHTS.fullmatch(name)
+        ]
+        return api.create_commit(repo_id, operations, commit_message=commit_message, parent_commit=before.sha)
+
+
+def prepare_files(folder: Path, repo_id: str, metadata: dict[str, Any]) -> dict[str, Path | bytes]:
+    """What is published: name -> a path of a file that is published as it is, or the new content of a file.
+
+    Raises:
+        OSError: There is no such folder, or no model in it.
+        ValueError: Its config is broken or of an unknown model.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json: it is not a model folder.")
+    files: dict[str, Path | bytes] = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".") and not LEFTOVERS.fullmatch(path.name)
+    }
+    config = read_json("config.json", files, lambda name: read_bytes(files[name]))
+    tokenizer_config = read_json("tokenizer_config.json", files, lambda name: read_bytes(files[name]))
+    files |= travelling_files(config)
+
+    config_map = auto_map(config_class_of(config))
+    config |= {"auto_map": config_map} if config_map else {}
+    config |= {"custom_pipelines": tasks} if (tasks := custom_pipelines(config)) else {}
+    files["config.json"] = to_json(config)
+    tokenizer_class = registered_classes(config_class_of(config)).get("AutoTokenizer")
+    if tokenizer_class and tokenizer_config.get("tokenizer_class") == tokenizer_class.__name__:
+        tokenizer_config["auto_map"] = {"AutoTokenizer": config_map["AutoTokenizer"]}
+        files["tokenizer_config.json"] = to_json(tokenizer_config)
+
+    card = read_bytes(files["README.md"]).decode() if "README.md" in files else ""
+    files["README.md"] = complete_card(card, repo_id, head_of(config), metadata).encode()
+    return files
+
+
+def head_of(config: dict[str, Any]) -> str:
+    """The Auto class of the architecture that was saved."""
+    saved = (config.get("architectures") or [""])[0]
+    classes = registered_classes(config_class_of(config))
+    found = [name for name, cls in classes.items() if cls.__name__ == saved]
+    return found[0] if found else "AutoModelForSeq2SeqLM" if custom_pipelines(config) else "AutoModel"
+
+
+def read_bytes(content: Path | bytes) -> bytes:
+    return content.read_bytes() if isinstance(content, Path) else content
+
+
+def to_json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
