@@ -4,7 +4,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en test test-fast test-versions check
+.PHONY: help demo demo-zh-en test test-fast test-library test-versions check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,interop,dev]'
 	@touch $@
 
 demo: $(READY)  ## letters to phonemes: train on CMUdict (about five minutes on two cores), score, draw, use through pipeline()
@@ -23,11 +23,14 @@ demo: $(READY)  ## letters to phonemes: train on CMUdict (about five minutes on 
 demo-zh-en: $(READY)  ## Chinese to English on 4,000 HSK sentences: the same flow, a toy
 	$(PY) -m examples.demo hub_configs/zh-en-tiny/recipe.yaml runs/demo-zh-en
 
-test: $(READY)  ## all tests but those that need a GPU
-	$(PY) -m pytest -m "not gpu"
+test: $(READY)  ## all tests but those that need a GPU, and those of test-library
+	$(PY) -m pytest -m "not gpu and not library"
 
 test-fast: $(READY)  ## the tests that take under two seconds each
 	$(PY) -m pytest -m "not gpu and not slow"
+
+test-library: $(READY)  ## the test-suite of transformers itself on all our models (fifteen minutes; fetched with pip)
+	$(PY) -m pytest -m library
 
 # The oldest versions that pyproject.toml allows, and the newest.
 oldest = torch==2.11.0 transformers==5.17.0

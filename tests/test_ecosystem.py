@@ -1,0 +1,254 @@
+"""What people do with a model beside calling it: Trainer, PEFT, quantization, compilation, export, devices."""
+
+import copy
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from transformers import (
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+)
+
+from fun_transformer import FunTransformerForCausalLM, FunTransformerForConditionalGeneration
+
+
+def close(actual, expected, atol=1e-5):
+    assert_close(actual, expected, atol=atol, rtol=1e-4)
+
+
+@pytest.fixture
+def seq2seq_batch(tiny_model, tiny_batch):
+    """The sentence pairs with the decoder's input in place of the labels."""
+    labels = tiny_batch.pop("labels")
+    return {**tiny_batch, "decoder_input_ids": tiny_model().prepare_decoder_input_ids_from_labels(labels)}
+
+
+LAYERS_ON_DISK = {"lm_head": "cpu"} | {
+    f"model.{stack}.{part}": "disk" if part == "layers" else "cpu"
+    for stack in ("encoder", "decoder")
+    for part in ("embed_tokens", "embed_positions", "layers", "layer_norm")
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm_position", ["post", "pre"])
+def test_flex_attention_equals_eager(norm_position, tiny_model, seq2seq_batch):
+    with torch.compiler.set_stance("force_eager"):  # compiling takes minutes on a CPU
+        actual = tiny_model("flex_attention", norm_position=norm_position)(**seq2seq_batch)
+    close(actual.logits, tiny_model("eager", norm_position=norm_position)(**seq2seq_batch).logits)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("fields", [{}, {"position_embedding_type": "learned", "norm_position": "pre"}])
+def test_it_compiles_as_one_graph(fields, tiny_model, seq2seq_batch):
+    model = tiny_model(**fields)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    close(compiled(**seq2seq_batch, use_cache=False).logits, model(**seq2seq_batch).logits)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("fields", [{}, {"position_embedding_type": "learned", "norm_position": "pre"}])
+def test_an_exported_program_gives_the_same_logits_for_other_lengths(fields, tiny_model, seq2seq_batch):
+    model = tiny_model(**fields)
+    batch, source, target = (torch.export.Dim(name, min=2, max=20) for name in ("batch", "source", "target"))
+    shapes = {"input_ids": (batch, source), "attention_mask": (batch, source), "decoder_input_ids": (batch, target)}
+    program = torch.export.export(
+        model, (), {**seq2seq_batch, "use_cache": False}, dynamic_shapes={**shapes, "use_cache": None}, strict=False
+    )
+    shorter = {name: tensor[:2, :4] for name, tensor in seq2seq_batch.items()}
+    for inputs in (seq2seq_batch, shorter):
+        close(program.module()(**inputs, use_cache=False).logits, model(**inputs).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("device_map", ["cpu", "auto", LAYERS_ON_DISK], ids=["cpu", "auto", "disk"])
+@pytest.mark.parametrize("norm_position", ["post", "pre"])
+def test_a_device_map_changes_nothing(device_map, norm_position, tiny_model, seq2seq_batch, tmp_path):
+    model = tiny_model(norm_position=norm_position)
+    model.save_pretrained(tmp_path / "model")
+    loaded = FunTransformerForConditionalGeneration.from_pretrained(
+        tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    close(loaded(**seq2seq_batch).logits, model(**seq2seq_batch).logits)
+
+
+@torch.no_grad()
+def test_the_encoder_works_alone_and_its_output_can_be_given(tiny_model, seq2seq_batch):
+    model = tiny_model()
+    expected = model(**seq2seq_batch)
+    source = {name: seq2seq_batch.pop(name) for name in ("input_ids", "attention_mask")}
+    encoded = model.get_encoder()(**source)
+    close(encoded.last_hidden_state, expected.encoder_last_hidden_state)
+    given = {"encoder_outputs": encoded, "attention_mask": source["attention_mask"]}
+    close(model(**given, **seq2seq_batch).logits, expected.logits)
+    options = {"max_new_tokens": 5, "num_beams": 2}
+    assert torch.equal(model.generate(**given, **options), model.generate(**source, **options))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depths", [(1, 4), (4, 1)])
+def test_stacks_of_different_depth_generate_what_they_score(depths, tiny_model, seq2seq_batch):
+    model = tiny_model(encoder_layers=depths[0], decoder_layers=depths[1])
+    del seq2seq_batch["decoder_input_ids"]
+    ids = model.generate(**seq2seq_batch, max_new_tokens=6, min_new_tokens=6)
+    logits = model(**seq2seq_batch, decoder_input_ids=ids[:, :-1]).logits
+    logits[..., model.config.eos_token_id] = -torch.inf
+    assert torch.equal(logits.argmax(-1), ids[:, 1:])
+
+
+@pytest.fixture
+def tokenizer():
+    """Characters as tokens."""
+    from training.train_tokenizer import train_tokenizer
+
+    return train_tokenizer(["abcdefgh"], type="char", min_frequency=1)
+
+
+@pytest.fixture
+def rows(tokenizer):
+    """Words of letters, and the same words backwards: a list of {"input_ids", "attention_mask", "labels"}."""
+    words = ["".join(letters)[: 2 + i % 3] for i, letters in enumerate(product("abcdefgh", repeat=4)) if i % 128 == 3]
+    return [dict(tokenizer(word, text_target=word[::-1])) for word in words]
+
+
+@pytest.fixture
+def trainer(tiny_config, tokenizer, rows, tmp_path):
+    """A function from training arguments to a Seq2SeqTrainer of a tiny model that writes words backwards."""
+
+    def build(compute_metrics=None, **arguments):
+        torch.manual_seed(0)
+        model = FunTransformerForConditionalGeneration(tiny_config(vocab_size=len(tokenizer), dropout=0.0))
+        defaults = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "seed": 0}
+        return Seq2SeqTrainer(
+            model=model,
+            args=Seq2SeqTrainingArguments(output_dir=str(tmp_path / "trainer"), **{**defaults, **arguments}),
+            train_dataset=rows,
+            eval_dataset=rows[:6],
+            data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+        )
+
+    return build
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label_smoothing_factor", [0.0, 0.1])
+def test_gradient_accumulation_logs_the_loss_of_the_whole_batch(label_smoothing_factor, trainer):
+    """8 rows at once, and 2 rows 4 times: the same loss and the same weights (Marian logs it four times too high)."""
+    logged, weights = [], []
+    for rows_at_once, steps in ((8, 1), (2, 4)):
+        run = trainer(
+            per_device_train_batch_size=rows_at_once,
+            gradient_accumulation_steps=steps,
+            label_smoothing_factor=label_smoothing_factor,
+            max_steps=2,
+            logging_steps=1,
+            learning_rate=1e-2,
+            optim="sgd",  # a bias of keys has no gradient but rounding errors, which Adam makes large
+        )
+        run.train()
+        logged.append([entry["loss"] for entry in run.state.log_history if "loss" in entry])
+        weights.append(run.model.state_dict())
+    assert_close(logged[0], logged[1], atol=2e-4, rtol=0)  # the log is rounded
+    close(weights[0], weights[1])
+
+
+@pytest.mark.slow
+def test_the_trainer_of_transformers_trains_generates_and_saves(trainer, tokenizer, rows, tmp_path):
+    def exact(prediction):
+        texts, labels = (
+            tokenizer.batch_decode(ids.clip(min=0), skip_special_tokens=True)
+            for ids in (prediction.predictions, prediction.label_ids)
+        )
+        return {"exact": sum(text == label for text, label in zip(texts, labels)) / len(texts)}
+
+    run = trainer(
+        exact,
+        num_train_epochs=30,
+        per_device_train_batch_size=8,
+        learning_rate=1e-2,
+        predict_with_generate=True,
+        generation_max_length=8,
+        generation_num_beams=2,
+        per_device_eval_batch_size=4,
+    )
+    before = run.evaluate()
+    run.train()
+    after = run.evaluate()
+    assert after["eval_loss"] < before["eval_loss"] / 2
+    assert after["eval_exact"] > 0.8 > before["eval_exact"]
+    run.save_model(str(tmp_path / "saved"))
+    loaded = FunTransformerForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    inputs = tokenizer(["abc", "hgfe"], return_tensors="pt", padding=True)
+    close(loaded.generate(**inputs, max_length=8), run.model.generate(**inputs, max_length=8))
+
+
+def test_lora_trains_merges_and_gives_the_same_logits(tiny_model, tiny_batch):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q_proj", "v_proj", "fc1"])
+    model = peft.get_peft_model(tiny_model(), config).train()
+    frozen = copy.deepcopy(model.base_model.model.lm_head.weight)
+    optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=1.0)
+    losses = []
+    for _ in range(3):
+        loss = model(**tiny_batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] != losses[-1]
+    with torch.no_grad():
+        expected = model.eval()(**tiny_batch).logits
+        merged = model.merge_and_unload()
+        assert isinstance(merged, FunTransformerForConditionalGeneration)
+        close(merged(**tiny_batch).logits, expected)
+    assert torch.equal(merged.lm_head.weight, frozen)
+
+
+@torch.no_grad()
+def test_int8_weights_of_torchao_load_and_stay_near(tiny_model, seq2seq_batch, tmp_path):
+    quantization = pytest.importorskip("torchao.quantization")
+    from transformers import TorchAoConfig
+
+    model = tiny_model(d_model=64, encoder_ffn_dim=96, decoder_ffn_dim=96)
+    model.save_pretrained(tmp_path)
+    loaded = FunTransformerForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=TorchAoConfig(quantization.Int8WeightOnlyConfig())
+    )
+    assert "Int8Tensor" in type(loaded.model.encoder.layers[0].self_attn.q_proj.weight).__name__
+    difference = (loaded(**seq2seq_batch).logits - model(**seq2seq_batch).logits).abs().max()
+    assert 0 < difference < 0.2
+    assert loaded.generate(**seq2seq_batch, max_new_tokens=3).shape[0] == 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_of_bitsandbytes_load_and_stay_near(bits, tiny_model, seq2seq_batch, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    model = tiny_model(d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128)
+    model.save_pretrained(tmp_path)
+    loaded = FunTransformerForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=BitsAndBytesConfig(**{f"load_in_{bits}bit": True}), device_map="cpu"
+    )
+    kind = {8: bitsandbytes.nn.Linear8bitLt, 4: bitsandbytes.nn.Linear4bit}[bits]
+    assert isinstance(loaded.model.encoder.layers[0].self_attn.q_proj, kind)
+    logits = loaded(**seq2seq_batch).logits.float()
+    assert nn.functional.cosine_similarity(logits.flatten(), model(**seq2seq_batch).logits.flatten(), dim=0) > 0.95
+
+
+def test_shifted_labels_replace_labels_in_the_causal_loss(tiny_config):
+    model = FunTransformerForCausalLM(tiny_config()).eval()
+    ids, other = torch.randint(3, 23, (2, 3, 7))
+    shifted = nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    expected = model(ids, labels=ids).loss
+    assert_close(model(ids, shift_labels=shifted).loss, expected)
+    assert_close(model(ids, labels=other, shift_labels=shifted).loss, expected)
