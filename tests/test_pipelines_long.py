@@ -1,16 +1,21 @@
 """What the pipelines do beyond transformers 4: long texts in parts, scores, attention maps."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipelines import TEXTS, TINY_MODELS, build, nllb, tiny_tokenizer
 from torch.utils.data import Dataset
+from transformers import GenerationConfig
 from transformers.pipelines.pt_utils import KeyDataset
 
 from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, split_text
 from fun_transformer.visualization import cross_attention
 
+ROOT = Path(__file__).parents[1]
 SENTENCES = ["The cat sat on a mat.", "A dog ran!", "The dog sat on the cat?"]
 LONG_TEXT = " ".join(SENTENCES)
 
@@ -147,7 +152,7 @@ def test_long_and_short_texts_come_back_in_order_in_every_kind_of_input(model):
             return {"zh": texts[i]}
 
     texts = [TEXTS[0], LONG_TEXT, TEXTS[2], f"{LONG_TEXT}\n{LONG_TEXT}", ""]
-    pipe = build(model, long_text="split", max_source_length=7, num_return_sequences=2)
+    pipe = build(model, long_text="split", max_source_length=7, num_beams=2, num_return_sequences=2)
     expected = [pipe(text) for text in texts]
     assert [len(records) for records in expected] == [2] * 5
     assert pipe(texts) == pipe(texts, batch_size=3) == expected
@@ -296,3 +301,18 @@ def test_nothing_is_read_twice_where_nothing_is_asked(marian, monkeypatch):
     monkeypatch.setattr(marian, "forward", lambda **kwargs: 1 / 0)
     monkeypatch.setattr(marian, "generate", lambda **kwargs: torch.tensor([[0, 4, 2]]))
     assert build(marian)("the cat") == [{"translation_text": "the"}]
+
+
+# ── docs/pipelines.md ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_python_of_the_docs_runs(marian, tmp_path, monkeypatch):
+    monkeypatch.setattr(marian, "generation_config", GenerationConfig(decoder_start_token_id=0, max_new_tokens=6))
+    build(marian).save_pretrained(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pipelines.md").read_text("utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 5
+    monkeypatch.syspath_prepend(ROOT / "fun_transformer")  # as if the file had been copied
+    names = {}
+    for block in blocks:
+        exec(block.replace("Helsinki-NLP/opus-mt-zh-en", str(tmp_path)), names)
+    assert names["record"].keys() == {"translation_text", "attention", "source_tokens", "target_tokens"}
