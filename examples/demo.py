@@ -4,9 +4,10 @@ What `make demo` and `make demo-zh-en` run. Options after OUTPUT_DIR go to the t
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+from training.train import main as train
 
 # What each demo shows: texts that no data set has, and what has to be said about the model.
 SHOWN = {
@@ -17,16 +18,6 @@ SHOWN = {
         "train on your own sentence pairs: see README.md.",
     ),
 }
-
-
-def train(recipe: Path, output_dir: Path, options: list[str]) -> None:
-    """Run the training as its users do."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "training.train", str(recipe)]
-    command += ["--output_dir", str(output_dir), "--overwrite", *options]
-    code = subprocess.call(command)
-    if code:
-        sys.exit(code)
 
 
 def use(model: Path, texts: list[str]) -> None:
@@ -62,7 +53,9 @@ def last_line(output_dir: Path) -> str:
 def main() -> None:
     """Train, use, report."""
     recipe, output_dir = Path(sys.argv[1]), Path(sys.argv[2])
-    train(recipe, output_dir, sys.argv[3:])
+    # What `accelerate launch -m training.train RECIPE ...` runs on each of its processes.
+    if code := train([str(recipe), "--output_dir", str(output_dir), "--overwrite", *sys.argv[3:]]):
+        sys.exit(code)
     texts, note = SHOWN[recipe.parent.name]
     use(output_dir / "model", texts)
     if note:

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -317,8 +318,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         train(parse_arguments(argv), command)
     except Interrupted as interrupted:
-        print(f"{interrupted}\nGo on with: {command} --resume", file=sys.stderr)
+        print(f"{interrupted}\nGo on with: {command.replace(' --overwrite', '')} --resume", file=sys.stderr)
         return interrupted.exit_code
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing was saved since the last checkpoint.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except ValueError as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 2
