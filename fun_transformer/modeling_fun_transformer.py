@@ -416,9 +416,17 @@ class Stack(FunTransformerPreTrainedModel):
         return self.dropout(inputs_embeds * self.embed_scale + positions.to(inputs_embeds.dtype))
 
 
+def tensor_parallel_plan(*attentions: str) -> dict[str, str]:
+    """Split heads and inner units over devices, and sum once a sublayer (Shoeybi et al. 2019, arXiv:1909.08053)."""
+    split = [f"{attention}.{name}_proj" for attention in attentions for name in "qkv"] + ["feed_forward.fc1"]
+    joined = [f"{attention}.out_proj" for attention in attentions] + ["feed_forward.fc2"]
+    return {f"layers.*.{name}": "colwise" if name in split else "rowwise" for name in split + joined}
+
+
 class Encoder(Stack):
     """Reads the source: N layers, each token attends to all tokens of the source (section 3.1)."""
 
+    _tp_plan = tensor_parallel_plan("self_attn")
     _can_record_outputs = {
         "hidden_states": EncoderLayer,
         "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attn"),
@@ -458,6 +466,7 @@ class Encoder(Stack):
 class Decoder(Stack):
     """Writes the target: each token attends to those before it and to the whole source (section 3.1)."""
 
+    _tp_plan = tensor_parallel_plan("self_attn", "encoder_attn")
     _can_record_outputs = {
         "hidden_states": DecoderLayer,
         "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attn"),
@@ -521,6 +530,7 @@ class Decoder(Stack):
 class DecoderOnly(Stack):
     """Goes on with a text: each token attends to itself and those before it."""
 
+    _tp_plan = tensor_parallel_plan("self_attn")
     _can_record_outputs = {
         "hidden_states": DecoderOnlyLayer,
         "attentions": OutputRecorder(MultiHeadAttention, index=1, layer_name="self_attn"),
@@ -608,6 +618,11 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
         Returns:
             `last_hidden_state` (batch, target_len, d_model), the cache, and what else was asked for.
         """
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            raise ValueError(
+                f"{type(self).__name__} needs decoder_input_ids, the target so far, and got none. For the vectors of a "
+                "text alone load the same weights as FunTransformerEncoderModel."
+            )
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, **kwargs)
         elif not isinstance(encoder_outputs, BaseModelOutput):
@@ -637,6 +652,8 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
 
 class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, GenerationMixin):
     """The whole of Figure 1: encoder, decoder, and an output layer that gives each token of the vocabulary a logit."""
+
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=True))
@@ -761,6 +778,8 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
 
     The layer is the encoder's embedding if tied. It is no `lm_head`: a translator's knows the target's tokens.
     """
+
+    _tp_plan = {"mask_head": "colwise_gather_output"}
 
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=False))
@@ -942,6 +961,8 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
     The embedding that a translator shares between its stacks is stored as its encoder's; to begin with it here, pass
     `key_mapping={"encoder.embed_tokens": "decoder.embed_tokens"}` to `from_pretrained`.
     """
+
+    _tp_plan = {"lm_head": "colwise_gather_output"}
 
     def __init__(self, config: FunTransformerConfig):
         super().__init__(decoder_only(config))

@@ -136,6 +136,11 @@ def test_only_the_causal_model_never_looks_ahead(attn_implementation, fields, he
     assert unchanged.tolist() == [head == "causal"] * 4 + [False] * 3
 
 
+def test_the_whole_model_without_a_target_names_the_encoder_model(tiny_config):
+    with pytest.raises(ValueError, match="FunTransformerEncoderModel"):
+        FunTransformerModel(tiny_config())(torch.tensor(PROMPTS[:1]))
+
+
 @EVERY_HEAD
 def test_embeddings_instead_of_ids_give_the_same(head, build):
     model = build(head)
@@ -245,6 +250,13 @@ def test_logits_without_a_label_do_not_reach_the_loss(head, build, labels):
     some[1:] = -100
     expected = F.cross_entropy(result(model, **batch)[0, :1], some[0, :1], label_smoothing=0.1 * (head == "masked"))
     torch.testing.assert_close(model(**batch, labels=some).loss, expected)
+
+
+def test_labels_that_were_shifted_already_give_the_same_loss(build, labels):
+    model, batch = build("causal"), padded(PROMPTS, "right")
+    shifted = F.pad(labels("causal")[:, 1:], (0, 1), value=-100)
+    expected = model(**batch, labels=labels("causal"))
+    torch.testing.assert_close(model(**batch, shift_labels=shifted).loss, expected.loss)
 
 
 @EVERY_HEAD
