@@ -22,7 +22,14 @@ from itertools import chain
 from types import GeneratorType
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, Pipeline, PreTrainedConfig, pipelines
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    Pipeline,
+    PreTrainedConfig,
+    PreTrainedModel,
+    pipelines,
+)
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
@@ -413,14 +420,16 @@ def _log_probs(logits, target_ids, params: dict) -> torch.Tensor:
 @contextmanager
 def _eager_attention(model, wanted: bool):
     """Eager attention, the only implementation that returns weights, if `wanted`; undone at the end."""
-    implementation = model.config._attn_implementation
-    if wanted:
-        model.set_attn_implementation("eager")
+    # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
+    parts = [part for part in model.modules() if wanted and isinstance(part, PreTrainedModel)]
+    implementations = [part.config._attn_implementation for part in parts]
+    for part in parts:
+        part.set_attn_implementation("eager")
     try:
         yield
     finally:
-        if wanted:
-            model.set_attn_implementation(implementation)
+        for part, implementation in zip(parts, implementations):
+            part.set_attn_implementation(implementation)
 
 
 def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[str]:

@@ -264,9 +264,9 @@ def test_scores_of_parts_add_up(model):
 # ── attention ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_attention_is_the_map_that_our_pictures_show(model):
-    pipe = build(model, num_beams=2)
-    expected = cross_attention(model, tiny_tokenizer(), TEXTS[1], num_beams=2, max_new_tokens=6)
+def test_attention_is_the_map_that_our_pictures_show(marian):
+    pipe = build(marian, num_beams=2)
+    expected = cross_attention(marian, tiny_tokenizer(), TEXTS[1], num_beams=2, max_new_tokens=6)
     (record,) = pipe(TEXTS[1], return_attention=True)
     torch.testing.assert_close(record["attention"], expected.weights)
     assert record["source_tokens"] == expected.source_tokens
@@ -286,15 +286,16 @@ def test_attention_of_a_long_text_has_a_block_for_each_part(model):
 
 
 def test_the_attention_implementation_is_restored_even_after_an_error(model, monkeypatch):
-    before = model.config._attn_implementation
+    parts = [model, model.get_encoder(), model.get_decoder()]
+    before = [part.config._attn_implementation for part in parts]
     pipe = build(model, return_attention=True)
     pipe(TEXTS[0])
-    assert model.config._attn_implementation == before
+    assert [part.config._attn_implementation for part in parts] == before
     monkeypatch.setattr(model, "forward", lambda **kwargs: 1 / 0)
     monkeypatch.setattr(model, "generate", lambda **kwargs: torch.tensor([[0, 4, 2]]))
     with pytest.raises(ZeroDivisionError):
         pipe(TEXTS[0])
-    assert model.config._attn_implementation == before
+    assert [part.config._attn_implementation for part in parts] == before
 
 
 def test_nothing_is_read_twice_where_nothing_is_asked(marian, monkeypatch):
