@@ -11,13 +11,13 @@ import pytest
 import torch
 import yaml
 from hub_server import TOKEN, HubServer
-from transformers import AutoConfig, MarianConfig, pipeline
+from transformers import AutoConfig, MarianConfig, MarianMTModel, pipeline
 
 import fun_transformer
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, cli
 from fun_transformer.hub import check_repo, push_model_repo
 from fun_transformer.hub.card import read_header
-from fun_transformer.hub.code import registered_classes
+from fun_transformer.hub.code import travelling_classes
 from fun_transformer.hub.push import prepare_files, read_bytes
 from training.train_tokenizer import train_tokenizer
 
@@ -50,6 +50,19 @@ def save_model(folder, seed=0, **options):
         return model(input_ids=torch.tensor(SOURCE), decoder_input_ids=torch.tensor(TARGET)).logits
 
 
+def save_marian(folder):
+    """A tiny model of another family, with our tokenizer."""
+    tokenizer = train_tokenizer(TEXTS * 5, type="bpe", vocab_size=300)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ids = {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
+    torch.manual_seed(3)
+    model = MarianMTModel(MarianConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes, **heads, **ids))
+    model.generation_config.max_new_tokens = 6
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 @pytest.fixture
 def folder(tmp_path):
     save_model(tmp_path / "model")
@@ -71,7 +84,6 @@ def repo(folder, tmp_path):
 def test_every_registered_head_and_task_is_named_and_its_code_is_there(folder):
     files = prepare_files(folder, "me/cat", {})
     config = json.loads(files["config.json"])
-    assert set(config["auto_map"]) == set(registered_classes(FunTransformerConfig))
     assert set(config["auto_map"]) >= {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM", "AutoTokenizer"}
     heads = {name for name in fun_transformer.__all__ if re.match(r"FunTransformer(For|Model|Encoder)", name)}
     named = {value.split(".")[1] for value in config["auto_map"].values() if isinstance(value, str)}
@@ -111,13 +123,18 @@ def test_a_card_keeps_its_text_and_gets_what_it_lacks(folder):
     assert prepare_files(folder, "me/cat", {})["README.md"].decode() == card
 
 
-def test_another_models_folder_gets_the_pipelines_alone(tmp_path):
+def test_another_models_folder_gets_the_pipelines_and_what_is_ours_in_it(tmp_path):
     """Marian's own code is in transformers, but its task is not any more."""
-    MarianConfig(architectures=["MarianMTModel"]).save_pretrained(tmp_path)
+    save_marian(tmp_path)
+    files = prepare_files(tmp_path, "me/marian", {})
+    tokenizer = [None, "tokenization_fun_transformer.FunTransformerTokenizer"]
+    assert json.loads(files["config.json"])["auto_map"] == {"AutoTokenizer": tokenizer}
+    assert "translation" in json.loads(files["config.json"])["custom_pipelines"]
+    ours = {"pipeline_fun_transformer.py", "tokenization_fun_transformer.py"}
+    assert {name for name in files if name.endswith(".py")} == ours
+    (tmp_path / "tokenizer_config.json").unlink()
     files = prepare_files(tmp_path, "me/marian", {})
     assert "auto_map" not in json.loads(files["config.json"])
-    assert "translation" in json.loads(files["config.json"])["custom_pipelines"]
-    assert {name for name in files if name.endswith(".py")} == {"pipeline_fun_transformer.py"}
 
 
 @pytest.mark.parametrize(
@@ -238,8 +255,9 @@ PUSH = """
 import json, os, sys, urllib.request
 from fun_transformer import cli
 from fun_transformer.hub import check_repo, push_model_repo
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-old, new, token = sys.argv[1:]
+old, new, marian, token = sys.argv[1:]
 
 def control(**attributes):
     request = urllib.request.Request(os.environ["HF_ENDPOINT"] + "/control", json.dumps(attributes).encode())
@@ -258,7 +276,10 @@ found["same"] = push_model_repo(new, "me/cat", token=token, metadata={"license":
 found["no token"] = error_of(push_model_repo, new, "me/other", token=False)
 os.environ["HF_TOKEN"] = token
 found["private"] = cli.main(["push", new, "me/secret", "--private", "--language", "zh", "en"])
-found["problems"] = check_repo("me/cat"), check_repo("me/secret", token=token)
+push_model_repo(marian, "me/marian")
+for auto_class in (AutoModelForSeq2SeqLM, AutoTokenizer):
+    auto_class.from_pretrained(new).push_to_hub("me/plain")
+found["problems"] = {name: check_repo(f"me/{name}") for name in ("cat", "secret", "marian", "plain")}
 control(die_at="/api/models/me/cat/commit/main", lfs=[])
 found["regular"] = error_of(push_model_repo, old, "me/cat", token=token)
 found["gone"] = error_of(push_model_repo, old, "me/cat", token=token)
@@ -299,7 +320,11 @@ for name in vars(pipe.model.config)["auto_map"]:
 found["new"], found["old"] = logits("me/cat"), logits("me/cat", revision=old)
 found["private, no token"] = error_of(logits, "me/secret", token=False)  # first: a cached file needs no token
 found["private"] = logits("me/secret", token=token)
-if not package:
+found["marian"] = pipeline("translation", model="me/marian", device="cpu", **trust)(TEXTS[0])
+if package:
+    found["plain"] = logits("me/plain")
+    found["trusted texts"] = pipeline("translation", model="me/cat", device="cpu", trust_remote_code=True)(TEXTS)
+else:
     found["no trust"] = error_of(AutoModelForSeq2SeqLM.from_pretrained, "me/cat", trust_remote_code=False)
 pipe.save_pretrained(saved)
 found["saved"] = logits(saved)
@@ -309,11 +334,12 @@ print(json.dumps(found))
 """
 
 
-def run_child(hub, cache, script, *arguments, **variables):
+def run_child(hub, cache, script, *arguments):
     """Runs a script against the server, with an empty cache, outside the checkout; gives the JSON it prints last."""
     cache.mkdir()
     constants = f"TEXTS, SOURCE, TARGET = {TEXTS!r}, {SOURCE!r}, {TARGET!r}\n"
-    environment = os.environ | hub.environment(cache) | {"OMP_NUM_THREADS": "1"} | variables
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])
+    environment = os.environ | hub.environment(cache) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     environment.pop("HF_TOKEN", None)
     child = subprocess.run(
         [sys.executable, "-c", constants + script, *map(str, arguments)],
@@ -331,9 +357,11 @@ def world(tmp_path_factory):
         "old": save_model(tmp_path / "old", seed=1, max_shard_size="10KB"),
         "new": save_model(tmp_path / "new", seed=2),
     }
+    save_marian(tmp_path / "marian")
+    folders = [tmp_path / name for name in ("old", "new", "marian")]
     hub = HubServer()
     with hub:
-        found = run_child(hub, tmp_path / "1", PUSH, tmp_path / "old", tmp_path / "new", TOKEN, PYTHONPATH=str(ROOT))
+        found = run_child(hub, tmp_path / "1", PUSH, *folders, TOKEN)
     hub.die_at = None
     with hub:
         yield {"hub": hub, "logits": logits, "pushed": found, "tmp_path": tmp_path}
@@ -350,13 +378,16 @@ def test_each_push_is_one_commit_and_leaves_no_stale_weights(world):
     for name in ("model.safetensors", "generation_config.json", "tokenizer.json"):
         assert new_files[name] == (world["tmp_path"] / "new" / name).read_bytes()
     assert yaml.safe_load(new_files["README.md"].decode().split("---")[1])["license"] == "mit"
-    assert world["pushed"]["problems"] == [[], []]
+    problems = world["pushed"]["problems"]
+    assert problems["cat"] == problems["secret"] == problems["marian"] == []
+    assert "AutoModelForSeq2SeqLM" in " ".join(problems["plain"])  # model.push_to_hub publishes no code
 
 
 @pytest.mark.slow
 def test_large_files_go_by_the_lfs_protocol(world):
     weights = (world["tmp_path"] / "new" / "model.safetensors").read_bytes()
-    assert list(world["hub"].objects.values()) == [weights]
+    assert weights in world["hub"].objects.values()
+    assert ("POST", "/me/cat.git/info/lfs/objects/batch") in world["hub"].requests
 
 
 @pytest.mark.slow
@@ -370,7 +401,7 @@ def test_a_server_that_dies_leaves_the_repo_as_it_was(world):
 @pytest.mark.slow
 def test_nothing_is_published_without_a_token(world):
     assert "401" in world["pushed"]["no token"][1]
-    assert set(world["hub"].repos) == {"me/cat", "me/secret"}
+    assert "me/other" not in world["hub"].repos
     assert world["pushed"]["private"] == 0 and world["hub"].repos["me/secret"].private
 
 
@@ -379,11 +410,8 @@ def test_nothing_is_published_without_a_token(world):
 def test_the_same_line_works_with_the_package_and_without_it(world, installed):
     """`pipeline("translation", model="me/cat")`, without it plus trust_remote_code=True; and every Auto class."""
     tmp_path, logits = world["tmp_path"], world["logits"]
-    path = {"PYTHONPATH": str(ROOT) if installed == "package" else ""}
-    saved = tmp_path / f"saved-{installed}"
-    found = run_child(
-        world["hub"], tmp_path / installed, PULL, installed, world["pushed"]["old"], TOKEN, saved, **path
-    )
+    arguments = installed, world["pushed"]["old"], TOKEN, tmp_path / f"saved-{installed}"
+    found = run_child(world["hub"], tmp_path / installed, PULL, *arguments)
 
     pipe = pipeline("translation", model=str(tmp_path / "new"), device="cpu")
     texts = [record["translation_text"] for record in pipe(TEXTS)]
@@ -393,8 +421,14 @@ def test_the_same_line_works_with_the_package_and_without_it(world, installed):
     for name, expected in (("new", "new"), ("old", "old"), ("private", "new"), ("saved", "new")):
         torch.testing.assert_close(torch.tensor(found[name]), logits[expected], rtol=1e-5, atol=1e-5)
     origin = "fun_transformer" if installed == "package" else "transformers_modules"
-    classes = registered_classes(FunTransformerConfig)
+    configs = [json.loads((tmp_path / "new" / name).read_text()) for name in ("config.json", "tokenizer_config.json")]
+    classes = travelling_classes(*configs)
     assert found["classes"] == {name: [origin, cls.__name__] for name, cls in classes.items()}
     assert "me/secret" in found["private, no token"][1]
-    if installed == "stranger":
+    marian = pipeline("translation", model=str(tmp_path / "marian"), device="cpu")
+    assert found["marian"] == marian(TEXTS[0])
+    if installed == "package":
+        torch.testing.assert_close(torch.tensor(found["plain"]), logits["new"], rtol=1e-5, atol=1e-5)
+        assert [record["translation_text"] for record in found["trusted texts"]] == texts
+    else:
         assert "trust_remote_code=True" in found["no trust"][1]

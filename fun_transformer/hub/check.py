@@ -14,7 +14,7 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from tokenizers import Tokenizer
 
 from .card import read_header
-from .code import auto_map, config_class_of, custom_pipelines
+from .code import auto_map, custom_pipelines
 
 LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy"}
 PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$")
@@ -133,17 +133,16 @@ def missing_files(names: Collection[str], read: Read) -> Iterator[str]:
 def map_problems(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> Iterator[str]:
     """Heads, tasks and a tokenizer of ours that the configs do not name, for those who do not have the package."""
     try:
-        wanted = auto_map(config_class_of(config))
+        wanted = auto_map(config, tokenizer_config)
     except ValueError:  # a model that this installation does not know: only what it says itself can be checked
         return
     advice = "`fun-transformer push` adds it."
     tokenizer = wanted.pop("AutoTokenizer", None)
-    if missing := sorted(set(wanted) - set(config.get("auto_map", {}))):
+    if missing := sorted(set(wanted) - set(config.get("auto_map") or {})):
         yield f"The auto_map of config.json lacks {', '.join(missing)}. {advice}"
-    if missing := sorted(set(custom_pipelines(config)) - set(config.get("custom_pipelines", {}))):
+    if missing := sorted(set(custom_pipelines(config)) - set(config.get("custom_pipelines") or {})):
         yield f"The custom_pipelines of config.json lack {', '.join(missing)}. {advice}"
-    uses_ours = tokenizer and tokenizer_config.get("tokenizer_class") == tokenizer[1].split(".")[1]
-    if uses_ours and "AutoTokenizer" not in tokenizer_config.get("auto_map", {}):
+    if tokenizer and not tokenizer_config.get("auto_map"):
         yield f"The auto_map of tokenizer_config.json lacks AutoTokenizer. {advice}"
 
 

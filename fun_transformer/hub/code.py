@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, TOKENIZER_MAPPING
+from transformers import CONFIG_MAPPING
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.models.auto import modeling_auto
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from ..pipeline_fun_transformer import TASKS
 
@@ -29,16 +30,20 @@ def config_class_of(config: dict[str, Any]) -> type:
     return CONFIG_MAPPING[model_type]
 
 
-def registered_classes(config_class: type) -> dict[str, type]:
-    """Auto class -> our class, for the config, every head and the tokenizer; those of transformers need no code."""
+def travelling_classes(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, type]:
+    """Auto class -> class, for the config, every head and the tokenizer; those in transformers need not travel.
+
+    Args:
+        config: The content of `config.json`.
+        tokenizer_config: The content of `tokenizer_config.json`.
+    """
+    config_class = config_class_of(config)
     classes = {"AutoConfig": config_class}
     for name, auto_class in vars(modeling_auto).items():
         mapping = getattr(auto_class, "_model_mapping", None)
         if name.startswith("Auto") and mapping is not None and config_class in mapping:
             classes[name] = mapping[config_class]
-    if config_class in TOKENIZER_MAPPING:
-        found = TOKENIZER_MAPPING[config_class]
-        classes["AutoTokenizer"] = found[-1] or found[0] if isinstance(found, (tuple, list)) else found
+    classes["AutoTokenizer"] = tokenizer_class_from_name(tokenizer_config.get("tokenizer_class", ""))
     return {name: cls for name, cls in classes.items() if isinstance(cls, type) and not is_in_transformers(cls)}
 
 
@@ -51,9 +56,9 @@ def reference(cls: type) -> str:
     return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
-def auto_map(config_class: type) -> dict[str, str | list[str | None]]:
-    """The `auto_map` that names every registered class; a tokenizer's entry is (slow, fast)."""
-    names = {name: reference(cls) for name, cls in registered_classes(config_class).items()}
+def auto_map(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, str | list[str | None]]:
+    """The `auto_map` that names every class that travels; a tokenizer's entry is (slow, fast)."""
+    names = {name: reference(cls) for name, cls in travelling_classes(config, tokenizer_config).items()}
     return {name: [None, value] if name == "AutoTokenizer" else value for name, value in names.items()}
 
 
@@ -69,9 +74,9 @@ def custom_pipelines(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def travelling_files(config: dict[str, Any]) -> dict[str, Path]:
+def travelling_files(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, Path]:
     """The files that the classes of a model are in, with all the siblings that those import: name -> path."""
-    classes = list(registered_classes(config_class_of(config)).values())
+    classes = list(travelling_classes(config, tokenizer_config).values())
     if custom_pipelines(config):
         classes += [pipeline_class for pipeline_class, _ in TASKS.values()]
     paths = {Path(sys.modules[cls.__module__].__file__) for cls in classes}

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from .card import complete_card, read_header
 from .check import find_problems, hub_errors, read_json
-from .code import auto_map, config_class_of, custom_pipelines, registered_classes, travelling_files
+from .code import auto_map, custom_pipelines, travelling_classes, travelling_files
 
 logger = logging.get_logger(__name__)
 
@@ -92,16 +92,16 @@ def prepare_files(folder: Path, repo_id: str, metadata: dict[str, Any]) -> dict[
     }
     config = read_json("config.json", files, lambda name: read_bytes(files[name]))
     tokenizer_config = read_json("tokenizer_config.json", files, lambda name: read_bytes(files[name]))
-    files |= travelling_files(config)
+    files |= travelling_files(config, tokenizer_config)
 
-    config_map = auto_map(config_class_of(config))
-    config |= {"auto_map": config_map} if config_map else {}
-    config |= {"custom_pipelines": tasks} if (tasks := custom_pipelines(config)) else {}
-    files["config.json"] = to_json(config)
-    tokenizer_class = registered_classes(config_class_of(config)).get("AutoTokenizer")
-    if tokenizer_class and tokenizer_config.get("tokenizer_class") == tokenizer_class.__name__:
-        tokenizer_config["auto_map"] = {"AutoTokenizer": config_map["AutoTokenizer"]}
+    if names := auto_map(config, tokenizer_config):
+        config["auto_map"] = names
+    if "AutoTokenizer" in names:
+        tokenizer_config["auto_map"] = {"AutoTokenizer": names["AutoTokenizer"]}
         files["tokenizer_config.json"] = to_json(tokenizer_config)
+    if tasks := custom_pipelines(config):
+        config["custom_pipelines"] = tasks
+    files["config.json"] = to_json(config)
 
     card = read_bytes(files["README.md"]).decode() if "README.md" in files else ""
     files["README.md"] = complete_card(card, repo_id, head_of(config), metadata).encode()
@@ -111,7 +111,7 @@ def prepare_files(folder: Path, repo_id: str, metadata: dict[str, Any]) -> dict[
 def head_of(config: dict[str, Any]) -> str:
     """The Auto class of the architecture that was saved."""
     saved = (config.get("architectures") or [""])[0]
-    classes = registered_classes(config_class_of(config))
+    classes = travelling_classes(config, {})
     found = [name for name, cls in classes.items() if cls.__name__ == saved]
     return found[0] if found else "AutoModelForSeq2SeqLM" if custom_pipelines(config) else "AutoModel"
 
