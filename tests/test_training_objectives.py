@@ -64,6 +64,8 @@ def test_the_recipe_trains_two_steps_and_its_model_works_in_its_pipeline(name, t
         "chunking-en": ("token-classification", "He reads books"),
     }[name]
     assert pipeline(task, model=str(tmp_path / "run" / "model"))(text)
+    card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert f'pipeline("{task}"' in card
     config = AutoConfig.from_pretrained(tmp_path / "run" / "model")
     if name == "sentiment-zh":
         assert config.id2label == {0: "0", 1: "1"}

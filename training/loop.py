@@ -174,7 +174,7 @@ class TrainingLoop:
             last = number == len(batches) - 1  # gradients travel between processes once a step
             with nullcontext() if last else accelerator.no_sync(self.model):
                 # Gradients are averaged over processes: dividing by items per process makes their mean exact.
-                loss = self.objective.loss(self.model, batch, max(items, 1) / accelerator.num_processes)
+                loss = self.model(**batch, num_items_in_batch=max(items, 1) / accelerator.num_processes).loss
                 accelerator.backward(loss)
             step_loss += loss.detach()
         if training.max_grad_norm:

@@ -37,6 +37,7 @@ class Objective:
     """
 
     model_class: Any = AutoModelForSeq2SeqLM
+    pipeline = "text2text-generation"  # that its models are used with
     generates = True  # whether it is scored by texts that it generates ...
     predicts = False  # ... or by labels that it predicts
     evaluation_options: dict[str, Any] = {"label_smoothing": 0.0, "skip_logits": True}
@@ -72,15 +73,12 @@ class Objective:
         """Labels that the loss is a mean of."""
         return int((batch["labels"] != -100).sum())
 
-    def loss(self, model, batch: dict[str, torch.Tensor], items: float, **options: Any) -> torch.Tensor:
-        """Sum of the losses of a batch divided by `items`, its share of a larger batch."""
-        return model(**batch, num_items_in_batch=items, **options).loss
-
 
 class MaskedLM(Objective):
     """15 % of the tokens are chosen: 80 % of them are masked, 10 % replaced, 10 % kept; they are to be predicted."""
 
     model_class = AutoModelForMaskedLM
+    pipeline = "fill-mask"
     generates = False
 
     def texts(self, train):
@@ -105,6 +103,7 @@ class CausalLM(Objective):
     """Each token is predicted from those before it: `<s> tokens </s>`."""
 
     model_class = AutoModelForCausalLM
+    pipeline = "text-generation"
     generates = False
 
     def texts(self, train):
@@ -129,6 +128,7 @@ class SequenceClassification(Objective):
     """One label for a text: the target, of which all that occur in training are known."""
 
     model_class = AutoModelForSequenceClassification
+    pipeline = "text-classification"
     generates = False
     predicts = True
     evaluation_options: dict[str, Any] = {}
@@ -179,10 +179,6 @@ class SequenceClassification(Objective):
     def tokens(self, batch):
         return int(batch["attention_mask"].sum())
 
-    def loss(self, model, batch, items, **options):
-        # These heads give a mean over the batch, as all of transformers' do.
-        return model(**batch, **options).loss * (self.items(batch) / items)
-
     def predict(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[list[Any], list[Any]]:
         """Predicted and true labels of a batch, as texts.
 
@@ -202,6 +198,7 @@ class TokenClassification(SequenceClassification):
     """One tag for each word; the first token of a word carries it, the others are ignored."""
 
     model_class = AutoModelForTokenClassification
+    pipeline = "token-classification"
 
     def split_target(self, target):
         return target.split()

@@ -31,6 +31,8 @@ METRIC_NAMES = {
     "per": "phoneme error rate (%)",
     "wer": "word error rate (%)",
     "exact": "exact match (%)",
+    "accuracy": "accuracy (%)",
+    "f1": "F1 (%)",
 }
 
 
@@ -94,6 +96,7 @@ def describe_data(arguments: RunArguments) -> str:
 def write_card(
     folder: Path,
     arguments: RunArguments,
+    task: str,
     command: str,
     facts: dict[str, Any],
     scores: dict[str, dict[str, Any]],
@@ -104,6 +107,7 @@ def write_card(
     Args:
         folder: The model's folder.
         arguments: The recipe.
+        task: The pipeline that the model is used with.
         command: The command line of the run.
         facts: Rows of the table "How it was trained".
         scores: Measured scores by split.
@@ -120,13 +124,13 @@ def write_card(
     ]
     header = {
         "library_name": "transformers",
-        "tags": ["fun_transformer", "text2text-generation"],
+        "tags": ["fun_transformer", task],
         "model-index": [
             {
                 "name": name,
                 "results": [
                     {
-                        "task": {"type": "text2text-generation"},
+                        "task": {"type": task},
                         "dataset": {"type": "text", "name": describe_data(arguments)},
                         "metrics": measured,
                     }
@@ -170,7 +174,7 @@ def write_card(
         "import fun_transformer  # registers the model and the pipelines",
         "from transformers import pipeline",
         "",
-        'pipe = pipeline("text2text-generation", model="PATH_OR_NAME_OF_THIS_MODEL")',
+        f'pipe = pipeline("{task}", model="PATH_OR_NAME_OF_THIS_MODEL")',
         f"print(pipe({json.dumps(samples[len(samples) // 2]['source'] if samples else 'text', ensure_ascii=False)}))",
         "```",
     ]

@@ -239,7 +239,9 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     config = accelerator.unwrap_model(model).config
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lengths = [sum(map(len, splits["train"][name])) / len(splits["train"]) for name in ("input_ids", "labels")]
-    flops = flops_per_token(config, *lengths)
+    # The formula is that of encoder and decoder; for the others, six operations a weight (Kaplan et al. 2020).
+    weights = accelerator.unwrap_model(model).num_parameters(exclude_embeddings=True)
+    flops = flops_per_token(config, *lengths) if arguments.objective == "seq2seq" else 6.0 * weights
     accelerator.print(
         f"{parameters:,} parameters (d_model {config.d_model}, {config.encoder_layers} + {config.decoder_layers} "
         f"layers, vocabulary {config.vocab_size:,}), {flops / 1e6:.1f} MFLOP a token; {accelerator.device.type}, "
@@ -291,18 +293,18 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
             "seed": settings.seed,
             "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         }
-        write_model(output_dir, best, tokenizer, arguments, command, facts, scores, samples)
+        write_model(output_dir, best, tokenizer, arguments, objective.pipeline, command, facts, scores, samples)
     accelerator.end_training()
     return scores
 
 
-def write_model(output_dir: Path, model, tokenizer, arguments, command, facts, scores, samples) -> None:
+def write_model(output_dir: Path, model, tokenizer, arguments, task, command, facts, scores, samples) -> None:
     """Write `OUTPUT_DIR/model`, the generated test rows and the curve."""
     partial = output_dir / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    write_card(partial, arguments, command, facts, scores, samples)
+    write_card(partial, arguments, task, command, facts, scores, samples)
     publish(partial, output_dir / "model")
     rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     write_whole(output_dir / "predictions.jsonl", rows)
