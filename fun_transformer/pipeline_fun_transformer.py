@@ -160,6 +160,7 @@ class Text2TextGenerationPipeline(Pipeline):
                 waiting.append(self._parts(text, **options))
                 yield from waiting[-1]
 
+        kwargs["num_workers"] = 0  # another process would fill a `waiting` of its own
         results = iter(super().__call__(parts_of_all(), *args, **kwargs))
         for first in results:
             parts = waiting.popleft()
