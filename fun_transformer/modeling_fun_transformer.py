@@ -333,8 +333,11 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
         """
         if label_smoothing is None:
             label_smoothing = self.config.label_smoothing
-        labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(output_layer.weight.device)
-        return linear_cross_entropy(hidden_states, output_layer.weight, labels, label_smoothing, num_items_in_batch)
+        weight = output_layer.weight
+        if hasattr(weight, "full_tensor"):  # it is split over devices
+            weight = weight.full_tensor()
+        labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(weight.device)
+        return linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
 
     def attention_settings(
         self, hidden_states: torch.Tensor, kwargs: dict
@@ -620,8 +623,8 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
         """
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             raise ValueError(
-                f"{type(self).__name__} needs decoder_input_ids, the target so far, and got none. For the vectors of a "
-                "text alone load the same weights as FunTransformerEncoderModel."
+                f"{type(self).__name__} needs decoder_input_ids, the target so far, and got none. For the vectors of "
+                "a text alone, load the same weights as FunTransformerEncoderModel."
             )
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, **kwargs)

@@ -1,6 +1,7 @@
 """What people do with a model beside calling it: Trainer, PEFT, quantization, compilation, export, devices."""
 
 import copy
+import re
 from itertools import product
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 
+import fun_transformer
 from fun_transformer import FunTransformerForCausalLM, FunTransformerForConditionalGeneration
 
 
@@ -27,6 +29,10 @@ def seq2seq_batch(tiny_model, tiny_batch):
     return {**tiny_batch, "decoder_input_ids": tiny_model().prepare_decoder_input_ids_from_labels(labels)}
 
 
+MODELS = [
+    getattr(fun_transformer, name) for name in fun_transformer.__all__ if re.search("Transformer.*(Model|For)", name)
+]
+MODELS.remove(fun_transformer.FunTransformerPreTrainedModel)
 LAYERS_ON_DISK = {"lm_head": "cpu"} | {
     f"model.{stack}.{part}": "disk" if part == "layers" else "cpu"
     for stack in ("encoder", "decoder")
@@ -89,6 +95,21 @@ def test_the_encoder_works_alone_and_its_output_can_be_given(tiny_model, seq2seq
     close(model(**given, **seq2seq_batch).logits, expected.logits)
     options = {"max_new_tokens": 5, "num_beams": 2}
     assert torch.equal(model.generate(**given, **options), model.generate(**source, **options))
+
+
+@pytest.mark.parametrize("kind", ["tp", "fsdp"])
+@pytest.mark.parametrize("head", MODELS, ids=lambda head: head.__name__)
+def test_parallel_plans_name_modules_that_exist(head, kind, tiny_config):
+    model = head(tiny_config())
+    plan = getattr(model, f"{kind}_plan")
+    names = {re.sub(r"\.\d+", ".*", name) for name, _ in model.named_modules()}
+    layers = {name for name in names if name.endswith("layers.*")}
+    if kind == "fsdp":
+        assert layers <= set(plan)  # the library's own entries for other models match nothing, which it ignores
+    else:
+        assert set(plan) <= names
+        linear = {name for name in names if re.search(r"layers\.\*.*(_proj|fc[12])$", name)}
+        assert linear <= set(plan)
 
 
 @torch.no_grad()
