@@ -421,8 +421,9 @@ def test_a_translators_decoder_becomes_a_causal_model(is_shared, tiny_model, tmp
 
 
 @EVERY_HEAD
-def test_the_config_that_was_given_is_not_changed(head, tiny_config):
-    config = tiny_config(**VARIANTS["all apart"])
+@pytest.mark.parametrize("is_encoder_decoder", [True, False])
+def test_the_config_that_was_given_is_not_changed(is_encoder_decoder, head, tiny_config):
+    config = tiny_config(**VARIANTS["all apart"], is_encoder_decoder=is_encoder_decoder)
     before = copy.deepcopy(config.to_dict())
     model = HEADS[head][1](config)
     assert config.to_dict() == before
