@@ -23,6 +23,7 @@ from training.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["the cat sat", "今天 吃 什么", "the cat sat on the mat"]
+INDEX = "model.safetensors.index.json"
 SOURCE, TARGET = [[5, 9, 13, 2]], [[1, 7, 8]]
 OUR_TASK = {"impl": "pipeline_fun_transformer.TranslationPipeline", "pt": ["AutoModelForSeq2SeqLM"], "type": "text"}
 CARD = """---
@@ -123,6 +124,25 @@ def test_a_card_keeps_its_text_and_gets_what_it_lacks(folder):
     assert prepare_files(folder, "me/cat", {})["README.md"].decode() == card
 
 
+@pytest.mark.parametrize(
+    ("head", "auto_class", "task"),
+    [
+        ("ForMaskedLM", "AutoModelForMaskedLM", "fill-mask"),
+        ("ForSequenceClassification", "AutoModelForSequenceClassification", "text-classification"),
+        ("EncoderModel", "AutoModelForTextEncoding", "feature-extraction"),
+    ],
+)
+def test_the_card_tells_how_to_use_each_head_and_only_translators_get_pipelines(folder, head, auto_class, task):
+    edit_json(folder / "config.json", architectures=[f"FunTransformer{head}"])
+    files = prepare_files(folder, "me/cat", {})
+    card = files["README.md"].decode()
+    assert read_header(card)["pipeline_tag"] == task
+    assert f'{auto_class}.from_pretrained("me/cat", trust_remote_code=True)' in card and f'pipeline("{task}", ' in card
+    for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        compile(block, "README.md", "exec")
+    assert "custom_pipelines" not in json.loads(files["config.json"])
+
+
 def test_another_models_folder_gets_the_pipelines_and_what_is_ours_in_it(tmp_path):
     """Marian's own code is in transformers, but its task is not any more."""
     save_marian(tmp_path)
@@ -172,7 +192,7 @@ def damage_weights(repo):
 
 def damage_shards(repo):
     (repo / "model.safetensors").unlink()
-    (repo / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-00001-of-00002.safetensors"}}')
+    (repo / INDEX).write_text('{"weight_map": {"w": "model-00001-of-00002.safetensors"}}')
 
 
 def damage_map(repo):
@@ -197,6 +217,7 @@ def add_to_model_code(line):
         (lambda repo: (repo / "tokenizer.json").unlink(), ["tokenizer.json"]),
         (lambda repo: (repo / "config.json").unlink(), ["config.json is missing"]),
         (lambda repo: (repo / "config.json").write_text("{"), ["config.json is no JSON"]),
+        (lambda repo: (damage_shards(repo), (repo / INDEX).write_text("[]")), ["json holds no JSON object"]),
         (lambda repo: (repo / "README.md").write_text("---\na: [\n---\n"), ["no YAML"]),
         (lambda repo: edit_json(repo / "config.json", vocab_size=20), ["vocab_size=20"]),
         (lambda repo: edit_json(repo / "config.json", pad_token_id=7), ["pad_token_id is 7"]),

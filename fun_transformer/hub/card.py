@@ -8,28 +8,16 @@ import yaml
 HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 PLACEHOLDER = "PATH_OR_NAME_OF_THIS_MODEL"
 
-WITH_PACKAGE = """
-## How to use it with the package
-
+USAGE = """
+## How to use it with{out} the package
+{remark}
 ```python
-import fun_transformer
-from transformers import pipeline
+{first}from transformers import {auto_class}, AutoTokenizer, pipeline
 
-pipe = pipeline("{task}", model="{repo_id}")
-```
-"""
-WITHOUT_PACKAGE = """
-## How to use it without the package
+model = {auto_class}.from_pretrained("{repo_id}"{trust})
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{trust})
 
-The code lies beside the weights. Read it, then allow it to run:
-
-```python
-from transformers import {auto_class}, AutoTokenizer, pipeline
-
-pipe = pipeline("{task}", model="{repo_id}", trust_remote_code=True)
-
-model = {auto_class}.from_pretrained("{repo_id}", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}", trust_remote_code=True)
+pipe = pipeline("{task}", {loaded})
 ```
 """
 # The task that a head is for, where the card does not name one.
@@ -63,15 +51,28 @@ def complete_card(card: str, repo_id: str, auto_class: str, metadata: dict[str, 
     body = card[match.end() :] if match else card
     task = default_task(header | metadata, auto_class)
     defaults = {"library_name": "transformers", "pipeline_tag": task, "tags": ["fun_transformer"]}
-    names = {"task": task, "repo_id": repo_id, "auto_class": auto_class}
     body = body.replace(PLACEHOLDER, repo_id) or f"\n# {repo_id.split('/')[-1]}\n"
     if "import fun_transformer" not in body:
-        body += WITH_PACKAGE.format(**names)
+        body += usage(task, repo_id, auto_class, trusted=False)
     if "trust_remote_code" not in body:
-        body += WITHOUT_PACKAGE.format(**names)
+        body += usage(task, repo_id, auto_class, trusted=True)
     wanted = defaults | header | metadata
     text = match[1] if wanted == header else yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).strip()
     return f"---\n{text}\n---\n{body}"
+
+
+def usage(task: str, repo_id: str, auto_class: str, trusted: bool) -> str:
+    """How to use a model: where the package is installed, or without it, in code that is trusted."""
+    trust = ", trust_remote_code=True" if trusted else ""
+    # The task "feature-extraction" would load the whole model with AutoModel, not the encoder.
+    is_encoder = auto_class == "AutoModelForTextEncoding"
+    return USAGE.format(
+        out="out" if trusted else "",
+        remark="\nThe code lies beside the weights. Read it, then allow it to run:\n" if trusted else "",
+        first="" if trusted else "import fun_transformer\n",
+        loaded="model=model, tokenizer=tokenizer" if is_encoder else f'model="{repo_id}"{trust}',
+        **{"task": task, "repo_id": repo_id, "auto_class": auto_class, "trust": trust},
+    )
 
 
 def read_header(card: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tokenizers import Tokenizer
 
 from .card import read_header
@@ -56,7 +56,8 @@ def check_repo(folder_or_id: str | Path, *, revision: str | None = None, token: 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
     """Failures of the connection and of uploads become ConnectionError; progress bars show on terminals only."""
-    if not sys.stderr.isatty():
+    hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if hide:
         disable_progress_bars()
     try:
         yield
@@ -65,7 +66,8 @@ def hub_errors(what: str) -> Iterator[None]:
     except Exception as error:  # what the HTTP library raises, whose name depends on the version of huggingface_hub
         raise ConnectionError(f"{what}: {error.__cause__ or error}") from error
     finally:
-        enable_progress_bars()
+        if hide:
+            enable_progress_bars()
 
 
 def find_problems(names: Collection[str], read: Read) -> list[str]:
@@ -75,8 +77,7 @@ def find_problems(names: Collection[str], read: Read) -> list[str]:
         names: The names of its files.
         read: Gives the content of a file; never called for weights.
     """
-    problems = list(missing_files(names, read))
-    problems += [
+    problems = [
         f"{name} is a pickle, which can run any code when it is loaded. Save weights with save_pretrained "
         "(safetensors), and leave other pickles out."
         for name in sorted(names)
@@ -86,6 +87,7 @@ def find_problems(names: Collection[str], read: Read) -> list[str]:
     try:
         config = read_json("config.json", names, read)
         tokenizer_config = read_json("tokenizer_config.json", names, read)
+        problems += missing_files(names, read)
         if "README.md" in names:
             read_header(read("README.md").decode())
     except ValueError as error:
@@ -119,7 +121,7 @@ def missing_files(names: Collection[str], read: Read) -> Iterator[str]:
         yield "config.json is missing: nothing can be loaded."
     index = "model.safetensors.index.json"
     if index in names and "model.safetensors" not in names:
-        shards = set(json.loads(read(index))["weight_map"].values())
+        shards = set(read_json(index, names, read).get("weight_map", {}).values())
         for shard in sorted(shards - set(names)):
             yield f"{shard} is missing, which {index} names."
     elif "model.safetensors" not in names:
