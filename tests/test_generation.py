@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 VARIANTS = pytest.mark.parametrize(
@@ -32,6 +33,9 @@ def sources(tiny_batch):
 
 def search(model, inputs, **settings):
     """What generate() finds, without the padding after `</s>`, and the scores of the beams or tokens."""
+    config, beams = model.config, settings.get("num_beams", 1)
+    if beams > 1 and config.decoder_vocab_size != config.vocab_size and transformers.__version__ < "5.18":
+        pytest.skip("beam search of transformers 5.17 takes the source's vocabulary for the target's")
     torch.manual_seed(0)
     output = model.generate(
         **inputs, **{"max_new_tokens": 10, **settings}, return_dict_in_generate=True, output_scores=True

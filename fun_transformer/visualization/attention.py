@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from transformers import PreTrainedModel
 
 from .figures import fonts_for, new_figure, save_figure, text_width
 
@@ -182,11 +183,15 @@ def _readable_tokens(tokenizer, ids) -> list[str]:
 @contextmanager
 def _inspectable(model):
     """Eager attention, the only implementation that returns weights, and no dropout; both undone at the end."""
-    implementation, training = model.config._attn_implementation, model.training
-    model.set_attn_implementation("eager")
+    # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    implementations, training = [part.config._attn_implementation for part in parts], model.training
+    for part in parts:
+        part.set_attn_implementation("eager")
     model.eval()
     try:
         yield
     finally:
-        model.set_attn_implementation(implementation)
+        for part, implementation in zip(parts, implementations):
+            part.set_attn_implementation(implementation)
         model.train(training)
