@@ -1,8 +1,12 @@
 """What people do with a model beside calling it: Trainer, PEFT, quantization, compilation, export, devices."""
 
 import copy
+import os
 import re
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,6 +114,45 @@ def test_parallel_plans_name_modules_that_exist(head, kind, tiny_config):
         assert set(plan) <= names
         linear = {name for name in names if re.search(r"layers\.\*.*(_proj|fc[12])$", name)}
         assert linear <= set(plan)
+
+
+RUN_ON_TWO = """
+import sys, torch
+from transformers.distributed import DistributedConfig
+from fun_transformer import FunTransformerForConditionalGeneration
+folder, size = sys.argv[1:]
+batch, expected, gradient = torch.load(folder + "/expected.pt")
+config = DistributedConfig(**{size: 2})
+model = FunTransformerForConditionalGeneration.from_pretrained(folder, distributed_config=config).eval()
+weight = model.model.decoder.layers[0].encoder_attn.q_proj.weight
+assert weight.to_local().numel() * 2 == weight.numel(), "it is not split"
+loss = model(**batch).loss
+loss.backward()
+torch.testing.assert_close(loss, expected)
+torch.testing.assert_close(weight.grad.full_tensor(), gradient)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["tp_size", "fsdp_size"])
+def test_two_processes_share_one_model(size, tiny_model, tiny_batch, tmp_path):
+    model = tiny_model(vocab_size=24)
+    loss = model(**tiny_batch).loss
+    loss.backward()
+    model.save_pretrained(tmp_path)
+    gradient = model.model.decoder.layers[0].encoder_attn.q_proj.weight.grad
+    torch.save((tiny_batch, loss.detach(), gradient), tmp_path / "expected.pt")
+    (tmp_path / "run.py").write_text(RUN_ON_TWO, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "run.py"), str(tmp_path), size],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @torch.no_grad()
