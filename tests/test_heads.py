@@ -311,6 +311,20 @@ def test_problem_types_have_the_librarys_losses(is_named, problem_type, num_labe
     torch.testing.assert_close(found, output.loss)
 
 
+@pytest.mark.parametrize("head", ["sequence", "token"])
+def test_classifiers_drop_out_what_they_classify(head, build):
+    model = build(head, dropout=0.5).train()
+    model.model.eval()
+    batch = padded(PROMPTS, "right")
+    assert not torch.allclose(result(model, **batch), result(model, **batch))
+
+
+def test_a_causal_loss_keeps_no_cache(build, labels):
+    model, batch = build("causal"), padded(PROMPTS, "right")
+    assert model(**batch, labels=labels("causal")).past_key_values is None
+    assert model(**batch).past_key_values is not None
+
+
 @EVERY_HEAD
 @EVERY_VARIANT
 def test_gradients_reach_every_parameter(fields, head, build, labels):
