@@ -170,6 +170,16 @@ def test_cached_logits_equal_uncached_ones(steps, attn_implementation, fields, b
     assert len(cache) == 3  # decoder_layers; encoder_layers is 2
 
 
+@EVERY_VARIANT
+def test_cached_logits_need_no_mask(fields, build):
+    model = build("causal", **fields)
+    ids = torch.randint(5, 23, (2, 6))
+    with torch.no_grad():
+        cache = model(ids[:, :4]).past_key_values
+    found = result(model, input_ids=ids[:, 4:], past_key_values=cache)
+    torch.testing.assert_close(found, result(model, input_ids=ids)[:, 4:], atol=1e-5, rtol=1e-5)
+
+
 SEARCHES = {
     "greedy": {"num_beams": 1},
     "beam": {"num_beams": 4, "num_return_sequences": 2},
