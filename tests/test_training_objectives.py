@@ -140,6 +140,7 @@ def test_a_language_model_begins_with_s_and_its_prompts_stay_open():
     assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
     assert encoded["labels"][0] == [-100, *ids[1:]]
     assert tokenizer("one").input_ids[-1] != tokenizer.eos_token_id
+    assert tokenizer.decode(ids[2:-1]) == " two"  # what a model adds keeps its space
 
 
 def test_label_and_tag_scores_are_those_counted_by_hand():

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict
+from tokenizers import decoders
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
@@ -110,7 +111,11 @@ class CausalLM(Objective):
         return {"texts": train["source"]}
 
     def prepare_tokenizer(self, tokenizer):
-        # A prompt begins with <s> and does not end: the model goes on.
+        # A prompt begins with <s> and does not end: the model goes on. What it adds is decoded alone, by
+        # pipeline("text-generation"), so a leading space is a part of it and stays.
+        tokenizer.backend_tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
         bos = tokenizer.bos_token
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)]
