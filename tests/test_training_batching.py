@@ -89,3 +89,20 @@ def test_a_batch_is_padded_on_the_right_to_its_longest():
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [[6, 7, 2], [2, -100, -100]]
     assert all(tensor.dtype == torch.long for tensor in batch.values())
+
+
+def test_an_epoch_begun_on_some_processes_is_finished_on_others_with_every_row_once():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 30, size=(2, 101))
+
+    def part(world_size, done=()):
+        """The batches of all processes, in the order of training."""
+        ranks = [TokenBudgetBatches(*lengths, 100, 5, rank, world_size).batches(3, done) for rank in range(world_size)]
+        return [batch for step in zip(*ranks, strict=True) for batch in step]
+
+    one, two = part(1), part(2)
+    assert all(set(halved) <= set(whole) for whole, halved in zip(one, two, strict=False))  # the same order
+    seen = part(1)[:7] + part(2, [(1, 7)])[: 2 * 5] + part(3, [(1, 7), (2, 5)])[: 3 * 2]
+    seen += part(1, [(1, 7), (2, 5), (3, 2)])
+    assert sorted(row for batch in seen for row in batch) == list(range(101))
+    assert part(2, [(1, len(one))]) == []

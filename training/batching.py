@@ -68,12 +68,21 @@ class TokenBudgetBatches:
                 f"{self.oversized} rows are longer than batch_tokens={batch_tokens}: each makes a batch of its own."
             )
 
-    def batches(self, epoch: int) -> list[list[int]]:
-        """This process's batches of an epoch, in order."""
+    def batches(self, epoch: int, done: Sequence[Sequence[int]] = ()) -> list[list[int]]:
+        """This process's batches of an epoch, in order.
+
+        Args:
+            epoch: number of the pass over the data, from 0.
+            done: (number of processes, batches of each) for the parts of this epoch that were trained on another
+                number of processes. The order of all rows does not depend on that number, so what is left is exact.
+        """
         rng = np.random.default_rng((self.seed, epoch))
-        batches = even_out(self._cut(self._sort(rng)), self.world_size, rng)
-        order = rng.permutation(len(batches))[self.rank :: self.world_size]
-        return [batches[index].tolist() for index in order]
+        cut = self._cut(self._sort(rng))
+        batches = [cut[index] for index in rng.permutation(len(cut))]
+        for world_size, count in done:
+            batches = even_out(batches, world_size, rng)[world_size * count :]
+        batches = even_out(batches, self.world_size, rng)
+        return [rows.tolist() for rows in batches[self.rank :: self.world_size]]
 
     def _sort(self, rng: np.random.Generator) -> np.ndarray:
         """Rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
@@ -98,16 +107,21 @@ class TokenBudgetBatches:
 
 
 def even_out(batches: list[np.ndarray], world_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Makes the number of batches a multiple of the number of processes, by halving the largest."""
-    heap = [(-len(rows), index, rows) for index, rows in enumerate(batches)]
+    """Makes the number of batches a multiple of the number of processes, by halving the largest.
+
+    The batches keep their order; second halves come last.
+    """
+    even = list(batches)
+    heap = [(-len(rows), index) for index, rows in enumerate(even)]
     heapq.heapify(heap)
-    while len(heap) % world_size and -heap[0][0] > 1:
-        _, index, rows = heapq.heappop(heap)
-        middle = len(rows) // 2
-        heapq.heappush(heap, (-middle, index, rows[:middle]))
-        heapq.heappush(heap, (middle - len(rows), len(heap) + len(batches), rows[middle:]))
-    even = [rows for _, _, rows in heap]
-    repeated = rng.integers(len(even), size=-len(even) % world_size)
+    while len(even) % world_size and -heap[0][0] > 1:
+        _, index = heapq.heappop(heap)
+        rows, middle = even[index], len(even[index]) // 2
+        even[index] = rows[:middle]
+        even.append(rows[middle:])
+        heapq.heappush(heap, (-middle, index))
+        heapq.heappush(heap, (middle - len(rows), len(even) - 1))
+    repeated = rng.integers(len(even), size=-len(even) % world_size) if even else []
     return even + [even[index] for index in repeated]
 
 
