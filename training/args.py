@@ -116,6 +116,10 @@ class TrainingArguments:
     )
     attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the model's choice")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
+    max_bad_steps: int = arg(
+        10, "stop after so many steps in a row whose loss or gradient is not finite; such steps are skipped", minimum=1
+    )
+    timeout_minutes: float = arg(30.0, "a process that waits longer for the others ends the run", above=0)
 
     def __post_init__(self) -> None:
         if self.learning_rate is None:
@@ -154,6 +158,7 @@ class RunArguments:
         "no", "go on from a checkpoint: true (the newest in output_dir), auto (if there is one), its folder, or no"
     )
     overwrite: bool = arg(False, "empty output_dir first if something is in it")
+    allow_changes: bool = arg(False, "go on with a run although its recipe has changed")
     recipe: str | None = field(default=None, compare=False)  # where these arguments were read from
 
     def __post_init__(self) -> None:

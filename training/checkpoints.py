@@ -1,30 +1,79 @@
-"""Checkpoints: written to a temporary folder, synced and renamed, so that one that has its name is whole."""
+"""Checkpoints: written to a temporary folder, synced, renamed and read back before an older one is removed.
 
+Whenever a run dies, the newest checkpoint that has its name is whole. Each holds a `manifest.json`, written last, with
+the size and checksum of every file, so that one which was damaged later is noticed and the one before is taken.
+"""
+
+import json
 import os
 import re
 import shutil
+import zlib
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
+from transformers.utils import logging
 
+logger = logging.get_logger(__name__)
 _NAME = re.compile(r"step-(\d+)")
 
 
-def checkpoint_folders(output_dir: Path) -> list[Path]:
-    """All whole checkpoints of a run, oldest first."""
-    folders = [path for path in (output_dir / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
+class CheckpointError(OSError):
+    """A checkpoint could not be written. The ones before are untouched."""
+
+
+def step_folders(parent: Path) -> list[Path]:
+    """All folders `step-N` of a folder, oldest first."""
+    folders = [path for path in parent.glob("step-*") if _NAME.fullmatch(path.name)]
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
 
 
+def checkpoint_folders(output_dir: Path) -> list[Path]:
+    """All checkpoints of a run, oldest first."""
+    return step_folders(output_dir / "checkpoints")
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint; None when every file is as it was written."""
+    try:
+        files: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        for name, (size, checksum) in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+            if file_checksum(path) != checksum:
+                return f"{name} has changed since it was written"
+    except OSError as error:
+        return f"{Path(error.filename or 'a file').name} cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        return "manifest.json is damaged"
+    return None
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 def find_checkpoint(output_dir: Path, resume: str | bool) -> Path | None:
-    """The checkpoint to go on from.
+    """The checkpoint to go on from: the newest that is readable, with a warning about those that are not.
 
     Args:
         output_dir: The run's folder.
         resume: "no", "auto" (the newest, if there is one), True (the newest), or a checkpoint's folder.
 
     Raises:
-        ValueError: When there is no checkpoint where there should be one.
+        ValueError: When there is no checkpoint where there should be one, or none is readable.
     """
     if resume == "no":
         return None
@@ -32,11 +81,47 @@ def find_checkpoint(output_dir: Path, resume: str | bool) -> Path | None:
         folder = Path(resume)
         if not (folder / "trainer_state.json").is_file():
             raise ValueError(f"resume={resume} is no checkpoint: it has no trainer_state.json.")
+        if problem := find_problem(folder):
+            raise ValueError(f"resume={resume} is not readable: {problem}. Name another, or go on with --resume.")
+        if folder.resolve().parent != (output_dir / "checkpoints").resolve():
+            raise ValueError(
+                f"resume={resume} is no checkpoint of output_dir={output_dir}. Give its own run as output_dir; to "
+                "go on elsewhere, copy the whole run."
+            )
         return folder
-    folders = checkpoint_folders(output_dir)
-    if not folders and resume is True:
+    problems = []
+    for folder in reversed(checkpoint_folders(output_dir)):
+        problem = find_problem(folder)
+        if problem is None:
+            return folder
+        problems.append(f"{folder.name}: {problem}")
+        logger.warning(f"The checkpoint {folder} is not readable: {problem}. Trying the one before.")
+    if problems:
+        raise ValueError(
+            f"No checkpoint in {output_dir / 'checkpoints'} is readable ({'; '.join(problems)}). Put back a copy of "
+            "one, or start again with --overwrite and without --resume."
+        )
+    if resume is True:
         raise ValueError(f"There is no checkpoint in {output_dir / 'checkpoints'}. Start without --resume.")
-    return folders[-1] if folders else None
+    return None
+
+
+def set_aside_later(output_dir: Path, checkpoint: Path) -> list[Path]:
+    """Rename the checkpoints after the one that a run goes on from: it will write them again.
+
+    Returns:
+        Their new names, `aside-step-N`.
+    """
+    folders = checkpoint_folders(output_dir)
+    later = folders[[folder.name for folder in folders].index(checkpoint.name) + 1 :]
+    aside = [folder.with_name(f"aside-{folder.name}") for folder in later]
+    for folder, new in zip(later, aside, strict=True):
+        shutil.rmtree(new, ignore_errors=True)
+        folder.rename(new)
+    return aside
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state: str, keep: int) -> Path:
@@ -51,40 +136,84 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
 
     Returns:
         The folder `OUTPUT_DIR/checkpoints/step-STEP`.
+
+    Raises:
+        CheckpointError: When the disk is full, or a process has died.
     """
     folder = output_dir / "checkpoints" / f"step-{step}"
-    if folder.exists():
-        return folder
     partial = folder.with_name(f".{folder.name}.partial")
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial), safe_serialization=False)  # safetensors would warn of tied weights
-    if accelerator.is_main_process:
-        (partial / "trainer_state.json").write_text(state, encoding="utf-8")
-        publish(partial, folder)
-        for old in checkpoint_folders(output_dir)[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
+    try:
+        if accelerator.is_main_process:
+            for left_over in folder.parent.glob(".step-*"):
+                shutil.rmtree(left_over)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial), safe_serialization=False)  # safetensors would warn of tied weights
+        accelerator.wait_for_everyone()  # each process has written its random generators
+        if accelerator.is_main_process:
+            (partial / "trainer_state.json").write_text(state, encoding="utf-8")
+            write_manifest(partial)
+            publish(partial, folder)
+            if problem := find_problem(folder):
+                raise OSError(f"it was written, but {problem}")
+            for old in checkpoint_folders(output_dir)[:-keep]:
+                remove(old)
+        accelerator.wait_for_everyone()
+    except (OSError, RuntimeError) as error:  # torch reports a full disk, and a dead process, as a RuntimeError
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)  # room on a full disk
+        last = next((old for old in reversed(checkpoint_folders(output_dir)) if find_problem(old) is None), None)
+        raise CheckpointError(
+            f"The checkpoint of step {step} could not be written: {str(error).strip()}. "
+            + (f"The last good one is {last}: go on with --resume." if last else "There is none before it.")
+        ) from error
     return folder
+
+
+def write_manifest(folder: Path) -> None:
+    """Write down size and checksum of every file."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, file_checksum(path)] for path in paths}
+    write_whole(folder / "manifest.json", json.dumps({"files": files}, indent=1))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    for inside in (*path.rglob("*"), path):
+        sync_one(inside)
+
+
+def sync_one(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def publish(partial: Path, folder: Path) -> None:
     """Sync a finished folder to disk and give it its name, in the place of what had it before."""
-    for path in [*(p for p in partial.rglob("*") if p.is_file()), partial]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    sync(partial)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
+    sync_one(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder; one that is half removed no longer has its name."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    shutil.rmtree(old)
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
+    sync_one(partial)
     partial.replace(path)

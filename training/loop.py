@@ -9,25 +9,41 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import gather_object, set_seed
 from datasets import DatasetDict
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from training.args import RunArguments
 from training.batching import TokenBudgetBatches
-from training.checkpoints import publish, save_checkpoint, write_whole
+from training.checkpoints import (
+    checkpoint_folders,
+    publish,
+    remove,
+    save_checkpoint,
+    set_aside_later,
+    step_folders,
+    sync_one,
+    write_whole,
+)
 from training.evaluate import evaluate_split
 from training.metrics import LOWER_IS_BETTER
 from training.objectives import Objective
 from training.optimization import learning_rate_factor
+from training.resuming import forget_later_lines
 from training.rows import TokenRows
+
+logger = logging.get_logger(__name__)
 
 
 class Interrupted(Exception):
@@ -51,6 +67,11 @@ class RunState:
     best_step: int = 0
     bad_evaluations: int = 0  # evaluations since the best one
     unlogged: list[tuple[float, int]] = field(default_factory=list)  # loss and tokens of steps since the last log line
+    skipped_steps: int = 0  # whose loss or gradient was not finite
+    bad_steps: int = 0  # skipped ones in a row
+    world_size: int = 1  # processes
+    resized: list[tuple[int, int]] = field(default_factory=list)  # (processes, batches) earlier in this epoch
+    data: int = 0  # checksum of the lengths of all training rows
 
 
 class TrainingLoop:
@@ -93,28 +114,69 @@ class TrainingLoop:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        self.state = RunState()
+        self.state = RunState(world_size=accelerator.num_processes, data=self.rows_checksum())
         self.received_signal = 0
+        self.agreed_signal = 0  # once all processes know of it
         self.started = 0.0
         self.metrics_path = output_dir / "metrics.jsonl"
 
     # ── Going on ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; lines of metrics.jsonl after it are removed."""
-        self.accelerator.load_state(str(checkpoint))
-        self.state = RunState(**json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
-        if self.accelerator.is_main_process and self.metrics_path.exists():
-            lines = [line for line in self.metrics_path.read_text(encoding="utf-8").splitlines() if line]
-            kept = [line for line in lines if json.loads(line)["step"] <= self.state.step]
-            write_whole(self.metrics_path, "".join(line + "\n" for line in kept))
+    def load(self, checkpoint: Path) -> list[str]:
+        """Go on from a checkpoint; what the run wrote after it is set aside or removed.
+
+        Returns:
+            What is no longer as it was, to be printed.
+
+        Raises:
+            ValueError: When model or data are not those of the checkpoint.
+        """
+        accelerator, changes = self.accelerator, []
+        state = RunState(**json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+        if state.data != self.state.data:
+            text = f"The training rows are not those that {checkpoint} was trained on"
+            if not self.arguments.allow_changes:
+                raise ValueError(f"{text}. Put the old data back, or go on all the same with --allow_changes.")
+            changes.append(text + ": their order begins anew.")
+            state.batch, state.resized, state.data = 0, [], self.state.data
+        try:
+            accelerator.load_state(str(checkpoint))
+        except RuntimeError as error:
+            raise ValueError(f"{checkpoint} does not fit this model: {error}") from error
+        if state.world_size != accelerator.num_processes:
+            changes.append(
+                f"{state.world_size} process(es) trained so far, now {accelerator.num_processes}: rows keep their "
+                "order and none is lost or repeated, but dropout draws other numbers, and an optimizer step sees "
+                f"{accelerator.num_processes} x {self.arguments.training.accumulation_steps} batches."
+            )
+            set_seed((self.arguments.training.seed + 1_000_003 * state.step) % 2**32, device_specific=True)
+            if state.batch:
+                state.resized.append((state.world_size, state.batch))
+            state.world_size, state.batch = accelerator.num_processes, 0
+        self.state = state
+        if accelerator.is_main_process:
+            changes += [f"A later checkpoint is now {path}." for path in set_aside_later(self.output_dir, checkpoint)]
+            if self.metrics_path.exists():
+                forget_later_lines(self.metrics_path, state.step)
+        accelerator.wait_for_everyone()
+        return changes
+
+    def rows_checksum(self) -> int:
+        """What tells other training rows from these: cheap, and blind to rows of the same lengths."""
+        lengths = (self.rows.source_lengths, self.rows.target_lengths)
+        return zlib.crc32(b"".join(np.ascontiguousarray(part, dtype=np.int64).tobytes() for part in lengths))
 
     def save(self) -> Path:
         """Save a checkpoint of this step."""
         self.state.seconds, self.state.unlogged = self.elapsed(), self.window.read()
+        if self.accelerator.is_main_process and self.metrics_path.exists():
+            sync_one(self.metrics_path)
         state = json.dumps(dataclasses.asdict(self.state), indent=1)
         keep = self.arguments.training.keep_checkpoints
-        return save_checkpoint(self.accelerator, self.output_dir, self.state.step, state, keep)
+        checkpoint = save_checkpoint(self.accelerator, self.output_dir, self.state.step, state, keep)
+        if self.accelerator.is_main_process:
+            self.remove_beaten_models()
+        return checkpoint
 
     def elapsed(self) -> float:
         """Seconds in this loop, those before a resume included."""
@@ -129,66 +191,121 @@ class TrainingLoop:
         if training.max_steps:
             parts.append(state.step / training.max_steps)
         if training.max_epochs:
-            parts.append((state.epoch + state.batch / len(self.batches)) / training.max_epochs)
+            parts.append(self.epochs() / training.max_epochs)
         if training.max_minutes:
             parts.append(self.elapsed() / (60 * training.max_minutes))
         return min(1.0, max(parts))
 
-    def micro_batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches without end, from where the state stands."""
+    def epochs(self) -> float:
+        """Passes over the data so far."""
+        earlier = sum(processes * batches for processes, batches in self.state.resized)
+        here = self.state.world_size * self.state.batch
+        all_of_them = earlier + self.state.world_size * len(self.batches)
+        return self.state.epoch + (earlier + here) / all_of_them
+
+    def micro_batches(self) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """Row numbers and tensors of batches without end, from where the state stands."""
         while True:
             while self.state.batch < len(self.batches):
                 chosen = self.batches[self.state.batch]
                 self.state.batch += 1
-                yield self.objective.collate([self.rows[row] for row in chosen], self.tokenizer)
-            self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+                yield chosen, self.objective.collate([self.rows[row] for row in chosen], self.tokenizer)
+            self.state.epoch, self.state.batch, self.state.resized = self.state.epoch + 1, 0, []
             self.batches = self.sampler.batches(self.state.epoch)
 
     # ── One step ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def train_step(self, stream: Iterator[dict[str, torch.Tensor]], done: float) -> tuple[torch.Tensor, int, float]:
-        """Do one optimizer step.
+    def train_step(self, stream: Iterator, done: float) -> tuple[torch.Tensor, int, float]:
+        """Do one optimizer step; leave the weights alone when its loss or gradient is not finite.
 
         Returns:
             The loss (a scalar tensor, mean over all tokens of the step), the number of real tokens, the learning rate.
+
+        Raises:
+            FloatingPointError: After `max_bad_steps` such steps in a row.
         """
-        accelerator, training = self.accelerator, self.arguments.training
-        batches = [next(stream) for _ in range(training.accumulation_steps)]
+        accelerator, training, state = self.accelerator, self.arguments.training, self.state
+        chosen, batches = zip(*(next(stream) for _ in range(training.accumulation_steps)), strict=True)
+        items, tokens = self.count(batches)
+        factor = learning_rate_factor(
+            training.schedule, state.step + 1, training.warmup_steps, done, self.config.d_model
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.learning_rate * factor
+        self.model.train()
+        step_loss = torch.zeros((), device=accelerator.device)
+        for number, batch in enumerate(batches):
+            batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+            last = number == len(batches) - 1  # gradients travel between processes once a step
+            accelerator.gradient_state._set_sync_gradients(last)  # what DeepSpeed goes by
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                # Gradients are averaged over processes: dividing by items per process makes their mean exact.
+                loss = self.model(**batch, num_items_in_batch=max(items, 1) / accelerator.num_processes).loss
+                accelerator.backward(loss)
+            step_loss += loss.detach()
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm or math.inf)
+        loss = accelerator.reduce(step_loss, reduction="mean")
+        state.step += 1
+        state.tokens += tokens
+        # The step's only wait for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizer.step()
+            state.bad_steps = 0
+        else:
+            self.skip_step(float(loss), float(norm), chosen)
+        self.optimizer.zero_grad()
+        return loss, tokens, training.learning_rate * factor
+
+    def count(self, batches: Sequence[dict[str, torch.Tensor]]) -> tuple[int, int]:
+        """Items and real tokens of a step on all processes, which also hear here that one was asked to stop."""
         counts = torch.tensor(
             [
                 sum(self.objective.items(batch) for batch in batches),
                 sum(self.objective.tokens(batch) for batch in batches),
                 int(bool(self.received_signal)),
             ],
-            device=accelerator.device,
+            device=self.accelerator.device,
         )
-        if accelerator.num_processes > 1:
-            counts = accelerator.reduce(counts, reduction="sum")
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.reduce(counts, reduction="sum")
         items, tokens, interrupted = counts.tolist()
-        if interrupted and not self.received_signal:
-            self.received_signal = signal.SIGTERM  # another process was asked to stop
-        self.model.train()
-        step_loss = torch.zeros((), device=accelerator.device)
-        for number, batch in enumerate(batches):
-            batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
-            last = number == len(batches) - 1  # gradients travel between processes once a step
-            with nullcontext() if last else accelerator.no_sync(self.model):
-                # Gradients are averaged over processes: dividing by items per process makes their mean exact.
-                loss = self.model(**batch, num_items_in_batch=max(items, 1) / accelerator.num_processes).loss
-                accelerator.backward(loss)
-            step_loss += loss.detach()
-        if training.max_grad_norm:
-            accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm)
-        factor = learning_rate_factor(
-            training.schedule, self.state.step + 1, training.warmup_steps, done, self.config.d_model
+        if interrupted:
+            self.agreed_signal = self.received_signal or signal.SIGTERM  # another process was asked to stop
+        return items, tokens
+
+    def skip_step(self, loss: float, norm: float, chosen: Sequence[list[int]]) -> None:
+        """Count a step whose loss or gradient is not finite.
+
+        Raises:
+            FloatingPointError: When there are too many in a row; `bad_batch.json` then holds the rows of the last one.
+        """
+        state, limit = self.state, self.arguments.training.max_bad_steps
+        state.skipped_steps, state.bad_steps = state.skipped_steps + 1, state.bad_steps + 1
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            limit = 1  # its weights have already changed
+        self.warn(
+            f"Step {state.step}: the loss is {loss:g}, the gradient's norm {norm:g}. The weights stay as they are "
+            f"({state.bad_steps} in a row, the run stops at {limit})."
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.state.step += 1
-        self.state.tokens += tokens
-        return accelerator.reduce(step_loss, reduction="mean"), tokens, training.learning_rate * factor
+        if state.bad_steps < limit:
+            return
+        rows = [
+            {"process": self.accelerator.process_index, "row": row, "source": text["source"], "target": text["target"]}
+            for batch in chosen
+            for row in batch
+            for text in [self.splits["train"][row]]
+        ]
+        rows = gather_object(rows)
+        path = self.output_dir / "bad_batch.json"
+        if self.accelerator.is_main_process:
+            bad = {"step": state.step, "loss": str(loss), "gradient_norm": str(norm), "rows": rows}
+            write_whole(path, json.dumps(bad, indent=1, ensure_ascii=False))
+        raise FloatingPointError(
+            f"The loss is {loss:g} and the gradient's norm {norm:g} at step {state.step}, for {state.bad_steps} "
+            f"step(s) in a row. The rows of the last one are in {path}. If they look right, lower "
+            f"training.learning_rate (now {self.arguments.training.learning_rate:g}) or lengthen "
+            "training.warmup_steps, and go on with --resume --allow_changes."
+        )
 
     # ── The run ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -197,36 +314,40 @@ class TrainingLoop:
 
         Raises:
             Interrupted: After Ctrl-C or SIGTERM, with everything saved.
-            FloatingPointError: When the loss is no longer a number.
+            FloatingPointError: When the loss or the gradient is not finite for too many steps.
+            CheckpointError: When a checkpoint cannot be written.
         """
         training, state = self.arguments.training, self.state
         self.started = time.monotonic() - state.seconds
-        self.batches = self.sampler.batches(state.epoch)
+        self.batches = self.sampler.batches(state.epoch, state.resized)
         stream = self.micro_batches()
         self.window = Window(state.unlogged)
         previous = {number: signal.signal(number, self.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self.progress_bar() as bar:
-                while (done := self.agreed_done()) < 1.0 and not self.is_patience_over():
+                done = self.agreed_done()
+                while done < 1.0 and not self.is_patience_over():
                     loss, tokens, learning_rate = self.train_step(stream, done)
-                    self.window.add(loss, tokens)
-                    if state.step % training.log_every == 0:
+                    if not state.bad_steps:
+                        self.window.add(loss, tokens)
+                    if state.step % training.log_every == 0 and self.window.steps:
                         self.log_training(learning_rate, bar)
                     self.advance(bar)
-                    if state.step % training.eval_every == 0:
+                    done = self.agreed_done()
+                    if state.step % training.eval_every == 0 or done >= 1.0:
                         with self.window.paused():
                             self.evaluate(bar)
-                    if state.step % training.save_every == 0 or self.received_signal:
+                    over = done >= 1.0 or self.is_patience_over()
+                    if state.step % training.save_every == 0 or over or self.agreed_signal:
                         with self.window.paused():
                             checkpoint = self.save()
-                    if self.received_signal:
-                        raise Interrupted(self.received_signal, checkpoint)
-                if state.step % training.eval_every:
+                    if self.agreed_signal:
+                        raise Interrupted(self.agreed_signal, checkpoint)
+                if state.best_score is None:  # a resumed run whose limit was lowered
                     self.evaluate(bar)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        self.save()
         return state
 
     def agreed_done(self) -> float:
@@ -240,6 +361,11 @@ class TrainingLoop:
         """Whether early stopping applies."""
         patience = self.arguments.training.patience
         return patience is not None and self.state.bad_evaluations >= patience
+
+    def warn(self, text: str) -> None:
+        """Warn once, not from each process."""
+        if self.accelerator.is_main_process:
+            logger.warning(text)
 
     def on_signal(self, number: int, frame: Any) -> None:
         """Finish the step first; a second Ctrl-C does not wait."""
@@ -277,21 +403,17 @@ class TrainingLoop:
     def log_training(self, learning_rate: float, bar: tqdm) -> None:
         """Log the mean loss since the last line."""
         loss, tokens_per_second = self.window.mean_loss(), self.window.tokens_per_second()
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss is {loss} at step {self.state.step}. Lower training.learning_rate (now "
-                f"{self.arguments.training.learning_rate:g}) or lengthen training.warmup_steps, and --resume."
-            )
         self.log(
             {
                 "step": self.state.step,
                 "split": "train",
                 "loss": loss,
                 "learning_rate": learning_rate,
-                "epoch": round(self.state.epoch + self.state.batch / len(self.batches), 3),
+                "epoch": round(self.epochs(), 3),
                 "tokens": self.state.tokens,
                 "tokens_per_second": round(tokens_per_second, 1),
                 "seconds": round(self.elapsed(), 2),
+                "skipped_steps": self.state.skipped_steps,
             }
         )
         gflops = tokens_per_second * self.flops_per_token / 1e9
@@ -323,9 +445,22 @@ class TrainingLoop:
         sign = 1 if training.best_metric in LOWER_IS_BETTER else -1
         if state.best_score is None or sign * score < sign * state.best_score:
             state.best_score, state.best_step, state.bad_evaluations = score, state.step, 0
-            self.save_model(self.output_dir / "best")
+            self.save_model(self.best_model())
         else:
             state.bad_evaluations += 1
+
+    def best_model(self) -> Path:
+        """Folder of the best model so far. Its name has its step: a run that dies now and goes on from an earlier
+        checkpoint must find what was the best one then."""
+        return self.output_dir / "best" / f"step-{self.state.best_step}"
+
+    def remove_beaten_models(self) -> None:
+        """Remove best models that no checkpoint speaks of any more."""
+        states = [folder / "trainer_state.json" for folder in checkpoint_folders(self.output_dir)]
+        needed = {json.loads(path.read_text(encoding="utf-8"))["best_step"] for path in states}
+        for folder in step_folders(self.output_dir / "best"):
+            if int(folder.name.removeprefix("step-")) not in needed:
+                remove(folder)
 
     def save_model(self, folder: Path) -> None:
         """Save config and weights, whole or not at all."""

@@ -1,5 +1,6 @@
 """What a run leaves for people: what it was started with, its curve, and a card for its model."""
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -71,9 +72,15 @@ def git_revision() -> str | None:
 
 def write_start(output_dir: Path, arguments: RunArguments, row_report: dict[str, Any]) -> None:
     """Write what the run was started with: `recipe.yaml` runs it again, `run.json` says on what."""
-    write_whole(output_dir / "recipe.yaml", arguments.to_yaml())
-    write_whole(output_dir / "run.json", json.dumps(describe_environment(), indent=1))
+    write_whole(output_dir / "run.json", json.dumps(describe_environment(), indent=1))  # first: it marks a run
+    write_recipe(output_dir, arguments)
     write_whole(output_dir / "rows.json", json.dumps(row_report, indent=1, ensure_ascii=False))
+
+
+def write_recipe(output_dir: Path, arguments: RunArguments) -> None:
+    """Write the recipe of a run; running it again must neither empty the run nor go on with it."""
+    recipe = dataclasses.replace(arguments, resume="no", overwrite=False, allow_changes=False)
+    write_whole(output_dir / "recipe.yaml", recipe.to_yaml())
 
 
 def draw_curve(output_dir: Path) -> Path | None:

@@ -10,12 +10,13 @@ import shlex
 import shutil
 import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env, set_seed
+from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
 from datasets import DatasetDict
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
@@ -30,6 +31,14 @@ from training.loop import Interrupted, TrainingLoop, show_scores
 from training.objectives import OBJECTIVES, Objective
 from training.optimization import build_optimizer
 from training.report import describe_data, describe_environment, draw_curve, write_card, write_start
+from training.resuming import (
+    ErrorOfMainProcess,
+    check_recipe,
+    empty_run,
+    is_run,
+    main_process_first,
+    on_main_process,
+)
 from training.train_tokenizer import train_tokenizer
 
 # Sizes for recipes that name none, by the number of training pairs: a large model learns a small corpus by heart.
@@ -67,11 +76,12 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
-def build_accelerator(arguments: RunArguments, output_dir: Path) -> Accelerator:
+def build_accelerator(arguments: RunArguments) -> Accelerator:
     """The engine: device, precision, processes and trackers."""
+    waiting = timedelta(minutes=arguments.training.timeout_minutes)
     # Without this, several processes on a machine without accelerators would each train alone.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=cpu)
+    state = PartialState(cpu=cpu, timeout=waiting)
     if state.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
     precision = arguments.training.precision
@@ -81,7 +91,7 @@ def build_accelerator(arguments: RunArguments, output_dir: Path) -> Accelerator:
         cpu=cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
         log_with="tensorboard",
-        project_config=ProjectConfiguration(str(output_dir), logging_dir=str(output_dir)),
+        project_config=ProjectConfiguration(arguments.output_dir, logging_dir=arguments.output_dir),
     )
 
 
@@ -101,12 +111,13 @@ def prepare_output_dir(arguments: RunArguments) -> tuple[Path, Path | None]:
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"output_dir={output_dir} is a file. Name a folder.")
     if checkpoint is None and output_dir.exists() and any(output_dir.iterdir()):
-        if not arguments.overwrite:
+        died_young = arguments.resume == "auto" and is_run(output_dir)  # before its first checkpoint
+        if not arguments.overwrite and not died_young:
             raise ValueError(
                 f"output_dir={output_dir} is not empty. Go on with --resume, empty it with --overwrite, "
                 "or name another folder."
             )
-        if not (output_dir / "run.json").exists():
+        if not is_run(output_dir):
             raise ValueError(
                 f"output_dir={output_dir} holds something that is not a training run, so --overwrite does not empty "
                 "it. Empty it yourself, or name another folder."
@@ -199,30 +210,30 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
         ValueError: When arguments or data are not usable; nothing has been trained then.
         Interrupted: After Ctrl-C or SIGTERM.
     """
-    output_dir, checkpoint = prepare_output_dir(arguments)
-    accelerator = build_accelerator(arguments, output_dir)
+    accelerator = build_accelerator(arguments)
+    output_dir, checkpoint = on_main_process(prepare_output_dir, arguments)
     settings = arguments.training
     set_seed(settings.seed)
     logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
 
-    with accelerator.main_process_first():
-        splits, row_report = load_splits(arguments.data, settings.seed)
+    splits, row_report = main_process_first(load_splits, arguments.data, settings.seed)
     objective = OBJECTIVES[arguments.objective](splits)
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
     else:
-        found = [build_tokenizer(arguments, objective, splits) if accelerator.is_main_process else None]
-        tokenizer = broadcast_object_list(found)[0]
-    with accelerator.main_process_first():
-        splits, token_report = tokenize_splits(splits, tokenizer, arguments.data, objective.encode)
+        tokenizer = on_main_process(build_tokenizer, arguments, objective, splits)
+    splits, token_report = main_process_first(tokenize_splits, splits, tokenizer, arguments.data, objective.encode)
     row_report = row_report.followed_by(token_report)
     accelerator.print(row_report)
     if accelerator.is_main_process and checkpoint is None:  # the first thing written: all data has been checked
-        if output_dir.exists():
-            shutil.rmtree(output_dir)
-        output_dir.mkdir(parents=True)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        empty_run(output_dir)
         write_start(output_dir, arguments, row_report.to_dict())
         tokenizer.save_pretrained(output_dir / "tokenizer")
+    changes = []
+    if checkpoint is not None:
+        before = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["world_size"]
+        changes = on_main_process(check_recipe, output_dir, arguments, before, accelerator.num_processes)
     accelerator.wait_for_everyone()
 
     set_seed(settings.seed)
@@ -252,15 +263,15 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
 
     loop = TrainingLoop(accelerator, model, optimizer, tokenizer, objective, splits, arguments, output_dir, flops)
     if checkpoint is not None:
-        loop.load(checkpoint)
-        accelerator.print(f"Going on from {checkpoint}.")
+        changes += loop.load(checkpoint)
+        accelerator.print("\n".join([f"Going on from {checkpoint}.", *changes]))
     state = loop.run()
 
     # The best model becomes the model; the last one stays in its checkpoint.
     if "validation" not in splits:
-        loop.save_model(output_dir / "best")
+        loop.save_model(loop.best_model())
     best = objective.model_class.from_pretrained(
-        output_dir / "best", attn_implementation=config._attn_implementation
+        loop.best_model(), attn_implementation=config._attn_implementation
     ).to(accelerator.device)
     scores, samples = {}, []
     final = next((split for split in ("test", "validation") if split in splits), None)
@@ -325,9 +336,14 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. Nothing was saved since the last checkpoint.", file=sys.stderr)
         return 128 + signal.SIGINT
+    except ErrorOfMainProcess:
+        return 2
     except ValueError as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 2
+    except (OSError, FloatingPointError) as error:
+        print(f"training.train: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
