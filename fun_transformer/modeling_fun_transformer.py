@@ -580,6 +580,17 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
         self.decoder = Decoder(self.config)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """Load the model; or the encoder or decoder alone, where the config given (`AutoModel` does) says so."""
+        alone = not getattr(config, "is_encoder_decoder", True)
+        if cls is FunTransformerModel and alone:
+            of_decoder = {"FunTransformerDecoderModel", "FunTransformerForCausalLM"} & {*(config.architectures or [])}
+            stack = FunTransformerDecoderModel if of_decoder else FunTransformerEncoderModel
+            stack._auto_class = stack._auto_class or cls._auto_class  # remote code is saved again with the model
+            return stack.from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+
     def get_input_embeddings(self) -> nn.Module:
         """The source's embedding, (vocab_size, d_model)."""
         return self.encoder.embed_tokens

@@ -3,16 +3,19 @@
 import pytest
 import torch
 from tokenizers import decoders, processors
-from transformers import pipeline
+from transformers import AutoModel, pipeline
 
 from fun_transformer import (
     FunTransformerConfig,
     FunTransformerEncoderModel,
     FunTransformerForCausalLM,
+    FunTransformerForConditionalGeneration,
     FunTransformerForMaskedLM,
     FunTransformerForSequenceClassification,
     FunTransformerForTokenClassification,
+    FunTransformerModel,
 )
+from fun_transformer.modeling_fun_transformer import FunTransformerDecoderModel
 from training.train_tokenizer import train_tokenizer
 
 TEXTS = ["I drink green tea.", "You drink black coffee.", "Anna lives in Paris.", "我喜欢喝茶。", "她住在巴黎。"]
@@ -230,3 +233,46 @@ def test_feature_extraction_returns_the_encoders_vectors(build, tokenizer):
         with torch.no_grad():
             expected = model(**encode(tokenizer, [text])).last_hidden_state
         torch.testing.assert_close(vectors[:, : expected.shape[1]], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded"),
+    [
+        (FunTransformerEncoderModel, FunTransformerEncoderModel),
+        (FunTransformerForMaskedLM, FunTransformerEncoderModel),
+        (FunTransformerForSequenceClassification, FunTransformerEncoderModel),
+        (FunTransformerForTokenClassification, FunTransformerEncoderModel),
+        (FunTransformerDecoderModel, FunTransformerDecoderModel),
+        (FunTransformerForCausalLM, FunTransformerDecoderModel),
+        (FunTransformerModel, FunTransformerModel),
+        (FunTransformerForConditionalGeneration, FunTransformerModel),
+    ],
+)
+def test_auto_model_loads_the_stacks_that_a_folder_has(saved, loaded, build, tmp_path):
+    model = build(saved, encoder_ffn_dim=48, encoder_layers=2)
+    model.save_pretrained(tmp_path)
+    found, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(found) is loaded
+    assert not info["missing_keys"] and not info["mismatched_keys"]
+    assert {key.split(".")[0] for key in info["unexpected_keys"]} <= {"mask_head", "classifier", "lm_head", "score"}
+    for name, weight in found.state_dict().items():
+        torch.testing.assert_close(weight, getattr(model, "model", model).state_dict()[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("saved", [FunTransformerForMaskedLM, FunTransformerForCausalLM])
+def test_feature_extraction_works_from_the_folder_of_one_stack(saved, build, tokenizer, tmp_path):
+    model = build(saved)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    vectors = pipeline("feature-extraction", model=str(tmp_path))(TEXTS[0], return_tensors=True)
+    with torch.no_grad():
+        expected = model.model(**encode(tokenizer, TEXTS[:1])).last_hidden_state
+    torch.testing.assert_close(vectors, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_class_that_is_asked_for_by_name_is_loaded_whole(build, tmp_path):
+    """A translator may begin with the encoder of a masked language model: its decoder is reported as missing."""
+    build(FunTransformerForMaskedLM).save_pretrained(tmp_path)
+    model, info = FunTransformerModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(model) is FunTransformerModel
+    assert {key.split(".")[0] for key in info["missing_keys"]} == {"decoder"}
