@@ -1,5 +1,11 @@
 """transformers' own pipelines with a trained tokenizer and models that have learned a few sentences by heart."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 import torch
 from tokenizers import decoders, processors
@@ -15,6 +21,7 @@ from fun_transformer import (
     FunTransformerForTokenClassification,
     FunTransformerModel,
 )
+from fun_transformer.hub.code import auto_map, travelling_files
 from fun_transformer.modeling_fun_transformer import FunTransformerDecoderModel
 from training.train_tokenizer import train_tokenizer
 
@@ -276,3 +283,40 @@ def test_a_class_that_is_asked_for_by_name_is_loaded_whole(build, tmp_path):
     model, info = FunTransformerModel.from_pretrained(tmp_path, output_loading_info=True)
     assert type(model) is FunTransformerModel
     assert {key.split(".")[0] for key in info["missing_keys"]} == {"decoder"}
+
+
+STRANGER = """
+import sys
+sys.modules["fun_transformer"] = None
+import torch
+from transformers import AutoModel, pipeline
+first, again = sys.argv[1:]
+trust = {"trust_remote_code": True}
+vectors = [pipeline("feature-extraction", model=first, **trust)("green tea", return_tensors=True)]
+model = AutoModel.from_pretrained(first, **trust)
+model.save_pretrained(again)
+vectors.append(AutoModel.from_pretrained(again, **trust)(torch.tensor([[5, 6, 7]])).last_hidden_state)
+torch.testing.assert_close(vectors[1], model(torch.tensor([[5, 6, 7]])).last_hidden_state)
+print(type(model).__module__.split(".")[0], type(model).__name__)
+torch.save(vectors[0], f"{again}/vectors.pt")
+"""
+
+
+@pytest.mark.slow
+def test_feature_extraction_works_from_the_folder_of_one_stack_with_remote_code(build, tokenizer, tmp_path):
+    first, again = tmp_path / "first", tmp_path / "again"
+    build(FunTransformerForMaskedLM).save_pretrained(first)
+    tokenizer.save_pretrained(first)
+    expected = pipeline("feature-extraction", model=str(first))("green tea", return_tensors=True)
+    configs = {name: json.loads((first / name).read_text()) for name in ("config.json", "tokenizer_config.json")}
+    for file in travelling_files(*configs.values()).values():
+        shutil.copy(file, first)
+    named = auto_map(*configs.values())
+    for name, config in configs.items():
+        (first / name).write_text(json.dumps(config | {"auto_map": named}))
+    command = [sys.executable, "-c", STRANGER, str(first), str(again)]
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    child = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.split() == ["transformers_modules", "FunTransformerEncoderModel"]
+    torch.testing.assert_close(torch.load(again / "vectors.pt"), expected, atol=1e-5, rtol=1e-5)
