@@ -89,3 +89,13 @@ def tiny_batch():
         "attention_mask": padded([[1] * len(source) for source, _ in PAIRS], 0),
         "labels": padded([labels for _, labels in PAIRS], -100),
     }
+
+
+@pytest.fixture(scope="session")
+def children():
+    """Runs trainings in forked processes (tests/forked_runs.py)."""
+    from forked_runs import Children
+
+    runner = Children()
+    yield runner
+    runner.close()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,24 +12,12 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
+from forked_runs import read_metrics, write_digits_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 from training.args import parse_arguments
 from training.checkpoints import checkpoint_folders
 from training.train import main, train
-
-RECIPE = {
-    "model": {
-        **{"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
-        **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 0.1},
-    },
-    "tokenizer": {"type": "char", "min_frequency": 1},
-    "training": {
-        **{"max_steps": 12, "batch_tokens": 256, "learning_rate": 3e-3, "schedule": "linear", "warmup_steps": 2},
-        **{"precision": "fp32", "eval_every": 4, "save_every": 4, "log_every": 1, "best_metric": "exact"},
-    },
-    "generation": {"metrics": ["exact", "chrf"], "max_new_tokens": 12, "eval_rows": 20},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -45,17 +32,7 @@ def fresh_accelerate():
 @pytest.fixture
 def recipe(tmp_path):
     """Path of a recipe: 300 words of digits, backwards."""
-    rng = random.Random(0)
-    words = {"".join(rng.choices("0123456789", k=rng.randint(2, 6))) for _ in range(400)}
-    rows = [{"source": word, "target": word[::-1]} for word in sorted(words)[:300]]
-    rng.shuffle(rows)
-    for name, part in (("train", rows[:260]), ("validation", rows[260:280]), ("test", rows[280:])):
-        lines = "".join(json.dumps(row) + "\n" for row in part)
-        (tmp_path / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    data = {name: {"dataset": str(tmp_path / f"{name}.jsonl")} for name in ("train", "validation", "test")}
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump({**RECIPE, "data": data, "output_dir": str(tmp_path / "run")}), encoding="utf-8")
-    return path
+    return write_digits_recipe(tmp_path)
 
 
 def run(recipe: Path, *options: str) -> dict:
@@ -64,22 +41,15 @@ def run(recipe: Path, *options: str) -> dict:
     return train(parse_arguments([str(recipe), *options]), "command")
 
 
-def metrics(output_dir: Path, split: str) -> list[dict]:
-    """Lines of metrics.jsonl, without what the clock decides."""
-    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    clock = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in line.items() if k not in clock} for line in lines if line["split"] == split]
-
-
 @pytest.mark.slow
 def test_a_run_leaves_a_model_its_card_its_curve_and_its_metrics(recipe, tmp_path, capsys):
     scores = run(recipe)
     output_dir = tmp_path / "run"
-    assert [line["step"] for line in metrics(output_dir, "train")] == list(range(1, 13))
-    assert [line["step"] for line in metrics(output_dir, "validation")] == [4, 8, 12]
-    losses = [line["loss"] for line in metrics(output_dir, "train")]
+    assert [line["step"] for line in read_metrics(output_dir, "train")] == list(range(1, 13))
+    assert [line["step"] for line in read_metrics(output_dir, "validation")] == [4, 8, 12]
+    losses = [line["loss"] for line in read_metrics(output_dir, "train")]
     assert losses[-1] < losses[0]
-    assert metrics(output_dir, "test")[0]["loss"] == scores["test"]["loss"]
+    assert read_metrics(output_dir, "test")[0]["loss"] == scores["test"]["loss"]
     assert {"loss", "perplexity", "exact", "chrf"} <= scores["test"].keys()
 
     model = AutoModelForSeq2SeqLM.from_pretrained(output_dir / "model")
@@ -115,7 +85,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(recipe, tmp_path):
     last.rmdir()  # as if the run had died between step 8 and step 12
     run(recipe, "--output_dir", str(tmp_path / "parts"), "--resume")
     for split in ("train", "validation", "test"):
-        assert metrics(tmp_path / "parts", split) == metrics(tmp_path / "whole", split)
+        assert read_metrics(tmp_path / "parts", split) == read_metrics(tmp_path / "whole", split)
     whole, parts = (torch.load(checkpoint_folders(tmp_path / n)[-1] / "pytorch_model.bin") for n in ("whole", "parts"))
     for name in whole:
         assert torch.equal(whole[name], parts[name]), name
@@ -128,14 +98,14 @@ def test_accumulated_batches_give_the_loss_of_the_whole_batch(recipe, tmp_path):
     options = ["--model.dropout", "0", "--training.learning_rate", "1e-12", "--training.max_steps", "1"]
     options += ["--generation.metrics", "[]", "--training.best_metric", "loss"]
     run(recipe, *options, "--training.batch_tokens", "100000", "--output_dir", str(tmp_path / "one"))
-    rows = metrics(tmp_path / "one", "train")[0]["tokens"]
+    rows = read_metrics(tmp_path / "one", "train")[0]["tokens"]
     small = ["--training.batch_tokens", "500"]
     run(recipe, *options, *small, "--training.max_epochs", "1", "--output_dir", str(tmp_path / "count"))
-    count = round(1 / metrics(tmp_path / "count", "train")[0]["epoch"])
+    count = round(1 / read_metrics(tmp_path / "count", "train")[0]["epoch"])
     assert count > 3
     accumulate = ["--training.accumulation_steps", str(count)]
     run(recipe, *options, *small, *accumulate, "--output_dir", str(tmp_path / "cut"))
-    one, cut = (metrics(tmp_path / name, "train")[0] for name in ("one", "cut"))
+    one, cut = (read_metrics(tmp_path / name, "train")[0] for name in ("one", "cut"))
     assert cut["tokens"] == rows
     assert abs(one["loss"] - cut["loss"]) < 1e-5
 
@@ -156,7 +126,7 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(recipe, tmp_path):
     checkpoint = checkpoint_folders(tmp_path / "run")[-1]
     step = json.loads((checkpoint / "trainer_state.json").read_text())["step"]
     run(recipe, "--resume", "--training.max_steps", str(step + 2))
-    assert metrics(tmp_path / "run", "train")[-1]["step"] == step + 2
+    assert read_metrics(tmp_path / "run", "train")[-1]["step"] == step + 2
 
 
 @pytest.mark.slow
@@ -179,13 +149,13 @@ def test_patience_ends_a_run_that_no_longer_improves(recipe, tmp_path):
     # With a learning rate of next to nothing, the first evaluation stays the best.
     options = ["--training.learning_rate", "1e-12", "--training.patience", "2", "--training.max_steps", "1000"]
     run(recipe, *options, "--training.best_metric", "exact")
-    assert [line["step"] for line in metrics(tmp_path / "run", "validation")] == [4, 8, 12]
+    assert [line["step"] for line in read_metrics(tmp_path / "run", "validation")] == [4, 8, 12]
 
 
 @pytest.mark.slow
 def test_bf16_and_gradient_checkpointing_train(recipe, tmp_path):
     run(recipe, "--training.precision", "bf16", "--training.gradient_checkpointing", "true")
-    losses = [line["loss"] for line in metrics(tmp_path / "run", "train")]
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run", "train")]
     assert losses[-1] < losses[0]
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "model")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}  # autocast: weights stay exact

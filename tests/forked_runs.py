@@ -1,0 +1,211 @@
+"""Many short training runs in children of one process that has imported everything, to kill some of them.
+
+    python tests/forked_runs.py
+
+reads one job a line from stdin and answers with one line each, both JSON; `Children` is the other end. A job is
+
+    {"argv": [...], "processes": 2, "log": PATH, "timeout": 60,
+     "at_event": ["", 12],  # the child kills itself before the 12th change to a file of the run with "" in its path,
+     "after": [NAME, 0.2],  # or is killed so many seconds after a file of this name (below output_dir) exists,
+     "rank": 1,             # which process dies (of several)
+     "file_size": [NAME, 1000],  # once the file exists, no file can grow over so many bytes: a full disk
+     "patch": ["module", "function", argument, ...]}  # called in the child before the training
+
+The answer is {"codes": [exit code of each process; -9: killed], "seconds": ...}.
+"""
+
+import importlib
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECIPE = {
+    "model": {
+        **{"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
+        **{"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 0.1},
+    },
+    "tokenizer": {"type": "char", "min_frequency": 1},
+    "training": {
+        **{"max_steps": 12, "batch_tokens": 256, "learning_rate": 3e-3, "schedule": "linear", "warmup_steps": 2},
+        **{"precision": "fp32", "eval_every": 4, "save_every": 4, "log_every": 1, "best_metric": "exact"},
+    },
+    "generation": {"metrics": ["exact", "chrf"], "max_new_tokens": 12, "eval_rows": 20},
+}
+REPOSITORY = Path(__file__).parents[1]
+EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+
+def die_at_event(output_dir: str, part: str, at_event: int) -> None:
+    """Kill this process before the given one of all changes that it makes to files below a folder."""
+    seen = 0
+
+    def hook(event, arguments):
+        nonlocal seen
+        if event in EVENTS and isinstance(arguments[0], str | os.PathLike):
+            if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+                return  # reading
+            path = os.fspath(arguments[0])
+            if path.startswith(output_dir) and part in path:
+                seen += 1
+                if seen == at_event:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def child(job: dict, rank: int, port: int) -> None:
+    """Train, and never return."""
+    processes = job.get("processes", 1)
+    log = os.open(f"{job['log']}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["LOCAL_WORLD_SIZE"] = str(os.cpu_count())  # one thread each
+    if processes > 1:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    argv = job["argv"]
+    output_dir = argv[argv.index("--output_dir") + 1]
+    if "at_event" in job and rank == job.get("rank", 0):
+        die_at_event(output_dir, *job["at_event"])
+    if "file_size" in job:
+        name, size = job["file_size"]
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+
+        def full_disk(event, arguments):
+            if event == "open" and Path(output_dir, name).exists():
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        sys.addaudithook(full_disk)
+    code = 70
+    try:
+        if "patch" in job:
+            module, name, *values = job["patch"]  # this folder is on the path
+            getattr(importlib.import_module(module), name)(*values)
+        from training.train import main
+
+        code = main(argv)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(job: dict) -> dict:
+    """Fork the processes of a job and wait for them."""
+    started = time.monotonic()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pids = []
+    for rank in range(job.get("processes", 1)):
+        pid = os.fork()
+        if not pid:
+            child(job, rank, port)
+        pids.append(pid)
+    codes: dict[int, int] = {}
+    waiting_for, kill_at = job.get("after"), None
+    argv = job["argv"]
+    output_dir = Path(argv[argv.index("--output_dir") + 1])
+    while len(codes) < len(pids):
+        if waiting_for and (output_dir / waiting_for[0]).exists():
+            kill_at, waiting_for = time.monotonic() + waiting_for[1], None
+        now = time.monotonic()
+        victim = pids[job.get("rank", 0)]
+        if kill_at and now >= kill_at and victim not in codes:
+            os.kill(victim, signal.SIGKILL)
+            kill_at = None
+        if now - started > job.get("timeout", 120):
+            for pid in set(pids) - codes.keys():
+                os.kill(pid, signal.SIGKILL)
+        for pid in set(pids) - codes.keys():
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return {"codes": [codes[pid] for pid in pids], "seconds": time.monotonic() - started}
+
+
+def write_digits_recipe(folder: Path) -> Path:
+    """A recipe for a tiny model, and its data: 300 words of digits, to be written backwards."""
+    rng = random.Random(0)
+    words = {"".join(rng.choices("0123456789", k=rng.randint(2, 6))) for _ in range(400)}
+    rows = [{"source": word, "target": word[::-1]} for word in sorted(words)[:300]]
+    rng.shuffle(rows)
+    for name, part in (("train", rows[:260]), ("validation", rows[260:280]), ("test", rows[280:])):
+        lines = "".join(json.dumps(row) + "\n" for row in part)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    data = {name: {"dataset": str(folder / f"{name}.jsonl")} for name in ("train", "validation", "test")}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, "data": data, "output_dir": str(folder / "run")}), encoding="utf-8")
+    return path
+
+
+def read_metrics(output_dir: Path, split: str) -> list[dict]:
+    """Lines of metrics.jsonl, without what the clock decides."""
+    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    clock = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines if line["split"] == split]
+
+
+class Children:
+    """Starts the process that forks, and hands it jobs."""
+
+    def __init__(self):
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment,
+        )
+
+    def run(self, recipe: Path, output_dir: Path, *options: str, **job: Any) -> list[int]:
+        """Train in as many children as `processes` says; returns their exit codes, negative ones are signals."""
+        argv = [str(recipe), "--output_dir", str(output_dir), *options]
+        log = output_dir.with_name(f"{output_dir.name}.log")
+        self.process.stdin.write(json.dumps({"argv": argv, "log": str(log), **job}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())["codes"]
+
+    def log(self, output_dir: Path, rank: int = 0) -> str:
+        """What the runs in this folder printed so far."""
+        return output_dir.with_name(f"{output_dir.name}.log.{rank}").read_text(encoding="utf-8", errors="replace")
+
+    def close(self) -> None:
+        """End it."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main() -> None:
+    """Serve jobs."""
+    import sacrebleu  # noqa: F401  imported once, not by each child
+    import torch
+    import torch.utils.tensorboard
+
+    import training.train  # noqa: F401
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""No work is lost: runs that are killed, damaged, out of disk or changed go on exactly, or say why they do not."""
+
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from forked_runs import read_metrics, write_digits_recipe
+
+from training.checkpoints import checkpoint_folders, find_checkpoint, find_problem
+
+KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Path of the recipe: a word of digits, backwards."""
+    return write_digits_recipe(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def whole(children, recipe):
+    """A run that nothing happened to."""
+    output_dir = recipe.parent / "whole"
+    assert children.run(recipe, output_dir) == [0], children.log(output_dir)
+    return output_dir
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of the run, to be damaged."""
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def trainer_state(output_dir: Path) -> dict:
+    """The state of the last checkpoint, without what the clock decides."""
+    state = json.loads((checkpoint_folders(output_dir)[-1] / "trainer_state.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in state.items() if name != "seconds"}
+
+
+def assert_same_runs(one: Path, other: Path) -> None:
+    """Losses, scores, data order, early stopping, optimizer and weights are equal to the last bit."""
+    for split in ("train", "validation", "test"):
+        assert read_metrics(one, split) == read_metrics(other, split)
+    assert trainer_state(one) == trainer_state(other)
+    last = [checkpoint_folders(output_dir)[-1] for output_dir in (one, other)]
+    for name in ("pytorch_model.bin", "optimizer.bin", "random_states_0.pkl"):
+        first, second = (torch.load(folder / name, weights_only=False) for folder in last)
+        torch.testing.assert_close(_tensors(first), _tensors(second), rtol=0, atol=0)
+    for name in ("predictions.jsonl", "model/model.safetensors"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def _tensors(values):
+    """All tensors inside nested dicts and lists."""
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, list | tuple):
+        return [tensor for value in values for tensor in _tensors(value)]
+    return [values] if isinstance(values, torch.Tensor) else []
+
+
+def kill_until_finished(children, recipe, output_dir, rng, kills: int) -> tuple[int, int]:
+    """Start a run again and again, and kill it, until it is finished.
+
+    Returns:
+        How many were killed, and how many of them while a checkpoint was being written.
+    """
+    killed, in_checkpoint = 0, 0
+    while killed < 100:
+        if killed >= kills:
+            job = {}
+        elif rng.random() < 0.5:  # while a checkpoint is written, before a change on the disk or by the clock
+            before = [int(folder.name.removeprefix("step-")) for folder in checkpoint_folders(output_dir)]
+            name = f"step-{min(12, max(before, default=0) + 4)}.partial"
+            by_clock = {"after": [f"checkpoints/.{name}", rng.uniform(0, 0.03)]}
+            job = rng.choice(({"at_event": [name, rng.randint(1, 8)]}, by_clock))
+        else:
+            by_clock = {"after": ["metrics.jsonl", rng.uniform(0, 0.4)]}
+            job = rng.choice(({"at_event": ["", rng.randint(1, 120)]}, by_clock))
+        codes = children.run(recipe, output_dir, "--resume", "auto", **job)
+        if codes == [0]:
+            return killed, in_checkpoint
+        assert codes == [KILLED], children.log(output_dir)[-3000:]
+        killed += 1
+        in_checkpoint += bool(list(output_dir.glob("checkpoints/.step-*.partial")))
+    raise AssertionError("The run never ends.")
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_equals_one_that_never_was(children, recipe, whole, tmp_path):
+    rng = random.Random(1)
+    killed, in_checkpoint, chains = 0, 0, 0
+    while killed < 10 or not in_checkpoint:
+        output_dir = tmp_path / f"parts{chains}"
+        more, more_in_checkpoint = kill_until_finished(children, recipe, output_dir, rng, kills=6)
+        assert_same_runs(output_dir, whole)
+        assert not list(output_dir.rglob("*.partial"))
+        killed, in_checkpoint, chains = killed + more, in_checkpoint + more_in_checkpoint, chains + 1
+    print(f"{killed} kills in {chains} runs, {in_checkpoint} of them while a checkpoint was written")
+
+
+# ── Damage ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def truncate(folder):
+    with (folder / "optimizer.bin").open("r+b") as file:
+        file.truncate(1000)
+
+
+def remove_generators(folder):
+    (folder / "random_states_0.pkl").unlink()
+
+
+def break_state(folder):
+    (folder / "trainer_state.json").write_text("{", encoding="utf-8")
+
+
+def break_manifest(folder):
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+
+
+def flip_a_bit(folder):
+    path = folder / "pytorch_model.bin"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.slow  # for the run that is damaged
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (truncate, "optimizer.bin has 1,000 bytes instead of"),
+        (remove_generators, "random_states_0.pkl is missing"),
+        (break_state, "trainer_state.json has 1 bytes"),
+        (break_manifest, "manifest.json is damaged"),
+        (flip_a_bit, "pytorch_model.bin has changed"),
+    ],
+)
+def test_damage_to_a_checkpoint_is_noticed(finished, damage, problem):
+    assert [folder.name for folder in checkpoint_folders(finished)] == ["step-8", "step-12"]
+    last = checkpoint_folders(finished)[-1]
+    assert find_problem(last) is None
+    damage(last)
+    assert problem in find_problem(last)
+    assert find_checkpoint(finished, True).name == "step-8"
+    with pytest.raises(ValueError, match="is not readable"):
+        find_checkpoint(finished, str(last))
+    damage(finished / "checkpoints" / "step-8")
+    with pytest.raises(ValueError, match=r"No checkpoint in .* is readable"):
+        find_checkpoint(finished, "auto")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(children, recipe, whole, finished):
+    truncate(finished / "checkpoints" / "step-12")
+    assert children.run(recipe, finished, "--resume") == [0], children.log(finished)
+    log = children.log(finished)
+    assert "step-12 is not readable: optimizer.bin has 1,000 bytes" in log and "Going on from" in log
+    assert (finished / "checkpoints" / "aside-step-12").is_dir()
+    assert_same_runs(finished, whole)
+
+
+@pytest.mark.slow
+def test_an_older_checkpoint_can_be_gone_on_from(children, recipe, whole, finished):
+    code = children.run(recipe, finished, "--resume", str(finished / "checkpoints" / "step-8"))
+    assert code == [0], children.log(finished)
+    assert_same_runs(finished, whole)
+
+
+# ── What may change ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_a_changed_recipe_is_refused_with_its_differences_unless_told(children, recipe, finished):
+    changed = ["--training.learning_rate", "0.001", "--model.dropout", "0", "--training.max_steps", "14"]
+    assert children.run(recipe, finished, "--resume", *changed) == [2]
+    log = children.log(finished)
+    assert "model.dropout: 0.1 -> 0" in log and "training.learning_rate: 0.003 -> 0.001" in log
+    assert "max_steps" not in log  # a longer run is nothing to refuse
+    assert children.run(recipe, finished, "--resume", "--allow_changes", *changed) == [0], children.log(finished)
+    assert "training.max_steps: 12 -> 14" in children.log(finished)
+    assert trainer_state(finished)["step"] == 14
+    # The change has been accepted: from now on it is the recipe.
+    assert children.run(recipe, finished, "--resume", *changed) == [0], children.log(finished)
+
+
+@pytest.mark.slow
+def test_other_training_rows_and_a_vanished_file_are_refused(children, tmp_path):
+    recipe = write_digits_recipe(tmp_path)
+    output_dir, train = tmp_path / "run", tmp_path / "train.jsonl"
+    assert children.run(recipe, output_dir, at_event=[".step-8.partial", 1]) == [KILLED]
+    text = train.read_text(encoding="utf-8")
+    train.write_text('{"source": "12", "target": "21"}\n' + text, encoding="utf-8")
+    assert children.run(recipe, output_dir, "--resume") == [2]
+    assert "training rows are not those" in children.log(output_dir)
+    train.unlink()
+    assert children.run(recipe, output_dir, "--resume") == [2]
+    assert f"there is no file {train}" in children.log(output_dir)
+    train.write_text(text, encoding="utf-8")
+    assert [folder.name for folder in checkpoint_folders(output_dir)] == ["step-4"]
+    assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
+
+
+# ── What goes wrong on the way ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_with_a_clear_error_and_the_last_checkpoint(children, recipe, whole, tmp_path):
+    output_dir = tmp_path / "run"
+    assert children.run(recipe, output_dir, file_size=["checkpoints/step-4", 20_000]) == [1], children.log(output_dir)
+    log = children.log(output_dir)
+    assert "The checkpoint of step 8 could not be written" in log and "step-4: go on with --resume" in log
+    assert "Traceback" not in log
+    assert [folder.name for folder in (output_dir / "checkpoints").iterdir()] == ["step-4"]
+    assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
+    assert_same_runs(output_dir, whole)
+
+
+def poison(steps: list[int]) -> None:
+    """Make the loss of some optimizer steps no number, in this process."""
+    from training.loop import TrainingLoop
+
+    real = TrainingLoop.count
+
+    def count(self, batches):
+        items, tokens = real(self, batches)
+        return (items, tokens) if self.state.step + 1 not in steps else (math.nan, tokens)
+
+    TrainingLoop.count = count
+
+
+@pytest.mark.slow
+def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted(children, recipe, tmp_path):
+    output_dir = tmp_path / "run"
+    patch = ["test_training_resume", "poison", [2, 5]]
+    assert children.run(recipe, output_dir, patch=patch) == [0], children.log(output_dir)
+    lines = read_metrics(output_dir, "train")
+    assert [line["step"] for line in lines] == [1, 3, 4, *range(6, 13)]  # nothing to log of a skipped step
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert lines[-1]["skipped_steps"] == trainer_state(output_dir)["skipped_steps"] == 2
+    assert "Step 5: the loss is" in children.log(output_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_too_many_steps_that_are_not_finite_stop_the_run_with_their_rows(children, recipe, tmp_path, processes):
+    output_dir = tmp_path / "run"
+    options = ["--training.max_bad_steps", "3"]
+    patch = ["test_training_resume", "poison", [5, 6, 7, 8]]
+    codes = children.run(recipe, output_dir, *options, patch=patch, processes=processes)
+    assert codes == [1] * processes, children.log(output_dir)
+    assert "for 3 step(s) in a row" in children.log(output_dir)
+    bad = json.loads((output_dir / "bad_batch.json").read_text(encoding="utf-8"))
+    train = [json.loads(line) for line in (recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert bad["step"] == 7 and {row["process"] for row in bad["rows"]} == set(range(processes))
+    assert all(train[row["row"]]["source"] == row["source"] for row in bad["rows"])
+    assert find_problem(checkpoint_folders(output_dir)[-1]) is None
+    # Without the cause the run goes on.
+    assert children.run(recipe, output_dir, *options, "--resume", processes=processes) == [0] * processes
