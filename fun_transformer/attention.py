@@ -9,6 +9,8 @@ over j, and the context c_i is the sum of alpha_ij v_j.
 import torch
 from torch import nn
 
+from .dropout import dropout as dropout_of
+
 
 def scaled_dot_product_scores(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
     """Match every query with every key: e_ij = scaling * q_i . k_j.
@@ -66,6 +68,6 @@ def eager_attention(
         The context (batch, query_len, heads, head_dim) and the weights (batch, heads, query_len, key_len).
     """
     weights = attention_weights(scaled_dot_product_scores(query, key, scaling), attention_mask)
-    kept = nn.functional.dropout(weights, p=dropout, training=module.training)
+    kept = dropout_of(weights, dropout, module.training)
     context = torch.matmul(kept, value)  # (batch, heads, query_len, head_dim)
     return context.transpose(1, 2), weights  # (batch, query_len, heads, head_dim), ...

@@ -33,28 +33,37 @@ class _LinearCrossEntropySum(torch.autograd.Function):
         if needs_grad:
             grad_hidden_states = torch.empty_like(hidden_states)
             grad_weight = torch.zeros_like(weight, dtype=wide)
+            hidden_sum = hidden_states.new_zeros(weight.shape[1], dtype=wide)  # of all kept tokens
         with torch.autocast(device_type, enabled=False):
             weight_cast = weight.to(dtype)
+            rows = torch.arange(chunk_size, device=labels.device)
+            weight_mean = weight_cast.mean(0, dtype=wide)  # (d_model,): its product with h is the mean of z
             for start in range(0, len(labels), chunk_size):
                 chunk = slice(start, start + chunk_size)
                 hidden = hidden_states[chunk].to(dtype)  # (chunk, d_model)
-                kept = labels[chunk] != IGNORE_INDEX  # (chunk,)
-                label = labels[chunk].where(kept, 0).unsqueeze(-1)  # (chunk, 1)
-                logits = nn.functional.linear(hidden, weight_cast).to(wide)  # (chunk, vocab_size)
-                log_sum = logits.logsumexp(-1, keepdim=True)  # (chunk, 1)
-                losses = log_sum - (1 - label_smoothing) * logits.gather(-1, label)  # (chunk, 1)
+                kept = (labels[chunk] != IGNORE_INDEX).unsqueeze(-1)  # (chunk, 1)
+                label = labels[chunk].unsqueeze(-1).where(kept, 0)  # (chunk, 1)
+                logits = nn.functional.linear(hidden, weight_cast)  # (chunk, vocab_size)
+                probabilities = logits.softmax(-1)  # (chunk, vocab_size), computed in float32 inside the kernel
+                # log p = z - log_sum holds for the likeliest class, too, whose p is never rounded to 0.
+                log_sum = logits.amax(-1, keepdim=True).to(wide) - probabilities.amax(-1, keepdim=True).to(wide).log()
+                label_logit = logits.gather(-1, label).to(wide)  # (chunk, 1)
+                losses = log_sum - (1 - label_smoothing) * label_logit
                 if label_smoothing:
-                    losses -= label_smoothing * logits.mean(-1, keepdim=True)
-                loss += losses.squeeze(-1).where(kept, 0).sum()
+                    losses -= label_smoothing * (hidden.to(wide) @ weight_mean).unsqueeze(-1)
+                loss += losses.where(kept, 0).sum()
                 if needs_grad:
-                    grad = logits.sub_(log_sum).exp_()  # softmax(z): (chunk, vocab_size)
-                    if label_smoothing:
-                        grad -= label_smoothing / vocab_size
-                    grad.scatter_add_(-1, label, grad.new_full(label.shape, label_smoothing - 1))
-                    grad = grad.mul_(kept.unsqueeze(-1)).to(dtype)
-                    grad_hidden_states[chunk] = grad @ weight_cast
+                    # softmax(z) - q, without the epsilon / V that is the same for all classes: it comes at the end.
+                    label_grad = (label_logit - log_sum).exp() - (1 - label_smoothing)  # (chunk, 1)
+                    grad = probabilities  # (chunk, vocab_size)
+                    grad[rows[: len(label)], label.squeeze(-1)] = label_grad.squeeze(-1).to(dtype)
+                    grad *= kept
+                    grad_hidden_states[chunk] = grad @ weight_cast - label_smoothing * (weight_mean * kept).to(dtype)
                     grad_weight += grad.T @ hidden
+                    hidden_sum += hidden.mul(kept).sum(0)
         if needs_grad:
+            if label_smoothing:
+                grad_weight -= label_smoothing / vocab_size * hidden_sum
             ctx.save_for_backward(grad_hidden_states, grad_weight.to(weight.dtype))
         return loss
 
@@ -71,7 +80,7 @@ def linear_cross_entropy(
     labels: torch.Tensor,
     label_smoothing: float = 0.0,
     num_items_in_batch: torch.Tensor | int | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int | None = None,
 ) -> torch.Tensor:
     """Project hidden states onto the vocabulary and compare with the labels, a chunk of tokens at a time.
 
@@ -84,13 +93,16 @@ def linear_cross_entropy(
         label_smoothing: epsilon, in [0, 1).
         num_items_in_batch: Divide the sum over tokens by this number, so that the loss is the same however a batch is
             cut into smaller ones; the number of tokens that are not ignored when None.
-        chunk_size: Tokens whose float32 logits exist at one time.
+        chunk_size: Tokens whose logits exist at one time. By default so many that a CPU's cache holds most of them
+            (8 million logits), and a GPU has enough to do (64 million).
 
     Returns:
         Scalar of float32 (float64 for float64 input); 0 when every label is ignored.
     """
     labels = labels.reshape(-1)  # (tokens,)
     hidden_states = hidden_states.reshape(len(labels), -1)  # (tokens, d_model)
+    if chunk_size is None:
+        chunk_size = max(1, (2**23 if weight.device.type == "cpu" else 2**26) // len(weight))
     # Inside the function torch.no_grad() cannot be seen any more.
     needs_grad = torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad)
     total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad)

@@ -40,6 +40,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import eager_attention
 from .configuration_fun_transformer import FunTransformerConfig
+from .dropout import Dropout
 from .losses import IGNORE_INDEX, linear_cross_entropy
 from .positions import POSITIONS, position_ids_from_mask
 
@@ -169,7 +170,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.d_model, ffn_dim)
         self.activation = ACT2FN[config.activation_function]
-        self.dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = Dropout(config.activation_dropout)
         self.fc2 = nn.Linear(ffn_dim, config.d_model)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -196,7 +197,7 @@ class EncoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: FunTransformerConfig, layer_idx: int):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.self_attn = MultiHeadAttention(config, config.encoder_attention_heads, layer_idx)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
@@ -220,7 +221,7 @@ class DecoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: FunTransformerConfig, layer_idx: int):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.self_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx, is_causal=True)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.encoder_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx)
@@ -376,7 +377,7 @@ class Stack(FunTransformerPreTrainedModel):
         self.embed_positions = POSITIONS[config.position_embedding_type](
             config.max_position_embeddings, config.d_model
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(layers)
         self.layer_norm = nn.LayerNorm(config.d_model) if config.norm_position == "pre" else nn.Identity()
         self.gradient_checkpointing = False
@@ -416,7 +417,12 @@ class Stack(FunTransformerPreTrainedModel):
             else:
                 position_ids = (torch.arange(seq_len, device=inputs_embeds.device) + past_len).unsqueeze(0)
         positions = self.embed_positions(position_ids, past_len + seq_len)  # (batch or 1, seq_len, d_model)
-        return self.dropout(inputs_embeds * self.embed_scale + positions.to(inputs_embeds.dtype))
+        hidden_states = inputs_embeds * self.embed_scale + positions.to(inputs_embeds.dtype)
+        device_type = hidden_states.device.type
+        if self.config.norm_position == "post" and torch.is_autocast_enabled(device_type):
+            # Half the memory traffic: each norm brings the residual stream back to a range that 16 bits hold well.
+            hidden_states = hidden_states.to(torch.get_autocast_dtype(device_type))
+        return self.dropout(hidden_states)
 
 
 def tensor_parallel_plan(*attentions: str) -> dict[str, str]:
@@ -862,7 +868,7 @@ class FunTransformerForSequenceClassification(FunTransformerPreTrainedModel):
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=False))
         self.model = FunTransformerEncoderModel(self.config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, config.num_labels)
         self.post_init()
 
@@ -911,7 +917,7 @@ class FunTransformerForTokenClassification(FunTransformerPreTrainedModel):
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=False))
         self.model = FunTransformerEncoderModel(self.config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, config.num_labels)
         self.post_init()
 

@@ -17,12 +17,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
-LEVEL_0 = ["masks", "positions", "losses", "configuration_*"]
+LEVEL_0 = ["masks", "positions", "losses", "dropout", "configuration_*"]
 LEVEL_1 = ["attention", "mixers"]
 FLAT = {
     "masks": LEVEL_0,
     "positions": LEVEL_0,
     "losses": LEVEL_0,
+    "dropout": LEVEL_0,
     "configuration_*": LEVEL_0,
     "attention": LEVEL_0,
     "mixers": [*LEVEL_0, "attention"],
