@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
@@ -21,6 +22,11 @@ _NAME = re.compile(r"step-(\d+)")
 
 class CheckpointError(OSError):
     """A checkpoint could not be written. The ones before are untouched."""
+
+
+def is_lost_process(error: Exception) -> bool:
+    """Whether an error means that another process of the run no longer answers."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def step_folders(parent: Path) -> list[Path]:
@@ -138,7 +144,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
         The folder `OUTPUT_DIR/checkpoints/step-STEP`.
 
     Raises:
-        CheckpointError: When the disk is full, or a process has died.
+        CheckpointError: When the disk is full, for instance.
     """
     folder = output_dir / "checkpoints" / f"step-{step}"
     partial = folder.with_name(f".{folder.name}.partial")
@@ -158,7 +164,9 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
             for old in checkpoint_folders(output_dir)[:-keep]:
                 remove(old)
         accelerator.wait_for_everyone()
-    except (OSError, RuntimeError) as error:  # torch reports a full disk, and a dead process, as a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        if is_lost_process(error):
+            raise
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)  # room on a full disk
         last = next((old for old in reversed(checkpoint_folders(output_dir)) if find_problem(old) is None), None)

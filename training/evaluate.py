@@ -1,12 +1,15 @@
 """Evaluation: the loss on a split, and texts generated for its sources and scored."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.distributed.fsdp import FSDPModule
 from tqdm.auto import tqdm
 
 from training.args import GenerationArguments
@@ -14,6 +17,31 @@ from training.batching import TokenBudgetBatches
 from training.metrics import compute_metrics
 from training.objectives import Objective
 from training.rows import TokenRows
+
+
+def share(count: int, accelerator: Accelerator) -> range:
+    """The numbers that this process works on, equally many on each process; those from `count` on are fillers."""
+    rounded = count + -count % accelerator.num_processes
+    return range(accelerator.process_index, rounded, accelerator.num_processes)
+
+
+@contextmanager
+def whole_model(accelerator: Accelerator, model) -> Iterator[Any]:
+    """The model without its wrapper; the weights that FSDP2 spreads over processes are gathered meanwhile.
+
+    `generate()` calls encoder and decoder one by one, which a model that gathers its weights by itself does not allow.
+    """
+    module = accelerator.unwrap_model(model)
+    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in sharded:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield module
+    finally:
+        for part in sharded:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
 
 
 @torch.inference_mode()
@@ -37,20 +65,24 @@ def evaluate_loss(
     total = torch.zeros(2, dtype=torch.float64)  # sum of losses, number of items
     predicted: list[Any] = []
     true: list[Any] = []
-    module = accelerator.unwrap_model(model)  # processes may have unequal numbers of batches: no DDP here
-    with torch.random.fork_rng():  # which tokens are masked: the same at every evaluation
-        torch.manual_seed(0)
-        for chosen in batches[accelerator.process_index :: accelerator.num_processes]:
+    with whole_model(accelerator, model) as module, torch.random.fork_rng():
+        for number in share(len(batches), accelerator):
+            # Where a process has no batch left it repeats one and does not count it: sharded models need all of them.
+            chosen = batches[number % len(batches)]
+            torch.manual_seed(number)  # which tokens are masked: the same at every evaluation, on any processes
             batch = objective.collate([rows[row] for row in chosen], tokenizer)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             items = objective.items(batch)
             with accelerator.autocast():
                 outputs = module(**batch, **objective.evaluation_options)
+            if number >= len(batches):
+                continue
             total += torch.tensor([outputs.loss.item() * items, items], dtype=torch.float64)
             if objective.predicts:
                 guesses, labels = objective.predict(outputs.logits, batch)
                 predicted, true = predicted + guesses, true + labels
-    total = accelerator.reduce(total.to(accelerator.device, torch.float32), reduction="sum")
+    exact = torch.float32 if accelerator.device.type == "mps" else torch.float64
+    total = accelerator.reduce(total.to(accelerator.device, exact), reduction="sum")
     scores = {"loss": float(total[0] / total[1])}
     if objective.predicts:
         return scores, gather_object(predicted), gather_object(true)
@@ -67,13 +99,14 @@ def generate_texts(
         Texts in the order of `sources`, on every process.
     """
     model.eval()
-    module = accelerator.unwrap_model(model)
     order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
-    order = order[accelerator.process_index :: accelerator.num_processes]
-    texts: list[tuple[int, str]] = []
-    with tqdm(
-        total=len(order), desc=title, unit=" texts", leave=False, disable=None if accelerator.is_main_process else True
-    ) as bar:
+    order = [order[place % len(order)] for place in share(len(order), accelerator)]  # repeated ones are dropped below
+    texts: dict[int, str] = {}
+    hidden = None if accelerator.is_main_process else True
+    with (
+        whole_model(accelerator, model) as module,
+        tqdm(total=len(order), desc=title, unit=" texts", leave=False, disable=hidden) as bar,
+    ):
         for start in range(0, len(order), settings.batch_size):
             rows = order[start : start + settings.batch_size]
             inputs = tokenizer([sources[row] for row in rows], padding=True, return_tensors="pt").to(module.device)
@@ -85,9 +118,9 @@ def generate_texts(
                 length_penalty=settings.length_penalty if settings.num_beams > 1 else None,
                 do_sample=False,
             )
-            texts += zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True)
+            texts |= zip(rows, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True)
             bar.update(len(rows))
-    return [text for _, text in sorted(gather_object(texts))]
+    return [text for _, text in sorted(dict(gather_object(list(texts.items()))).items())]
 
 
 def evaluate_split(

@@ -247,7 +247,7 @@ class TrainingLoop:
         loss = accelerator.reduce(step_loss, reduction="mean")
         state.step += 1
         state.tokens += tokens
-        # The step's only wait for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
+        # Here the step waits for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             state.bad_steps = 0

@@ -24,7 +24,7 @@ from transformers.utils import logging
 from fun_transformer import FunTransformerConfig, FunTransformerTokenizer
 from fun_transformer.analysis import flops_per_token
 from training.args import GenerationArguments, RunArguments, parse_arguments
-from training.checkpoints import find_checkpoint, publish, write_whole
+from training.checkpoints import find_checkpoint, is_lost_process, publish, write_whole
 from training.data import load_splits, tokenize_splits
 from training.evaluate import evaluate_split
 from training.loop import Interrupted, TrainingLoop, show_scores
@@ -341,6 +341,15 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        print(
+            f"training.train: Another process has died or no longer answers ({error}). Read what it printed; then "
+            "go on from the last checkpoint with --resume.",
+            file=sys.stderr,
+        )
+        return 1
     except (OSError, FloatingPointError) as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,161 @@
+"""Several processes train as one: real processes over gloo, on one machine."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from forked_runs import read_metrics, write_digits_recipe
+
+from training.checkpoints import checkpoint_folders, find_problem
+
+KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Path of the recipe: a word of digits, backwards."""
+    return write_digits_recipe(tmp_path_factory.mktemp("digits"))
+
+
+def record_steps(folder: str) -> None:
+    """Write down each process's rows, number of labels and, at the first step, gradients before clipping."""
+    from accelerate import Accelerator
+
+    from training.loop import TrainingLoop
+
+    real_clip, real_batches = Accelerator.clip_grad_norm_, TrainingLoop.micro_batches
+
+    def clip(self, parameters, *options):
+        parameters = list(parameters)
+        path = Path(folder, f"gradients-{self.process_index}.pt")
+        if not path.exists():
+            torch.save([parameter.grad.clone() for parameter in parameters], path)
+        return real_clip(self, parameters, *options)
+
+    def micro_batches(self):
+        for rows, batch in real_batches(self):
+            with Path(folder, f"batches-{self.accelerator.process_index}.jsonl").open("a") as file:
+                items, world_size = self.objective.items(batch), self.accelerator.num_processes
+                line = {"epoch": self.state.epoch, "rows": rows, "items": items, "world_size": world_size}
+                file.write(json.dumps(line) + "\n")
+            yield rows, batch
+
+    Path(folder).mkdir(exist_ok=True)
+    Accelerator.clip_grad_norm_, TrainingLoop.micro_batches = clip, micro_batches
+
+
+def read_batches(folder: Path, rank: int) -> list[dict]:
+    """What `record_steps` wrote of one process's batches."""
+    return [json.loads(line) for line in (folder / f"batches-{rank}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_gradients_do_not_depend_on_processes_and_accumulation(children, recipe, tmp_path):
+    # An epoch is four batches, so that each run sees all rows in each step, the first one in a single batch.
+    settings = ["--model.dropout", "0", "--training.max_steps", "4", "--training.best_metric", "loss"]
+    settings += ["--generation.metrics", "[]"]
+    gradients, losses = {}, {}
+    for processes, accumulation, tokens in ((1, 1, 100_000), (1, 4, 850), (2, 2, 850), (4, 1, 850)):
+        output_dir, folder = tmp_path / f"{processes}x{accumulation}", tmp_path / f"steps{processes}x{accumulation}"
+        options = ["--training.accumulation_steps", str(accumulation), "--training.batch_tokens", str(tokens)]
+        patch = ["test_training_distributed", "record_steps", str(folder)]
+        codes = children.run(recipe, output_dir, *settings, *options, patch=patch, processes=processes)
+        assert codes == [0] * processes, children.log(output_dir)
+        batches = [read_batches(folder, rank)[:accumulation] for rank in range(processes)]
+        assert sorted(row for rank in batches for batch in rank for row in batch["rows"]) == list(range(260))
+        assert all(batch["world_size"] == processes for rank in batches for batch in rank)
+        if tokens == 850:  # uneven: a mean of means would be wrong
+            assert len({batch["items"] for rank in batches for batch in rank}) > 2
+        losses[processes, accumulation] = [line["loss"] for line in read_metrics(output_dir, "train")]
+        for rank in range(processes):
+            gradients[processes, accumulation, rank] = torch.load(folder / f"gradients-{rank}.pt")
+    largest = max(gradient.abs().max() for gradient in gradients[1, 1, 0])
+    assert largest > 0.01
+    for name, found in gradients.items():
+        difference = max((a - b).abs().max() for a, b in zip(found, gradients[1, 1, 0], strict=True))
+        print(f"{name}: gradients differ by {difference / largest:.1e} of the largest")
+        assert difference < 1e-5 * largest, name  # float32 sums in another order
+    for name, found in losses.items():
+        torch.testing.assert_close(found, losses[1, 1], rtol=1e-5, atol=0, msg=str(name))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_more_and_with_fewer_processes(children, recipe, tmp_path):
+    folder, output_dir = tmp_path / "steps", tmp_path / "run"
+    patch = ["test_training_distributed", "record_steps", str(folder)]
+    settings = ["--training.max_epochs", "2", "--training.schedule", "inverse_sqrt", "--model.dropout", "0"]
+    settings += ["--training.batch_tokens", "200", "--training.eval_every", "1000"]
+    settings += ["--generation.metrics", "[]", "--training.best_metric", "loss"]
+    parts = [("3", 1, "2"), ("6", 2, "1"), ("100000", 1, "2")]
+    for max_steps, processes, accumulation in parts:
+        options = [
+            "--training.max_steps",
+            max_steps,
+            "--training.accumulation_steps",
+            accumulation,
+            "--resume",
+            "auto",
+        ]
+        codes = children.run(recipe, output_dir, *settings, *options, patch=patch, processes=processes)
+        assert codes == [0] * processes, children.log(output_dir)
+    assert "1 process(es) trained so far, now 2" in children.log(output_dir)
+    assert "2 process(es) trained so far, now 1" in children.log(output_dir)
+    batches = read_batches(folder, 0) + read_batches(folder, 1)
+    assert [batch["world_size"] for batch in batches].count(2) == 6
+    for epoch in (0, 1):
+        rows = sorted(row for batch in batches for row in batch["rows"] if batch["epoch"] == epoch)
+        assert rows == list(range(260))
+    # The same batches in the same order give the same losses as one process alone.
+    options = ["--training.accumulation_steps", "2", "--training.max_steps", "100000"]
+    assert children.run(recipe, tmp_path / "alone", *settings, *options) == [0]
+    found, alone = (
+        [line["loss"] for line in read_metrics(path, "train")[:6]] for path in (output_dir, tmp_path / "alone")
+    )
+    torch.testing.assert_close(found, alone, rtol=1e-4, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "rows"), [(2, 5), (4, 3)])
+def test_evaluation_scores_every_row_once_on_any_number_of_processes(children, tmp_path, processes, rows):
+    recipe = write_digits_recipe(tmp_path)
+    for name in ("validation", "test"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:rows]))
+    # Next to no learning, and one row a batch: what is measured is that of the first weights.
+    settings = ["--training.learning_rate", "1e-12", "--training.max_steps", "1", "--generation.batch_size", "1"]
+    settings += ["--model.dropout", "0", "--generation.metrics", "chrf", "--training.best_metric", "loss"]
+    settings += ["--training.batch_tokens", "16"]
+    for number in (1, processes):
+        codes = children.run(recipe, tmp_path / str(number), *settings, processes=number)
+        assert codes == [0] * number, children.log(tmp_path / str(number))
+    assert f"{processes} process(es)" in children.log(tmp_path / str(processes))
+    one, several = (
+        [json.loads(line) for line in (tmp_path / str(number) / "predictions.jsonl").read_text().splitlines()]
+        for number in (1, processes)
+    )
+    sources = [json.loads(line)["source"] for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    assert len(sources) == rows
+    assert [row["source"] for row in several] == sources
+    assert several == one
+    for split in ("validation", "test"):
+        found, expected = (read_metrics(tmp_path / str(number), split)[-1] for number in (processes, 1))
+        assert abs(found["loss"] - expected["loss"]) < 1e-5
+        assert found["chrf"] == expected["chrf"]
+
+
+@pytest.mark.slow
+def test_a_dead_process_ends_the_others_and_leaves_the_last_checkpoint(children, recipe, tmp_path):
+    rng = random.Random(0)
+    output_dir = tmp_path / "run"
+    job = {"processes": 2, "rank": 1, "after": ["checkpoints/step-4", rng.uniform(0, 0.2)], "timeout": 60}
+    codes = children.run(recipe, output_dir, "--training.max_steps", "100000", **job)
+    assert codes == [1, KILLED], children.log(output_dir)  # within the timeout, else all would be killed
+    log = children.log(output_dir)
+    assert "Another process has died" in log and "--resume" in log
+    assert "Traceback" not in log
+    assert find_problem(checkpoint_folders(output_dir)[-1]) is None
+    step = int(checkpoint_folders(output_dir)[-1].name.removeprefix("step-"))
+    more = ["--training.max_steps", str(step + 2), "--resume"]
+    assert children.run(recipe, output_dir, *more, processes=2) == [0, 0], children.log(output_dir)
