@@ -1,13 +1,20 @@
 """Several processes train as one: real processes over gloo, on one machine."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from forked_runs import read_metrics, write_digits_recipe
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from forked_runs import REPOSITORY, read_metrics, write_digits_recipe
+from transformers import AutoModelForSeq2SeqLM
 
+from fun_transformer import modeling_fun_transformer
 from training.checkpoints import checkpoint_folders, find_problem
 
 KILLED = -9
@@ -159,3 +166,41 @@ def test_a_dead_process_ends_the_others_and_leaves_the_last_checkpoint(children,
     step = int(checkpoint_folders(output_dir)[-1].name.removeprefix("step-"))
     more = ["--training.max_steps", str(step + 2), "--resume"]
     assert children.run(recipe, output_dir, *more, processes=2) == [0, 0], children.log(output_dir)
+
+
+# ── accelerate launch ────────────────────────────────────────────────────────────────────────────────────────────
+
+CONFIGS = sorted((REPOSITORY / "training" / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_accelerate_reads_the_config_files(path):
+    config = load_config_from_file(str(path))  # refuses unknown names
+    # What the launcher makes of it: the option of each name in a section must exist, too.
+    parser = launch_command_parser()
+    known = {action.dest for action in parser._actions}
+    sections = {**(config.fsdp_config or {}), **(config.deepspeed_config or {})}
+    assert sections.keys() <= known
+    arguments, _, _ = _validate_launch_command(parser.parse_args(["--config_file", str(path), "script.py"]))
+    processes = {"two_cpu_processes": 2, "eight_gpus": 8, "fsdp2": 8, "deepspeed_zero2": 8, "two_nodes": 16}
+    assert arguments.num_processes == processes.get(path.stem, 1)
+    assert arguments.use_fsdp == (path.stem == "fsdp2")
+    assert arguments.use_deepspeed == (path.stem == "deepspeed_zero2")
+    assert arguments.multi_gpu == (path.stem in ("two_cpu_processes", "eight_gpus", "two_nodes"))
+    if path.stem == "fsdp2":  # names of classes in the model: a wrong one is only found on GPUs
+        for name in arguments.fsdp_transformer_layer_cls_to_wrap.split(","):
+            assert hasattr(modeling_fun_transformer, name)
+
+
+@pytest.mark.slow
+def test_accelerate_launch_trains_on_two_processes(tmp_path):
+    # `accelerate launch --cpu --num_processes 2` silently runs one process: the world size is read from the log.
+    recipe = write_digits_recipe(tmp_path)
+    config = REPOSITORY / "training" / "configs" / "two_cpu_processes.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    command += ["--main_process_port", "0", "-m", "training.train", str(recipe)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=REPOSITORY)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "2 process(es)" in result.stdout
+    AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "model")

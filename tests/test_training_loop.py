@@ -130,21 +130,6 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_score_every_row_once(recipe, tmp_path):
-    # `accelerate launch --cpu --num_processes 2` silently runs one process, so the world size is read from the log.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "training.train", str(recipe), "--output_dir", str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "2 process(es)" in result.stdout
-    lines = [json.loads(line) for line in (tmp_path / "two" / "predictions.jsonl").read_text().splitlines()]
-    sources = [json.loads(line)["source"] for line in (tmp_path / "test.jsonl").read_text().splitlines()]
-    assert [line["source"] for line in lines] == sources
-    AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "two" / "model")
-
-
-@pytest.mark.slow
 def test_patience_ends_a_run_that_no_longer_improves(recipe, tmp_path):
     # With a learning rate of next to nothing, the first evaluation stays the best.
     options = ["--training.learning_rate", "1e-12", "--training.patience", "2", "--training.max_steps", "1000"]

@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import gather_object, set_seed
 from datasets import DatasetDict
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -244,6 +245,8 @@ class TrainingLoop:
                 accelerator.backward(loss)
             step_loss += loss.detach()
         norm = accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm or math.inf)
+        if isinstance(norm, DTensor):  # of a sharded model
+            norm = norm.full_tensor()
         loss = accelerator.reduce(step_loss, reduction="mean")
         state.step += 1
         state.tokens += tokens

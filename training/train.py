@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
 from datasets import DatasetDict
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
@@ -87,12 +87,17 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     precision = arguments.training.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(state.device) else "fp32"
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
         log_with="tensorboard",
         project_config=ProjectConfiguration(arguments.output_dir, logging_dir=arguments.output_dir),
     )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        engine = accelerator.state.deepspeed_plugin.deepspeed_config
+        engine["gradient_clipping"] = arguments.training.max_grad_norm or 0.0  # it clips by itself
+        engine["train_micro_batch_size_per_gpu"] = 1  # it insists on a number; ours differ in size
+    return accelerator
 
 
 def prepare_output_dir(arguments: RunArguments) -> tuple[Path, Path | None]:
