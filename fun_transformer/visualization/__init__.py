@@ -1,6 +1,11 @@
 """Pictures: what a model attends to, and how its training went. Needs matplotlib (the extra `viz`)."""
 
-from .attention import AttentionMap, cross_attention, plot_attention
-from .curves import plot_training_curve
+try:
+    from .attention import AttentionMap, cross_attention, plot_attention
+    from .curves import plot_training_curve
+except ModuleNotFoundError as error:
+    if error.name != "matplotlib":
+        raise
+    raise ImportError("Pictures need matplotlib: pip install 'fun-transformer[viz]'") from error
 
 __all__ = ["AttentionMap", "cross_attention", "plot_attention", "plot_training_curve"]

@@ -6,12 +6,9 @@ import re
 import warnings
 from pathlib import Path
 
-try:
-    from matplotlib import font_manager
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise ImportError("Pictures need matplotlib: pip install 'fun-transformer[viz]'") from error
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 # Chinese, Japanese and Korean characters, their punctuation and full-width forms.
 CJK = re.compile(r"[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
