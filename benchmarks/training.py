@@ -253,7 +253,7 @@ def ours(*overrides: str) -> Callable[[Corpus], Train]:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments, folder)
         torch.set_num_threads(corpus.threads)
-        model = build_model(arguments, corpus.objective, corpus.tokenizer, len(corpus.rows), accelerator.device)
+        model = build_model(arguments, corpus.objective, corpus.tokenizer, accelerator.device)
         optimizer = build_optimizer(model, 5e-4, (0.9, 0.98), 1e-9, 0.01)
         model, optimizer = accelerator.prepare(model, optimizer)
         loop = TrainingLoop(
@@ -336,7 +336,7 @@ def main() -> None:
             wall, cpu = time.monotonic() - wall, time.process_time() - cpu
             turns[name].append({"tokens": tokens, "wall": wall, "cpu": cpu, "loss": loss})
             print(f"{turn + 1} {name:28} {tokens / wall:8,.0f} tok/s {tokens / cpu:8,.0f} tok/cpu-s  loss {loss:.2f}")
-    config = build_model(arguments, objective, tokenizer, len(corpus.rows), torch.device("cpu")).config
+    config = build_model(arguments, objective, tokenizer, torch.device("cpu")).config
     flops = flops_per_token(config, corpus.rows.source_lengths.mean(), corpus.rows.target_lengths.mean())
     limits = {str(dtype).removeprefix("torch."): matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     print(f"{flops / 1e6:.1f} MFLOP a token;", {name: f"{rate / 1e9:.0f} GFLOP/s" for name, rate in limits.items()})

@@ -166,7 +166,11 @@ class Children:
     """Starts the process that forks, and hands it jobs."""
 
     def __init__(self):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+            "OMP_NUM_THREADS": "1",
+        }
         self.process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
@@ -176,9 +180,9 @@ class Children:
             env=environment,
         )
 
-    def run(self, recipe: Path, output_dir: Path, *options: str, **job: Any) -> list[int]:
+    def run(self, recipe: Path | None, output_dir: Path, *options: str, **job: Any) -> list[int]:
         """Train in as many children as `processes` says; returns their exit codes, negative ones are signals."""
-        argv = [str(recipe), "--output_dir", str(output_dir), *options]
+        argv = [*([str(recipe)] if recipe else []), "--output_dir", str(output_dir), *options]
         log = output_dir.with_name(f"{output_dir.name}.log")
         self.process.stdin.write(json.dumps({"argv": argv, "log": str(log), **job}) + "\n")
         self.process.stdin.flush()

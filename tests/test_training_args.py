@@ -173,7 +173,7 @@ def test_help_shows_every_argument_with_its_meaning_and_default(capsys):
     shown = capsys.readouterr().out
     assert exit.value.code == 0
     assert all(f"--{name}" in shown for name, (_, item) in known_arguments().items() if item)
-    assert "[4096]" in shown and "d_model" in shown
+    assert "[by size of corpus]" in shown and "[42]" in shown and "d_model" in shown
 
 
 def test_every_field_says_what_it_means():

@@ -22,6 +22,12 @@ import yaml
 
 Metric = Literal["bleu", "chrf", "per", "wer", "exact"]
 SPLITS = ("train", "validation", "test")
+# Where nobody says otherwise, training/defaults.py chooses these by the number of training pairs.
+BY_CORPUS_SIZE = {
+    "tokenizer.vocab_size",
+    *(f"training.{name}" for name in ("batch_tokens", "accumulation_steps", "learning_rate", "warmup_steps")),
+    *(f"training.{name}" for name in ("max_steps", "max_epochs", "patience", "eval_every", "save_every")),
+}
 CONFIG_FILES = ("model.config", "generation.config")  # relative to the recipe, or typed in the working directory
 
 
@@ -160,6 +166,7 @@ class RunArguments:
     overwrite: bool = arg(False, "empty output_dir first if something is in it")
     allow_changes: bool = arg(False, "go on with a run although its recipe has changed")
     recipe: str | None = field(default=None, compare=False)  # where these arguments were read from
+    given: frozenset[str] = field(default=frozenset(), compare=False)  # names in the recipe or on the command line
 
     def __post_init__(self) -> None:
         words: dict[str | bool, str | bool] = {False: "no", "false": "no", "true": True, "yes": True}
@@ -168,7 +175,7 @@ class RunArguments:
     def to_yaml(self) -> str:
         """The arguments as a recipe that gives them again."""
         sections = dataclasses.asdict(self)
-        del sections["recipe"]
+        del sections["recipe"], sections["given"]
         return yaml.dump(sections, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True)
 
 
@@ -234,7 +241,7 @@ def known_arguments(section: type = RunArguments, prefix: str = "") -> dict[str,
 
             known["model.config"] = (str | None, None)
             known |= {f"model.{option.name}": (Any, None) for option in dataclasses.fields(FunTransformerConfig)}
-        elif name != "recipe":
+        elif name not in ("recipe", "given"):
             known[name] = (kind, item)
     return known
 
@@ -489,7 +496,7 @@ def help_text() -> str:
         options = [option for option in (kind, *get_args(kind)) if get_origin(option) is Literal]
         values = f" ({' | '.join(get_args(options[0]))})" if options else ""
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore
-        shown = json.dumps(default, ensure_ascii=False)
+        shown = "by size of corpus" if name in BY_CORPUS_SIZE else json.dumps(default, ensure_ascii=False)
         lines.append(f"  --{name}{values}\n      {item.metadata['help']} [{shown}]")
     lines.append("  --model.config FILE.json, --model.NAME VALUE\n      a model configuration, and any of its fields:")
     lines.append("      " + ", ".join(name.removeprefix("model.") for name in known_arguments() if "model." in name))
@@ -516,7 +523,7 @@ def parse_arguments(argv: list[str]) -> RunArguments:
     flat = replace_origin(read_recipe(recipe, known), overrides) if recipe else {}
     flat |= overrides
     arguments = build(RunArguments, read_generation_config(flat) | flat)
-    arguments.recipe = recipe
+    arguments.recipe, arguments.given = recipe, frozenset(flat)
     if arguments.objective in ("masked_lm", "causal_lm"):
         drop_targets(arguments)
     check_together(arguments)

@@ -23,9 +23,10 @@ from transformers.utils import logging
 
 from fun_transformer import FunTransformerConfig, FunTransformerTokenizer
 from fun_transformer.analysis import flops_per_token
+from training import defaults
 from training.args import GenerationArguments, RunArguments, parse_arguments
 from training.checkpoints import find_checkpoint, is_lost_process, publish, write_whole
-from training.data import load_splits, tokenize_splits
+from training.data import load_splits, token_lengths, tokenize_splits
 from training.evaluate import evaluate_split
 from training.loop import Interrupted, TrainingLoop, show_scores
 from training.objectives import OBJECTIVES, Objective
@@ -39,27 +40,8 @@ from training.resuming import (
     main_process_first,
     on_main_process,
 )
+from training.sharding import shard
 from training.train_tokenizer import train_tokenizer
-
-# Sizes for recipes that name none, by the number of training pairs: a large model learns a small corpus by heart.
-SIZES = {
-    20_000: {"d_model": 128, "layers": 3, "heads": 4, "ffn_dim": 512, "dropout": 0.3},
-    500_000: {"d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.2},
-    None: {"d_model": 512, "layers": 6, "heads": 8, "ffn_dim": 2048, "dropout": 0.1},  # the paper's base model
-}
-
-
-def size_for(rows: int) -> dict[str, Any]:
-    """Fields of a model that suits the number of training pairs."""
-    size = next(size for limit, size in SIZES.items() if limit is None or rows <= limit)
-    fields = {"d_model": size["d_model"], "dropout": size["dropout"]}
-    for side in ("encoder", "decoder"):
-        fields |= {
-            f"{side}_layers": size["layers"],
-            f"{side}_attention_heads": size["heads"],
-            f"{side}_ffn_dim": size["ffn_dim"],
-        }
-    return fields
 
 
 def use_all_cores(processes_here: int) -> None:
@@ -148,22 +130,19 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
     return tokenizer
 
 
-def build_model(
-    arguments: RunArguments, objective: Objective, tokenizer, rows: int, device: torch.device
-) -> PreTrainedModel:
+def build_model(arguments: RunArguments, objective: Objective, tokenizer, device: torch.device) -> PreTrainedModel:
     """A model with fresh weights, as large as the recipe says and with a vocabulary as large as the tokenizer's.
 
     Args:
-        arguments: The recipe; if it says nothing of the model, its size is chosen by `rows`.
+        arguments: The recipe.
         objective: Decides the head.
         tokenizer: Gives the vocabulary and the special tokens.
-        rows: Number of training pairs.
         device: Where it will be trained.
 
     Raises:
         ValueError: When the recipe's vocabulary is smaller than the tokenizer's.
     """
-    fields = dict(arguments.model) or size_for(rows)
+    fields = dict(arguments.model)
     path = fields.pop("config", None)
     if path:
         fields = json.loads(Path(path).read_text(encoding="utf-8")) | fields
@@ -223,6 +202,9 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
 
     splits, row_report = main_process_first(load_splits, arguments.data, settings.seed)
     objective = OBJECTIVES[arguments.objective](splits)
+    pairs = len(splits["train"])
+    chosen = defaults.choose(arguments, pairs)
+    arguments = defaults.fill(arguments, chosen)
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
     else:
@@ -230,6 +212,12 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     splits, token_report = main_process_first(tokenize_splits, splits, tokenizer, arguments.data, objective.encode)
     row_report = row_report.followed_by(token_report)
     accelerator.print(row_report)
+    lengths = [float(token_lengths(splits["train"], name).mean()) for name in ("input_ids", "labels")]
+    tokens = round(sum(lengths) * len(splits["train"]))
+    rhythm = defaults.choose_rhythm(arguments, tokens, accelerator.num_processes)
+    arguments = defaults.fill(arguments, rhythm)
+    settings = arguments.training
+    accelerator.print(defaults.show(chosen | rhythm, pairs))
     if accelerator.is_main_process and checkpoint is None:  # the first thing written: all data has been checked
         output_dir.mkdir(parents=True, exist_ok=True)
         empty_run(output_dir)
@@ -242,7 +230,9 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     accelerator.wait_for_everyone()
 
     set_seed(settings.seed)
-    model = build_model(arguments, objective, tokenizer, len(splits["train"]), accelerator.device)
+    model = build_model(arguments, objective, tokenizer, accelerator.device)
+    if accelerator.is_fsdp2:
+        shard(model, accelerator)
     optimizer = build_optimizer(
         model,
         settings.learning_rate,
@@ -254,7 +244,6 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     model, optimizer = accelerator.prepare(model, optimizer)
     config = accelerator.unwrap_model(model).config
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    lengths = [sum(map(len, splits["train"][name])) / len(splits["train"]) for name in ("input_ids", "labels")]
     # The formula is that of encoder and decoder; for the others, six operations a weight (Kaplan et al. 2020).
     weights = accelerator.unwrap_model(model).num_parameters(exclude_embeddings=True)
     flops = flops_per_token(config, *lengths) if arguments.objective == "seq2seq" else 6.0 * weights
