@@ -1,10 +1,11 @@
 """Training speed beside the peers, in one run: real tokens per second, A B A B, on the same tokenised corpus.
 
     python -m benchmarks.training train.de.gz train.en.gz --threads 1 --output benchmarks/results/training-cpu.json
+    python -m benchmarks.training train.de.gz train.en.gz --size base --batch_tokens 50000 --output ...-gpu.json
 
-Every contender trains a model of the same dimensions with the settings that its users would choose. "Real tokens" are
-source and target tokens with `</s>`, without padding. Machines are noisy: compare ratios within a run, not figures of
-two runs.
+Every contender trains a model of the same dimensions with the settings that its users would choose, on a GPU where
+there is one. "Real tokens" are source and target tokens with `</s>`, without padding. Machines are noisy: compare
+ratios within a run, not figures of two runs.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from transformers import (
 from fun_transformer.analysis import flops_per_token
 from training.args import parse_arguments
 from training.batching import TokenBudgetBatches, pad_batch
+from training.checkpoints import write_whole
 from training.data import load_splits, tokenize_splits
 from training.loop import TrainingLoop
 from training.objectives import OBJECTIVES
@@ -41,26 +43,40 @@ from training.report import describe_environment
 from training.rows import TokenRows
 from training.train import build_accelerator, build_model, build_tokenizer
 
-DIMS = {
-    "d_model": 256,
-    "encoder_layers": 3,
-    "decoder_layers": 3,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 1024,
-    "decoder_ffn_dim": 1024,
-    "dropout": 0.1,
-}
+SIZES = {"small": (256, 3, 4, 1024), "base": (512, 6, 8, 2048)}  # d_model, layers, heads, ffn_dim
 SMOOTHING = 0.1
-Train = Callable[[float], tuple[int, float]]  # seconds to train for -> real tokens seen, last loss
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Train = Callable[[float], int]  # seconds to train for -> real tokens seen
+
+
+def dimensions(size: str) -> dict[str, float]:
+    """Fields of a model's configuration; Marian and ours have the same names."""
+    d_model, layers, heads, ffn_dim = SIZES[size]
+    both = {"layers": layers, "attention_heads": heads, "ffn_dim": ffn_dim}
+    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in both.items()}
+    return {"d_model": d_model, "dropout": 0.1, **sides}
 
 
 class Corpus:
-    """The tokenised corpus and endless batches of it, bucketed or of random rows."""
+    """The tokenised corpus and endless bucketed batches of it.
 
-    def __init__(self, arguments, objective, splits, tokenizer):
-        self.arguments, self.objective, self.splits, self.tokenizer = arguments, objective, splits, tokenizer
-        self.rows = TokenRows(splits["train"])
+    Args:
+        options: Of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace):
+        self.dims, self.threads = dimensions(options.size), options.threads
+        self.command = [f"--data.train.source={options.source}", f"--data.train.target={options.target}"]
+        self.command += [f"--tokenizer.vocab_size={options.vocab_size}", "--output_dir=unused"]
+        self.command += [f"--training.batch_tokens={options.batch_tokens}", "--data.bad_rows=drop"]
+        self.command += [f"--model.{name}={value}" for name, value in self.dims.items()]
+        self.command += [f"--model.label_smoothing={SMOOTHING}"]
+        self.arguments = arguments = parse_arguments(self.command)
+        splits, _ = load_splits(arguments.data, arguments.training.seed)
+        self.objective = OBJECTIVES["seq2seq"](splits)
+        self.tokenizer = build_tokenizer(arguments, self.objective, splits)
+        self.splits, _ = tokenize_splits(splits, self.tokenizer, arguments.data, self.objective.encode)
+        self.rows = TokenRows(self.splits["train"])
         self.sampler = TokenBudgetBatches(
             self.rows.source_lengths, self.rows.target_lengths, arguments.training.batch_tokens, seed=1
         )
@@ -70,7 +86,8 @@ class Corpus:
         epoch = 0
         while True:
             for chosen in self.sampler.batches(epoch):
-                yield pad_batch([self.rows[row] for row in chosen], self.tokenizer.pad_token_id)
+                batch = pad_batch([self.rows[row] for row in chosen], self.tokenizer.pad_token_id)
+                yield {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in batch.items()}
             epoch += 1
 
 
@@ -90,14 +107,14 @@ def bare_loop(corpus: Corpus, model: nn.Module, logits: Callable, precision: str
     """The loop that people write by hand: bucketed batches, autocast, fused AdamW, clipped gradients."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, fused=True)
     batches = corpus.bucketed()
-    model.train()
+    model.to(DEVICE).train()
 
-    def train(seconds: float) -> tuple[int, float]:
+    def train(seconds: float) -> int:
         tokens, end = 0, time.monotonic() + seconds
         while time.monotonic() < end:
             batch = next(batches)
             labels = batch["labels"]
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
                 scores = logits(batch, shift(labels, corpus))
                 loss = nn.functional.cross_entropy(
                     scores.flatten(0, 1), labels.flatten(), label_smoothing=SMOOTHING, ignore_index=-100
@@ -107,16 +124,23 @@ def bare_loop(corpus: Corpus, model: nn.Module, logits: Callable, precision: str
             optimizer.step()
             optimizer.zero_grad()
             tokens += real_tokens(batch)
-        return tokens, float(loss.detach())
+        synchronize()
+        return tokens
 
     return train
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def build_marian(corpus: Corpus, attention: str) -> MarianMTModel:
     """A Marian of the same dimensions."""
     tokenizer = corpus.tokenizer
     config = MarianConfig(
-        **DIMS,
+        **corpus.dims,
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -131,11 +155,13 @@ def build_marian(corpus: Corpus, attention: str) -> MarianMTModel:
     return MarianMTModel(config)
 
 
-def marian(precision: str, attention: str) -> Callable[[Corpus], Train]:
+def marian(precision: str, attention: str, compile: bool = False) -> Callable[[Corpus], Train]:
     """transformers' own translation model in a bare loop."""
 
     def build(corpus: Corpus) -> Train:
         model = build_marian(corpus, attention)
+        if compile:
+            model.compile(dynamic=True)
 
         def logits(batch, decoder_input_ids):
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -149,20 +175,20 @@ def marian(precision: str, attention: str) -> Callable[[Corpus], Train]:
 class TorchTransformer(nn.Module):
     """torch.nn.Transformer with embeddings and an output layer, as its tutorial puts it together."""
 
-    def __init__(self, vocab_size: int, pad_token_id: int):
+    def __init__(self, dims: dict, vocab_size: int, pad_token_id: int):
         super().__init__()
-        self.pad_token_id, d_model = pad_token_id, DIMS["d_model"]
+        self.pad_token_id, d_model = pad_token_id, dims["d_model"]
         self.embed = nn.Embedding(vocab_size, d_model)
         nn.init.normal_(self.embed.weight, std=d_model**-0.5)
         self.positions = nn.Parameter(torch.randn(512, d_model) * 0.02)
-        self.dropout = nn.Dropout(DIMS["dropout"])
+        self.dropout = nn.Dropout(dims["dropout"])
         self.transformer = nn.Transformer(
             d_model,
-            DIMS["encoder_attention_heads"],
-            DIMS["encoder_layers"],
-            DIMS["decoder_layers"],
-            DIMS["encoder_ffn_dim"],
-            DIMS["dropout"],
+            dims["encoder_attention_heads"],
+            dims["encoder_layers"],
+            dims["decoder_layers"],
+            dims["encoder_ffn_dim"],
+            dims["dropout"],
             batch_first=True,
         )
 
@@ -174,7 +200,7 @@ class TorchTransformer(nn.Module):
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(batch, source_len), (batch, target_len) -> (batch, target_len, vocab_size)."""
         padding = source == self.pad_token_id
-        causal = nn.Transformer.generate_square_subsequent_mask(target.shape[1], dtype=torch.bool)
+        causal = nn.Transformer.generate_square_subsequent_mask(target.shape[1], target.device, torch.bool)
         hidden = self.transformer(
             self.embedded(source),
             self.embedded(target),
@@ -188,7 +214,7 @@ class TorchTransformer(nn.Module):
 
 def torch_transformer(corpus: Corpus) -> Train:
     """torch's own Transformer, bf16 autocast, in a bare loop."""
-    model = TorchTransformer(len(corpus.tokenizer), corpus.tokenizer.pad_token_id)
+    model = TorchTransformer(corpus.dims, len(corpus.tokenizer), corpus.tokenizer.pad_token_id)
     return bare_loop(corpus, model, lambda batch, target: model(batch["input_ids"], target), "bf16")
 
 
@@ -218,7 +244,7 @@ def seq2seq_trainer(corpus: Corpus) -> Train:
         seen += real_tokens(batch)
         return batch
 
-    def train(seconds: float) -> tuple[int, float]:
+    def train(seconds: float) -> int:
         nonlocal seen
         seen = 0
         with tempfile.TemporaryDirectory() as folder:
@@ -238,8 +264,8 @@ def seq2seq_trainer(corpus: Corpus) -> Train:
                 train_dataset=corpus.splits["train"],
                 callbacks=[StopAfter(seconds)],
             )
-            loss = trainer.train().training_loss
-            return seen, loss
+            trainer.train()
+            return seen
 
     return train
 
@@ -251,9 +277,9 @@ def ours(*overrides: str) -> Callable[[Corpus], Train]:
         arguments = parse_arguments([*corpus.command, *overrides])
         folder = Path(tempfile.mkdtemp())
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
-        accelerator = build_accelerator(arguments, folder)
+        accelerator = build_accelerator(arguments)
         torch.set_num_threads(corpus.threads)
-        model = build_model(arguments, corpus.objective, corpus.tokenizer, accelerator.device)
+        model = build_model(arguments, corpus.objective, corpus.tokenizer, len(corpus.rows), accelerator.device)
         optimizer = build_optimizer(model, 5e-4, (0.9, 0.98), 1e-9, 0.01)
         model, optimizer = accelerator.prepare(model, optimizer)
         loop = TrainingLoop(
@@ -262,12 +288,12 @@ def ours(*overrides: str) -> Callable[[Corpus], Train]:
         loop.batches = loop.sampler.batches(0)
         stream = loop.micro_batches()
 
-        def train(seconds: float) -> tuple[int, float]:
+        def train(seconds: float) -> int:
             tokens, end = 0, time.monotonic() + seconds
             while time.monotonic() < end:
-                loss, count, _ = loop.train_step(stream, 0.0)
-                tokens += count
-            return tokens, float(loss)
+                tokens += loop.train_step(stream, 0.0)[1]
+            synchronize()
+            return tokens
 
         return train
 
@@ -279,27 +305,56 @@ CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
     "ours fp32": ours("--training.precision", "fp32"),
     "Marian, bf16, eager": marian("bf16", "eager"),
     "Marian, bf16, sdpa": marian("bf16", "sdpa"),
+    "Marian, bf16, sdpa, compiled": marian("bf16", "sdpa", compile=True),
     "Marian, fp32, sdpa": marian("fp32", "sdpa"),
     "torch.nn.Transformer, bf16": torch_transformer,
     "Marian, Seq2SeqTrainer": seq2seq_trainer,
 }
 
 
-def matmul_rate(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """FLOP a second of the model's largest kind of product, (4096, 256) x (256, 1024)."""
-    left, right = torch.randn(4096, 256).to(dtype), torch.randn(256, 1024).to(dtype)
-    out, count, start = left @ right, 0, time.monotonic()
+def matmul_rate(dtype: torch.dtype, d_model: int, ffn_dim: int, seconds: float = 2.0) -> float:
+    """FLOP a second of the model's largest kind of product, (4096, d_model) x (d_model, ffn_dim)."""
+    left = torch.randn(4096, d_model, device=DEVICE).to(dtype)
+    right = torch.randn(d_model, ffn_dim, device=DEVICE).to(dtype)
+    out = left @ right
+    count, start = 0, time.monotonic()
     while time.monotonic() - start < seconds:
-        torch.mm(left, right, out=out)
-        count += 1
-    return count * 2 * 4096 * 256 * 1024 / (time.monotonic() - start)
+        for _ in range(20):
+            torch.mm(left, right, out=out)
+        synchronize()
+        count += 20
+    return count * 2 * 4096 * d_model * ffn_dim / (time.monotonic() - start)
+
+
+def compare(corpus: Corpus, names: list[str], rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
+    """Let the contenders train in turn: A B A B.
+
+    Returns:
+        For each contender its turns: real tokens, wall seconds and CPU seconds.
+    """
+    trains = {}
+    for name in names:
+        torch.manual_seed(1)
+        trains[name] = CONTENDERS[name](corpus)
+        torch.set_num_threads(corpus.threads)
+        trains[name](min(seconds, 5.0))  # the first steps allocate, and compile
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names:
+            wall, cpu = time.monotonic(), time.process_time()
+            tokens = trains[name](seconds)
+            wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+            turns[name].append({"tokens": tokens, "wall": wall, "cpu": cpu})
+            print(f"{turn + 1} {name:28} {tokens / wall:9,.0f} tok/s {tokens / cpu:9,.0f} tok/cpu-s", flush=True)
+    return turns
 
 
 def main() -> None:
-    """Run the contenders in turn, print the table, write the results."""
+    """Run the contenders, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="text file, one sentence a line (.gz is read as it is)")
     parser.add_argument("target", help="its translation, line by line")
+    parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--batch_tokens", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=20, help="of each turn")
@@ -309,41 +364,29 @@ def main() -> None:
     parser.add_argument("--output", help="where to write the results (JSON)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    command = [f"--data.train.source={options.source}", f"--data.train.target={options.target}"]
-    command += [f"--tokenizer.vocab_size={options.vocab_size}", f"--training.batch_tokens={options.batch_tokens}"]
-    command += [f"--model.{name}={value}" for name, value in DIMS.items()] + ["--data.bad_rows=drop"]
-    command += [f"--model.label_smoothing={SMOOTHING}"]
-    arguments = parse_arguments([*command, "--output_dir", "unused"])
-    splits, _ = load_splits(arguments.data, arguments.training.seed)
-    objective = OBJECTIVES["seq2seq"](splits)
-    tokenizer = build_tokenizer(arguments, objective, splits)
-    splits, _ = tokenize_splits(splits, tokenizer, arguments.data, objective.encode)
-    corpus = Corpus(arguments, objective, splits, tokenizer)
-    corpus.command, corpus.threads = [*command, "--output_dir", "unused"], options.threads
+    corpus = Corpus(options)
+    slow_to_start = ["Marian, bf16, sdpa, compiled"] if DEVICE.type == "cpu" else []
+    names = options.only or [name for name in CONTENDERS if name not in slow_to_start]
+    turns = compare(corpus, names, options.rounds, options.seconds)
 
-    names = options.only or list(CONTENDERS)
-    trains = {}
-    for name in names:
-        torch.manual_seed(1)
-        trains[name] = CONTENDERS[name](corpus)
-        torch.set_num_threads(options.threads)
-        trains[name](3.0)  # the first steps allocate
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for turn in range(options.rounds):
-        for name in names:
-            wall, cpu = time.monotonic(), time.process_time()
-            tokens, loss = trains[name](options.seconds)
-            wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-            turns[name].append({"tokens": tokens, "wall": wall, "cpu": cpu, "loss": loss})
-            print(f"{turn + 1} {name:28} {tokens / wall:8,.0f} tok/s {tokens / cpu:8,.0f} tok/cpu-s  loss {loss:.2f}")
-    config = build_model(arguments, objective, tokenizer, torch.device("cpu")).config
+    config = build_model(corpus.arguments, corpus.objective, corpus.tokenizer, len(corpus.rows), DEVICE).config
     flops = flops_per_token(config, corpus.rows.source_lengths.mean(), corpus.rows.target_lengths.mean())
-    limits = {str(dtype).removeprefix("torch."): matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    print(f"{flops / 1e6:.1f} MFLOP a token;", {name: f"{rate / 1e9:.0f} GFLOP/s" for name, rate in limits.items()})
-    rates = {name: statistics.median(t["tokens"] / t["cpu"] for t in turns[name]) for name in names}
-    for name in names:
-        walls = statistics.median(t["tokens"] / t["wall"] for t in turns[name])
-        print(f"{name:28} {walls:8,.0f} tok/s {rates[name]:8,.0f} tok/cpu-s {rates[name] / rates[names[0]]:6.2f}")
+    limits = {
+        str(dtype).removeprefix("torch."): matmul_rate(dtype, config.d_model, config.encoder_ffn_dim)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    print(f"\n{flops / 1e6:.1f} MFLOP a token; load {os.getloadavg()[0]:.1f}; median of {options.rounds} turns")
+    for dtype, rate in limits.items():
+        print(f"matmul {dtype}: {rate / 1e9:,.0f} GFLOP/s, enough for {rate / flops:,.0f} tok/s on its threads")
+    medians = {
+        name: {kind: statistics.median(t["tokens"] / t[kind] for t in turns[name]) for kind in ("wall", "cpu")}
+        for name in names
+    }
+    counted = "cpu" if DEVICE.type == "cpu" else "wall"  # other programs take wall time, too
+    print(f"\n{'':30} {'tok/s':>9} {'tok/cpu-s':>9} {names[0] + ' is faster by':>20}")
+    for name, rates in medians.items():
+        ratio = medians[names[0]][counted] / rates[counted]
+        print(f"{name:30} {rates['wall']:9,.0f} {rates['cpu']:9,.0f} {ratio:20.2f}")
     if options.output:
         results = {
             "command": f"python -m benchmarks.training {shlex.join(sys.argv[1:])}",
@@ -352,9 +395,10 @@ def main() -> None:
             "load": os.getloadavg(),
             "flops_per_token": flops,
             "matmul_flops": limits,
+            "medians": medians,
             "turns": turns,
         }
-        Path(options.output).write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_whole(Path(options.output), json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

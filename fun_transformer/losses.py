@@ -94,7 +94,7 @@ def linear_cross_entropy(
         num_items_in_batch: Divide the sum over tokens by this number, so that the loss is the same however a batch is
             cut into smaller ones; the number of tokens that are not ignored when None.
         chunk_size: Tokens whose logits exist at one time. By default so many that a CPU's cache holds most of them
-            (8 million logits), and a GPU has enough to do (64 million).
+            (4 million logits), and a GPU has enough to do (64 million).
 
     Returns:
         Scalar of float32 (float64 for float64 input); 0 when every label is ignored.
@@ -102,7 +102,7 @@ def linear_cross_entropy(
     labels = labels.reshape(-1)  # (tokens,)
     hidden_states = hidden_states.reshape(len(labels), -1)  # (tokens, d_model)
     if chunk_size is None:
-        chunk_size = max(1, (2**23 if weight.device.type == "cpu" else 2**26) // len(weight))
+        chunk_size = max(1, (2**22 if weight.device.type == "cpu" else 2**26) // len(weight))
     # Inside the function torch.no_grad() cannot be seen any more.
     needs_grad = torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad)
     total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad)
