@@ -1,4 +1,4 @@
-"""Dropout (paper, section 5.4; Srivastava et al. 2014): zero each value with probability p, scale the rest by 1 / (1 - p).
+"""Dropout (paper, section 5.4; Srivastava et al. 2014): zero each value with probability p, divide the rest by 1 - p.
 
 On a CPU torch draws one Bernoulli number at a time, a fifth of a small model's training step. Here four 16-bit random
 numbers come out of each 64-bit one, and a value is dropped where its number is under p * 2^16: five times faster, and
