@@ -279,7 +279,7 @@ def ours(*overrides: str) -> Callable[[Corpus], Train]:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments)
         torch.set_num_threads(corpus.threads)
-        model = build_model(arguments, corpus.objective, corpus.tokenizer, len(corpus.rows), accelerator.device)
+        model = build_model(arguments, corpus.objective, corpus.tokenizer, accelerator.device)
         optimizer = build_optimizer(model, 5e-4, (0.9, 0.98), 1e-9, 0.01)
         model, optimizer = accelerator.prepare(model, optimizer)
         loop = TrainingLoop(
@@ -369,7 +369,7 @@ def main() -> None:
     names = options.only or [name for name in CONTENDERS if name not in slow_to_start]
     turns = compare(corpus, names, options.rounds, options.seconds)
 
-    config = build_model(corpus.arguments, corpus.objective, corpus.tokenizer, len(corpus.rows), DEVICE).config
+    config = build_model(corpus.arguments, corpus.objective, corpus.tokenizer, DEVICE).config
     flops = flops_per_token(config, corpus.rows.source_lengths.mean(), corpus.rows.target_lengths.mean())
     limits = {
         str(dtype).removeprefix("torch."): matmul_rate(dtype, config.d_model, config.encoder_ffn_dim)
