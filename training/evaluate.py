@@ -1,15 +1,12 @@
 """Evaluation: the loss on a split, and texts generated for its sources and scored."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch.distributed.fsdp import FSDPModule
 from tqdm.auto import tqdm
 
 from training.args import GenerationArguments
@@ -17,31 +14,13 @@ from training.batching import TokenBudgetBatches
 from training.metrics import compute_metrics
 from training.objectives import Objective
 from training.rows import TokenRows
+from training.sharding import whole_model
 
 
 def share(count: int, accelerator: Accelerator) -> range:
     """The numbers that this process works on, equally many on each process; those from `count` on are fillers."""
     rounded = count + -count % accelerator.num_processes
     return range(accelerator.process_index, rounded, accelerator.num_processes)
-
-
-@contextmanager
-def whole_model(accelerator: Accelerator, model) -> Iterator[Any]:
-    """The model without its wrapper; the weights that FSDP2 spreads over processes are gathered meanwhile.
-
-    `generate()` calls encoder and decoder one by one, which a model that gathers its weights by itself does not allow.
-    """
-    module = accelerator.unwrap_model(model)
-    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
-    for part in sharded:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
-    try:
-        yield module
-    finally:
-        for part in sharded:
-            part.set_reshard_after_forward(True, recurse=False)
-            part.reshard()
 
 
 @torch.inference_mode()
