@@ -8,7 +8,7 @@ a resumed run asks for the same epoch and finds its place.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def even_out(batches: list[np.ndarray], world_size: int, rng: np.random.Generato
         even.append(rows[middle:])
         heapq.heappush(heap, (-middle, index))
         heapq.heappush(heap, (middle - len(rows), len(even) - 1))
-    repeated = rng.integers(len(even), size=-len(even) % world_size) if even else []
+    repeated: Iterable[int] = rng.integers(len(even), size=-len(even) % world_size) if even else []
     return even + [even[index] for index in repeated]
 
 
