@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,6 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from forked_runs import REPOSITORY, read_metrics, write_digits_recipe
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM
 
 from training.checkpoints import checkpoint_folders, find_problem
 
@@ -190,17 +191,32 @@ def test_accelerate_reads_the_config_files(path):
 
 
 @pytest.mark.slow
-def test_accelerate_launch_trains_on_two_processes(tmp_path):
+def test_accelerate_launch_trains_on_two_processes_and_ctrl_c_saves(tmp_path):
     # `accelerate launch --cpu --num_processes 2` silently runs one process: the world size is read from the log.
-    recipe = write_digits_recipe(tmp_path)
+    recipe, output_dir = write_digits_recipe(tmp_path), tmp_path / "run"
     config = REPOSITORY / "training" / "configs" / "two_cpu_processes.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    command += ["--main_process_port", "0", "-m", "training.train", str(recipe)]
+    command += ["--main_process_port", "0", "-m", "training.train", str(recipe), "--training.max_steps", "100000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=REPOSITORY)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "2 process(es)" in result.stdout
-    AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "model")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=REPOSITORY,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (output_dir / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the launcher and to all that it started
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "2 process(es)" in output, errors[-3000:]
+    assert "Everything is saved in" in errors and "--resume" in errors
+    assert find_problem(checkpoint_folders(output_dir)[-1]) is None
+    assert len(list(checkpoint_folders(output_dir)[-1].glob("random_states_*.pkl"))) == 2
 
 
 # ── One model spread over processes ──────────────────────────────────────────────────────────────────────────────

@@ -117,6 +117,7 @@ class TrainingLoop:
         )
         self.state = RunState(world_size=accelerator.num_processes, data=self.rows_checksum())
         self.received_signal = 0
+        self.signalled = 0.0  # when
         self.agreed_signal = 0  # once all processes know of it
         self.started = 0.0
         self.metrics_path = output_dir / "metrics.jsonl"
@@ -371,10 +372,15 @@ class TrainingLoop:
             logger.warning(text)
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """Finish the step first; a second Ctrl-C does not wait."""
+        """Finish the step first; a second Ctrl-C does not wait.
+
+        What comes within two seconds is the same Ctrl-C: the terminal sends it to all processes, then torchrun does.
+        """
         if self.received_signal:
-            raise KeyboardInterrupt
-        self.received_signal = number
+            if time.monotonic() - self.signalled > 2:
+                raise KeyboardInterrupt
+            return
+        self.received_signal, self.signalled = number, time.monotonic()
         self.accelerator.print("\nStopping after this step. Press Ctrl-C again to stop at once, without saving.")
 
     # ── What people see ──────────────────────────────────────────────────────────────────────────────────────────
