@@ -1,13 +1,19 @@
-"""Means of weights: of saved models, and running."""
+"""What makes a model better than its training alone: means of weights, saved or running, and R-Drop."""
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from forked_runs import read_metrics, write_digits_recipe
 from torch import nn
+from torch.nn.functional import kl_div
 from torch.testing import assert_close
 from transformers import AutoTokenizer
 
 from fun_transformer import FunTransformerForConditionalGeneration
+from training.args import parse_arguments
 from training.averaging import MovingAverage, average_models, main
+from training.objectives import r_drop_loss
+from training.train import train
 from training.train_tokenizer import train_tokenizer
 
 
@@ -91,3 +97,67 @@ def test_the_command_refuses_to_overwrite(three_models, capsys):
     folder = str(three_models[0][0])
     assert main([folder, "--output_dir", folder]) == 2
     assert "Name another folder" in capsys.readouterr().err
+
+
+def train_digits(folder, *options):
+    """Train on words of digits in this process; returns the run's folder."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    recipe = write_digits_recipe(folder)
+    train(parse_arguments([str(recipe), *options]), "command")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("average", ["best", "last"])
+def test_the_final_model_is_the_mean_of_those_saved(average, tmp_path):
+    options = ["--training.average", average, "--training.average_models", "2", "--training.best_metric", "loss"]
+    run = train_digits(tmp_path, *options, "--training.learning_rate", "1e-1", "--training.max_steps", "16")
+    scores = {line["step"]: line["loss"] for line in read_metrics(run, "validation")}
+    steps = sorted(scores, key=scores.get)[:2] if average == "best" else [12, 16]
+    assert {path.name for path in (run / "models").iterdir()} >= {f"step-{step}" for step in steps}
+    load = FunTransformerForConditionalGeneration.from_pretrained
+    expected = average_models([run / "models" / f"step-{step}" for step in steps], load).state_dict()
+    for name, weight in load(run / "model").state_dict().items():
+        assert torch.equal(weight, expected[name])
+
+
+@pytest.mark.slow
+def test_a_run_with_a_running_mean_resumes_exactly(tmp_path):
+    """The mean is what is saved and scored; it goes through the checkpoint."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    ema = ["--training.ema_decay", "0.9", "--training.best_metric", "loss"]
+    ema += ["--training.schedule", "inverse_sqrt"]  # that does not depend on the length of the run
+    whole = train_digits(tmp_path / "whole", *ema)
+    train_digits(tmp_path / "parts", *ema, "--training.max_steps", "8")
+    parts = train_digits(tmp_path / "parts", *ema, "--resume")
+    load = FunTransformerForConditionalGeneration.from_pretrained
+    weights = torch.load(whole / "checkpoints" / "step-12" / "pytorch_model.bin")
+    mean = torch.load(whole / "checkpoints" / "step-12" / "custom_checkpoint_0.pkl")["means"]
+    model = load(whole / "models" / "step-12")
+    assert not torch.equal(model.lm_head.weight, weights["lm_head.weight"])
+    resumed = load(parts / "models" / "step-12")
+    for parameter, expected, again in zip(model.parameters(), mean, resumed.parameters(), strict=True):
+        assert torch.equal(parameter, expected) and torch.equal(parameter, again)
+
+
+def test_r_drop_adds_the_difference_of_two_passes(tiny_model, tiny_batch):
+    model = tiny_model(dropout=0.3).train()
+    items = 9.0
+    torch.manual_seed(3)
+    loss = r_drop_loss(model, tiny_batch, items, alpha=5.0)
+    torch.manual_seed(3)
+    twice = {name: torch.cat([tensor, tensor]) for name, tensor in tiny_batch.items()}
+    outputs = model(**twice, skip_logits=False)
+    kept = tiny_batch["labels"] != -100
+    p, q = (half[kept].log_softmax(-1) for half in outputs.logits.chunk(2))
+    divergence = sum(kl_div(a, b, reduction="sum", log_target=True) for a, b in ((p, q), (q, p)))
+    expected = outputs.loss * kept.sum() / items + 5.0 * divergence / (4 * items)
+    assert_close(loss, expected)
+    assert divergence > 0.01
+
+
+def test_r_drop_without_dropout_changes_nothing(tiny_model, tiny_batch):
+    model = tiny_model(dropout=0.0).train()
+    assert_close(r_drop_loss(model, tiny_batch, 9.0, 5.0), model(**tiny_batch, num_items_in_batch=9.0).loss)

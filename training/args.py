@@ -122,6 +122,16 @@ class TrainingArguments:
     )
     attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the model's choice")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
+    average_models: int = arg(
+        1, "the final model is the mean of so many that were saved at evaluations; 1: the best one", minimum=1
+    )
+    average: Literal["best", "last"] = arg("best", "which of them: those with the best best_metric, or the last ones")
+    ema_decay: float | None = arg(
+        None, "evaluate and save a running mean of the weights, such as 0.999; null: the weights", above=0, below=1
+    )
+    r_drop: float | None = arg(
+        None, "weight of the difference between two passes with different dropout (seq2seq), such as 5", above=0
+    )
     max_bad_steps: int = arg(
         10, "stop after so many steps in a row whose loss or gradient is not finite; such steps are skipped", minimum=1
     )
@@ -482,6 +492,8 @@ def check_together(arguments: RunArguments) -> None:
         raise ValueError(
             f"training.best_metric={training.best_metric} is not measured. {hint} one of {', '.join(measured)}."
         )
+    if training.r_drop is not None and arguments.objective != "seq2seq":
+        raise ValueError(f"training.r_drop is for objective: seq2seq, got {arguments.objective}. Leave it out.")
     for name, path in (("model.config", arguments.model.get("config")), ("generation.config", generation.config)):
         if path is not None and not Path(path).is_file():
             raise ValueError(f"{name}: there is no file {path}.")

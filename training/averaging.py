@@ -94,9 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(description="Write the mean of several models of the same configuration.")
     parser.add_argument("folders", nargs="+", type=Path, help="model folders")
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, help="gets the mean and the first's tokenizer"
-    )
+    parser.add_argument("--output_dir", type=Path, required=True, help="gets the mean and the first's tokenizer")
     options = parser.parse_args(argv)
     try:
         if options.output_dir.exists():

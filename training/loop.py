@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from training.args import RunArguments
+from training.averaging import MovingAverage, average_models
 from training.batching import TokenBudgetBatches
 from training.checkpoints import (
     checkpoint_folders,
@@ -66,6 +67,7 @@ class RunState:
     seconds: float = 0.0  # in the loop, with evaluations and checkpoints
     best_score: float | None = None
     best_step: int = 0
+    saved: list[tuple[int, float]] = field(default_factory=list)  # step and score of the models kept on disk
     bad_evaluations: int = 0  # evaluations since the best one
     unlogged: list[tuple[float, int]] = field(default_factory=list)  # loss and tokens of steps since the last log line
     skipped_steps: int = 0  # whose loss or gradient was not finite
@@ -115,6 +117,15 @@ class TrainingLoop:
             accelerator.process_index,
             accelerator.num_processes,
         )
+        self.average = None
+        if arguments.training.ema_decay is not None:
+            if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+                raise ValueError(
+                    "training.ema_decay needs whole weights on each process. With FSDP or DeepSpeed use "
+                    "training.average_models instead."
+                )
+            self.average = MovingAverage(accelerator.unwrap_model(model), arguments.training.ema_decay)
+            accelerator.register_for_checkpointing(self.average)
         self.state = RunState(world_size=accelerator.num_processes, data=self.rows_checksum())
         self.received_signal = 0
         self.signalled = 0.0  # when
@@ -242,7 +253,8 @@ class TrainingLoop:
             accelerator.gradient_state._set_sync_gradients(last)  # what DeepSpeed goes by
             with nullcontext() if last else accelerator.no_sync(self.model):
                 # Gradients are averaged over processes: dividing by items per process makes their mean exact.
-                loss = self.model(**batch, num_items_in_batch=max(items, 1) / accelerator.num_processes).loss
+                share = max(items, 1) / accelerator.num_processes
+                loss = self.objective.loss(self.model, batch, share, training.r_drop)
                 accelerator.backward(loss)
             step_loss += loss.detach()
         norm = accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm or math.inf)
@@ -254,6 +266,8 @@ class TrainingLoop:
         # Here the step waits for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
+            if self.average:
+                self.average.update()
             state.bad_steps = 0
         else:
             self.skip_step(float(loss), float(norm), chosen)
@@ -436,38 +450,59 @@ class TrainingLoop:
         if "validation" not in self.splits:
             return
         state, training, generation = self.state, self.arguments.training, self.arguments.generation
-        scores, _ = evaluate_split(
-            self.model,
-            self.tokenizer,
-            self.splits["validation"],
-            self.accelerator,
-            self.objective,
-            generation,
-            training.batch_tokens,
-            title="validation",
-            rows=generation.eval_rows,
-        )
+        with self.average.applied() if self.average else nullcontext():
+            scores, _ = evaluate_split(
+                self.model,
+                self.tokenizer,
+                self.splits["validation"],
+                self.accelerator,
+                self.objective,
+                generation,
+                training.batch_tokens,
+                title="validation",
+                rows=generation.eval_rows,
+            )
+            score = scores[training.best_metric]
+            sign = 1 if training.best_metric in LOWER_IS_BETTER else -1
+            saved = [*state.saved, (state.step, score)]
+            if training.average == "best":
+                saved.sort(key=lambda entry: sign * entry[1])  # the best first; of equal ones the earlier
+                state.saved = saved[: training.average_models]
+            else:
+                state.saved = saved[-training.average_models :]
+            if (state.step, score) in state.saved:
+                self.save_model(self.model_folder(state.step))
         self.log({"step": state.step, "split": "validation", **scores, "seconds": round(self.elapsed(), 2)})
         if self.accelerator.is_main_process:
             bar.write(f"step {state.step}: validation {show_scores(scores)}")
-        score = scores[training.best_metric]
-        sign = 1 if training.best_metric in LOWER_IS_BETTER else -1
         if state.best_score is None or sign * score < sign * state.best_score:
             state.best_score, state.best_step, state.bad_evaluations = score, state.step, 0
-            self.save_model(self.best_model())
         else:
             state.bad_evaluations += 1
 
-    def best_model(self) -> Path:
-        """Folder of the best model so far. Its name has its step: a run that dies now and goes on from an earlier
-        checkpoint must find what was the best one then."""
-        return self.output_dir / "best" / f"step-{self.state.best_step}"
+    def model_folder(self, step: int) -> Path:
+        """Where a model that may become the final one, or a part of it, is saved. Its name has its step: a run that
+        dies now and goes on from an earlier checkpoint must find the models of then."""
+        return self.output_dir / "models" / f"step-{step}"
+
+    def final_model(self) -> Any:
+        """The model that the run has made: the best one, or the mean of several."""
+        if not self.state.saved:  # there is no validation split to choose by
+            with self.average.applied() if self.average else nullcontext():
+                self.save_model(self.model_folder(self.state.step))
+            self.state.saved = [(self.state.step, math.nan)]
+        folders = [self.model_folder(step) for step, _ in self.state.saved]
+        load = self.objective.model_class.from_pretrained
+        model = average_models(
+            folders, lambda folder: load(folder, attn_implementation=self.config._attn_implementation)
+        )
+        return model.to(self.accelerator.device)
 
     def remove_beaten_models(self) -> None:
-        """Remove best models that no checkpoint speaks of any more."""
+        """Remove saved models that no checkpoint speaks of any more."""
         states = [folder / "trainer_state.json" for folder in checkpoint_folders(self.output_dir)]
-        needed = {json.loads(path.read_text(encoding="utf-8"))["best_step"] for path in states}
-        for folder in step_folders(self.output_dir / "best"):
+        needed = {step for path in states for step, _ in json.loads(path.read_text(encoding="utf-8"))["saved"]}
+        for folder in step_folders(self.output_dir / "models"):
             if int(folder.name.removeprefix("step-")) not in needed:
                 remove(folder)
 

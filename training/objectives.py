@@ -30,6 +30,26 @@ from training.batching import pad_batch
 from training.metrics import label_scores, tag_scores
 
 
+def r_drop_loss(model, batch: dict[str, torch.Tensor], items: float, alpha: float) -> torch.Tensor:
+    """R-Drop: two passes with different dropout shall predict alike (Liang et al. 2021, arXiv:2106.14448).
+
+    With the predictions p and q of the two passes, half the loss of the paper: (CE_p + CE_q) / 2 +
+    alpha (KL(p || q) + KL(q || p)) / 4, where the sum of both divergences is sum_k (p_k - q_k) (log p_k - log q_k).
+
+    Args:
+        model: Gives `loss` and `logits` (batch, target_len, vocab_size).
+        batch: With `labels` (batch, target_len).
+        items: What the sum over labels is divided by.
+        alpha: Weight of the divergence; 5 in the paper's translation experiments.
+    """
+    twice = {name: torch.cat([tensor, tensor]) for name, tensor in batch.items()}
+    outputs = model(**twice, num_items_in_batch=2 * items, skip_logits=False)
+    kept = batch["labels"] != -100  # (batch, target_len)
+    p, q = (half[kept].float().log_softmax(-1) for half in outputs.logits.chunk(2))  # (labels, vocab_size)
+    divergence = ((p.exp() - q.exp()) * (p - q)).sum()
+    return outputs.loss + alpha * divergence / (4 * items)
+
+
 class Objective:
     """Sequence to sequence; the other objectives change what differs.
 
@@ -73,6 +93,12 @@ class Objective:
     def items(self, batch: dict[str, torch.Tensor]) -> int:
         """Labels that the loss is a mean of."""
         return int((batch["labels"] != -100).sum())
+
+    def loss(self, model, batch: dict[str, torch.Tensor], items: float, r_drop: float | None) -> torch.Tensor:
+        """Sum of the losses of a batch, divided by `items`: the labels of all batches that make up a step."""
+        if r_drop is not None:
+            return r_drop_loss(model, batch, items, r_drop)
+        return model(**batch, num_items_in_batch=items).loss
 
 
 class MaskedLM(Objective):

@@ -261,12 +261,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
         accelerator.print("\n".join([f"Going on from {checkpoint}.", *changes]))
     state = loop.run()
 
-    # The best model becomes the model; the last one stays in its checkpoint.
-    if "validation" not in splits:
-        loop.save_model(loop.best_model())
-    best = objective.model_class.from_pretrained(
-        loop.best_model(), attn_implementation=config._attn_implementation
-    ).to(accelerator.device)
+    best = loop.final_model()
     scores, samples = {}, []
     final = next((split for split in ("test", "validation") if split in splits), None)
     if final:
