@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -188,6 +189,13 @@ def test_accelerate_reads_the_config_files(path):
     assert arguments.use_fsdp == (path.stem == "fsdp2")
     assert arguments.use_deepspeed == (path.stem == "deepspeed_zero2")
     assert arguments.multi_gpu == (path.stem in ("two_cpu_processes", "eight_gpus", "two_nodes"))
+
+
+def test_the_page_on_training_names_every_config_file():
+    page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:training/configs/)?(\w+\.yaml)", page) + re.findall(r"configs/(\w+\.yaml)", page)
+    assert {path.name for path in CONFIGS} <= set(named)
+    assert all((REPOSITORY / "training" / "configs" / name).exists() for name in named if name != "recipe.yaml")
 
 
 @pytest.mark.slow
