@@ -210,15 +210,20 @@ def test_other_training_rows_and_a_vanished_file_are_refused(children, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_run_with_a_clear_error_and_the_last_checkpoint(children, recipe, whole, tmp_path):
+@pytest.mark.parametrize("file", ["checkpoint", "model"])
+def test_a_full_disk_ends_the_run_with_a_clear_error_and_the_last_checkpoint(children, recipe, tmp_path, whole, file):
     output_dir = tmp_path / "run"
-    assert children.run(recipe, output_dir, file_size=["checkpoints/step-4", 20_000]) == [1], children.log(output_dir)
+    options = {"checkpoint": [], "model": ["--training.average_models", "2"]}[file]  # the model of each evaluation
+    job = {"file_size": ["checkpoints/step-4", 20_000]}
+    assert children.run(recipe, output_dir, *options, **job) == [1], children.log(output_dir)
     log = children.log(output_dir)
-    assert "The checkpoint of step 8 could not be written" in log and "step-4: go on with --resume" in log
+    assert f"The {file} of step 8 could not be written" in log and "step-4: go on with --resume" in log
     assert "Traceback" not in log
     assert [folder.name for folder in (output_dir / "checkpoints").iterdir()] == ["step-4"]
-    assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
-    assert_same_runs(output_dir, whole)
+    assert not list(output_dir.rglob("*.partial"))
+    assert children.run(recipe, output_dir, *options, "--resume") == [0], children.log(output_dir)
+    if file == "checkpoint":
+        assert_same_runs(output_dir, whole)
 
 
 def poison(steps: list[int]) -> None:

@@ -9,11 +9,14 @@ import os
 import re
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -148,7 +151,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
     """
     folder = output_dir / "checkpoints" / f"step-{step}"
     partial = folder.with_name(f".{folder.name}.partial")
-    try:
+    with writing(f"The checkpoint of step {step}", partial, output_dir):
         if accelerator.is_main_process:
             for left_over in folder.parent.glob(".step-*"):
                 shutil.rmtree(left_over)
@@ -164,17 +167,28 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
             for old in checkpoint_folders(output_dir)[:-keep]:
                 remove(old)
         accelerator.wait_for_everyone()
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    return folder
+
+
+@contextmanager
+def writing(what: str, partial: Path, output_dir: Path) -> Iterator[None]:
+    """Turn what goes wrong inside into one clear error, and give the disk back its room.
+
+    Raises:
+        CheckpointError: Naming `what`, and the last good checkpoint.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         if is_lost_process(error):
             raise
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)  # room on a full disk
+        if PartialState().is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
         last = next((old for old in reversed(checkpoint_folders(output_dir)) if find_problem(old) is None), None)
         raise CheckpointError(
-            f"The checkpoint of step {step} could not be written: {str(error).strip()}. "
-            + (f"The last good one is {last}: go on with --resume." if last else "There is none before it.")
+            f"{what} could not be written: {str(error).strip()}. "
+            + (f"The last good checkpoint is {last}: go on with --resume." if last else "There is no checkpoint yet.")
         ) from error
-    return folder
 
 
 def write_manifest(folder: Path) -> None:

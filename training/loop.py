@@ -37,6 +37,7 @@ from training.checkpoints import (
     step_folders,
     sync_one,
     write_whole,
+    writing,
 )
 from training.evaluate import evaluate_split
 from training.metrics import LOWER_IS_BETTER
@@ -511,8 +512,9 @@ class TrainingLoop:
         state_dict = self.accelerator.get_state_dict(self.model)
         if self.accelerator.is_main_process:
             partial = folder.with_name(f".{folder.name}.partial")
-            self.accelerator.unwrap_model(self.model).save_pretrained(partial, state_dict=state_dict)
-            publish(partial, folder)
+            with writing(f"The model of step {self.state.step}", partial, self.output_dir):
+                self.accelerator.unwrap_model(self.model).save_pretrained(partial, state_dict=state_dict)
+                publish(partial, folder)
         self.accelerator.wait_for_everyone()
 
 

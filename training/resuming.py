@@ -29,21 +29,21 @@ class ErrorOfMainProcess(ValueError):
 
 
 def on_main_process(function: Callable, *args: Any) -> Any:
-    """Call a function on the main process alone; all processes get its result, or stop with its ValueError."""
+    """Call a function on the main process alone; all processes get its result, or stop with its error."""
     result: list[Any] = [None]
     if PartialState().is_main_process:
         try:
             result = [function(*args)]
-        except ValueError as error:
+        except Exception as error:  # raised again below: the others must not wait for a result
             result = [error]
     given = broadcast_object_list(result)[0]
-    if isinstance(given, ValueError):
+    if isinstance(given, Exception):
         raise given if PartialState().is_main_process else ErrorOfMainProcess(str(given))
     return given
 
 
 def main_process_first(function: Callable, *args: Any) -> Any:
-    """Call a function on all processes, first on the main one, which fills the caches; its ValueError stops all."""
+    """Call a function on all processes, first on the main one, which fills the caches; its error stops all."""
     result: list[Any] = []
     on_main_process(lambda: result.append(function(*args)))
     return result[0] if result else function(*args)
