@@ -25,7 +25,7 @@ from fun_transformer import FunTransformerConfig, FunTransformerTokenizer
 from fun_transformer.analysis import flops_per_token
 from training import defaults
 from training.args import GenerationArguments, RunArguments, parse_arguments
-from training.checkpoints import find_checkpoint, is_lost_process, publish, write_whole
+from training.checkpoints import CheckpointError, find_checkpoint, is_lost_process, publish, write_whole, writing
 from training.data import load_splits, token_lengths, tokenize_splits
 from training.evaluate import evaluate_split
 from training.loop import Interrupted, TrainingLoop, show_scores
@@ -302,10 +302,11 @@ def write_model(output_dir: Path, model, tokenizer, arguments, task, command, fa
     """Write `OUTPUT_DIR/model`, the generated test rows and the curve."""
     partial = output_dir / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    write_card(partial, arguments, task, command, facts, scores, samples)
-    publish(partial, output_dir / "model")
+    with writing("The model", partial, output_dir):
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        write_card(partial, arguments, task, command, facts, scores, samples)
+        publish(partial, output_dir / "model")
     rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     write_whole(output_dir / "predictions.jsonl", rows)
     curve = draw_curve(output_dir)
@@ -339,8 +340,11 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except (OSError, FloatingPointError) as error:
+    except (CheckpointError, FloatingPointError) as error:
         print(f"training.train: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"training.train: {error}. Mend it; if there is a checkpoint, go on with --resume.", file=sys.stderr)
         return 1
     return 0
 
