@@ -20,7 +20,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+Filter = Literal["duplicates", "identical", "ratio", "script", "control"]
 Metric = Literal["bleu", "chrf", "per", "wer", "exact"]
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "swanlab"]
 SPLITS = ("train", "validation", "test")
 # Where nobody says otherwise, training/defaults.py chooses these by the number of training pairs.
 BY_CORPUS_SIZE = {
@@ -47,15 +49,17 @@ class TokenizerArguments:
         None, "how target text is cut; null: as the source, with one shared vocabulary"
     )
     lowercase: Literal["none", "source", "both"] = arg("none", "which sides are lower-cased")
+    max_rows: int = arg(1_000_000, "a larger training split is represented by so many rows, drawn by seed", minimum=1)
     min_frequency: int = arg(2, "a token seen less often in training does not enter the vocabulary", minimum=1)
 
 
 @dataclass
 class SplitArguments:
-    """Where one split comes from: `dataset`, or a pair of line-aligned text files `source` and `target`."""
+    """Where one split comes from: `dataset`, line-aligned text files `source` and `target`, or a list of such."""
 
     dataset: str | None = arg(
-        None, "Hub name, builtin:cmudict, builtin:hsk, or a path to .jsonl, .json, .tsv, .csv or .parquet"
+        None,
+        "Hub name, builtin:cmudict, builtin:hsk, or a path (or pattern: *) of .jsonl, .json, .tsv, .csv, .parquet",
     )
     config: str | None = arg(None, "configuration of a Hub data set, such as a language pair")
     split: str | None = arg(None, "split of a Hub or built-in data set; null: the section's own name")
@@ -63,11 +67,27 @@ class SplitArguments:
     target_column: str = arg("target", "column of the target text; dots reach inside: translation.en")
     source: str | None = arg(None, "text file with one source sentence a line (plain, .gz or .xz)")
     target: str | None = arg(None, "text file whose lines translate those of `source`")
+    src_lang: str | None = arg(None, "language of the sources, such as zh")
+    tgt_lang: str | None = arg(
+        None, "language of the targets; where those of train differ, each source begins with the one wanted: >>en<<"
+    )
+    weight: float = arg(1.0, "of a corpus among several: 2 shows its rows twice as often", above=0)
+    mix: "list[SplitArguments]" = field(
+        default_factory=list, metadata={"help": "several corpora, each with the names above; or make the split a list"}
+    )
 
     @property
     def is_named(self) -> bool:
         """Whether the recipe says where this split comes from."""
-        return bool(self.dataset or self.source or self.target)
+        return bool(self.dataset or self.source or self.target or self.mix)
+
+    @property
+    def corpora(self) -> "list[SplitArguments]":
+        """The corpora of the split; usually it is one itself."""
+        return self.mix or [self]
+
+    def __str__(self) -> str:
+        return " and ".join(corpus.dataset or f"{corpus.source} + {corpus.target}" for corpus in self.corpora)
 
 
 @dataclass
@@ -83,8 +103,21 @@ class DataArguments:
     validation_rows: int = arg(
         1000, "rows of train to hold out (at most a tenth) when no validation is named", minimum=1
     )
+    temperature: float = arg(
+        1.0,
+        "of several corpora: each is drawn from by weight * rows ** (1 / temperature); above 1 favours small ones",
+        minimum=1,
+    )
+    clean: list[Filter] = field(
+        default_factory=list, metadata={"help": "leave rows out of train by these filters; true: by all of them"}
+    )
     max_rows: int | None = arg(None, "keep only so many rows of each split, drawn by seed: to try things", minimum=1)
     keep_stress: bool = arg(False, "builtin:cmudict: keep the stress digits of vowels (AH0)")
+
+    @property
+    def tags_languages(self) -> bool:
+        """Whether a source says which language it is to be translated into."""
+        return len({corpus.tgt_lang for corpus in self.train.corpora}) > 1
 
 
 @dataclass
@@ -122,6 +155,9 @@ class TrainingArguments:
     )
     attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the model's choice")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
+    trackers: list[Tracker] = field(
+        default_factory=lambda: ["tensorboard"], metadata={"help": "where metrics.jsonl also goes"}
+    )
     average_models: int = arg(
         1, "the final model is the mean of so many that were saved at evaluations; 1: the best one", minimum=1
     )
@@ -175,6 +211,10 @@ class RunArguments:
     )
     overwrite: bool = arg(False, "empty output_dir first if something is in it")
     allow_changes: bool = arg(False, "go on with a run although its recipe has changed")
+    dry_run: bool = arg(False, "train a few steps, print what the run needs and how long it takes, write nothing")
+    profile: int | None = arg(
+        None, "train so many steps, write where their time goes to OUTPUT_DIR/profile, and nothing else", minimum=1
+    )
     recipe: str | None = field(default=None, compare=False)  # where these arguments were read from
     given: frozenset[str] = field(default=frozenset(), compare=False)  # names in the recipe or on the command line
 
@@ -285,6 +325,8 @@ def flatten(section: Any, known: dict, prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         if name in known:
             flat[name] = value
+        elif isinstance(value, list) and f"{name}.mix" in known:  # several corpora
+            flat[f"{name}.mix"] = value
         elif any(other.startswith(name + ".") for other in known):
             flat |= flatten(value, known, name + ".")
         else:
@@ -310,9 +352,16 @@ def convert(value: Any, kind: Any, name: str) -> Any:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}.{hint}")
     if get_origin(kind) is list:
+        of = get_args(kind)[0]
+        if isinstance(value, bool) and get_origin(of) is Literal:  # --data.clean true
+            return list(get_args(of)) if value else []
         items = value.split(",") if isinstance(value, str) else value  # --generation.metrics bleu,chrf
         if not isinstance(items, list):
             raise ValueError(f"{name} must be a list, got {value!r}.")
+        if dataclasses.is_dataclass(of):
+            known = known_arguments(of)  # type: ignore[arg-type]
+            places = [f"{name}[{place}]" for place in range(len(items))]
+            return [build_named(of, flatten(item, known), place) for item, place in zip(items, places)]
         return [convert(i.strip() if isinstance(i, str) else i, get_args(kind)[0], name) for i in items]
     if get_origin(kind) in (Union, UnionType):
         if value is None and NoneType in get_args(kind):
@@ -349,6 +398,18 @@ def check_limits(value: Any, limits: dict[str, float], name: str) -> None:
         words, holds = rules[rule]
         if value is not None and not holds(limit):
             raise ValueError(f"{name} must be {words} {limit:g}, got {value}.")
+
+
+def build_named(section: type, flat: dict[str, Any], place: str) -> Any:
+    """An item of a list of sections; `place` says in an error which.
+
+    Raises:
+        ValueError: a value does not fit.
+    """
+    try:
+        return build(section, flat)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def build(section: type, flat: dict[str, Any], prefix: str = "") -> Any:
@@ -402,6 +463,7 @@ def read_command_line(argv: list[str], known: dict) -> tuple[str | None, dict[st
             recipe = word
             continue
         name, equals, text = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")  # --dry-run
         if name not in known:
             raise unknown_argument(name, known)
         kind = known[name][0]
@@ -447,10 +509,15 @@ def replace_origin(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[st
     for split in SPLITS:
         files = {f"data.{split}.source", f"data.{split}.target"}
         dataset = {f"data.{split}.{name}" for name in ("dataset", "config", "split", "source_column", "target_column")}
+        mix = {f"data.{split}.mix"}
+        dropped: set[str] = set()
         if overrides.keys() & files:
-            recipe = {name: value for name, value in recipe.items() if name not in dataset}
+            dropped |= dataset | mix
         if f"data.{split}.dataset" in overrides:
-            recipe = {name: value for name, value in recipe.items() if name not in files}
+            dropped |= files | mix
+        if overrides.keys() & mix:
+            dropped |= files | dataset
+        recipe = {name: value for name, value in recipe.items() if name not in dropped}
     return recipe
 
 
@@ -464,8 +531,31 @@ def measured_scores(arguments: RunArguments) -> list[str]:
 def drop_targets(arguments: RunArguments) -> None:
     """Language models have no target: the source stands in for it."""
     for name in SPLITS:
-        split = getattr(arguments.data, name)
-        split.target, split.target_column = split.source, split.source_column
+        for split in getattr(arguments.data, name).corpora:
+            split.target, split.target_column = split.source, split.source_column
+
+
+def check_split(split: SplitArguments, name: str, tags_languages: bool) -> None:
+    """Checks where the rows of a split come from.
+
+    Raises:
+        ValueError: too little or too much is named.
+    """
+    if split.mix and (split.dataset or split.source or split.target):
+        raise ValueError(f"data.{name} names a mix and another origin. Put that into the mix, too.")
+    for number, corpus in enumerate(split.corpora):
+        place = f"data.{name}.mix[{number}]" if split.mix else f"data.{name}"
+        if split.mix and (corpus.mix or not corpus.is_named):
+            raise ValueError(f"{place} must name a dataset, or source and target.")
+        if corpus.dataset and (corpus.source or corpus.target):
+            raise ValueError(f"{place} names a dataset and text files. Keep dataset, or source and target.")
+        if bool(corpus.source) != bool(corpus.target):
+            missing = "target" if corpus.source else "source"
+            raise ValueError(f"{place}.{missing} is missing: text files come in line-aligned pairs.")
+        if tags_languages and split.is_named and not corpus.tgt_lang:
+            raise ValueError(f"{place}.tgt_lang is missing: data.train has several target languages.")
+        if corpus.tgt_lang and not re.fullmatch(r"[\w-]+", corpus.tgt_lang):
+            raise ValueError(f"{place}.tgt_lang={corpus.tgt_lang} is no language. Give a code such as en or zh_Hant.")
 
 
 def check_together(arguments: RunArguments) -> None:
@@ -478,12 +568,7 @@ def check_together(arguments: RunArguments) -> None:
     if not data.train.is_named:
         raise ValueError("No training data: give data.train.dataset, or data.train.source and data.train.target.")
     for name in SPLITS:
-        split = getattr(data, name)
-        if split.dataset and (split.source or split.target):
-            raise ValueError(f"data.{name} names a dataset and text files. Keep dataset, or source and target.")
-        if bool(split.source) != bool(split.target):
-            missing = "target" if split.source else "source"
-            raise ValueError(f"data.{name}.{missing} is missing: text files come in line-aligned pairs.")
+        check_split(getattr(data, name), name, data.tags_languages)
     if training.max_steps is None and training.max_minutes is None and training.max_epochs is None:
         raise ValueError("Training would never end: give training.max_steps, max_minutes or max_epochs.")
     measured = ["loss", *measured_scores(arguments)]

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
 from datasets import DatasetDict
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
@@ -26,16 +28,18 @@ from fun_transformer.analysis import flops_per_token
 from training import defaults
 from training.args import GenerationArguments, RunArguments, parse_arguments
 from training.checkpoints import CheckpointError, find_checkpoint, is_lost_process, publish, write_whole, writing
-from training.data import load_splits, token_lengths, tokenize_splits
+from training.data import draw_rows, languages_of, load_splits, token_lengths, tokenize_splits
 from training.evaluate import evaluate_split
 from training.loop import Interrupted, TrainingLoop, show_scores
 from training.objectives import OBJECTIVES, Objective
 from training.optimization import build_optimizer
+from training.rehearsal import rehearse
 from training.report import describe_data, describe_environment, draw_curve, write_card, write_start
 from training.resuming import (
     ErrorOfMainProcess,
     check_recipe,
     empty_run,
+    flat_values,
     is_run,
     main_process_first,
     on_main_process,
@@ -72,8 +76,8 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
-        log_with="tensorboard",
-        project_config=ProjectConfiguration(arguments.output_dir, logging_dir=arguments.output_dir),
+        log_with=usable_trackers(arguments),
+        project_config=ProjectConfiguration(arguments.output_dir, logging_dir=f"{arguments.output_dir}/tensorboard"),
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         engine = accelerator.state.deepspeed_plugin.deepspeed_config
@@ -82,8 +86,28 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     return accelerator
 
 
-def prepare_output_dir(arguments: RunArguments) -> tuple[Path, Path | None]:
-    """Make sure that nothing is overwritten by mistake.
+def usable_trackers(arguments: RunArguments) -> list[str]:
+    """The trackers of the recipe; TensorBoard only where it is installed.
+
+    Raises:
+        ValueError: When one that somebody asked for is not installed.
+    """
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for name in arguments.training.trackers:
+        if name not in available and name != "tensorboard":
+            raise ValueError(f"training.trackers names {name}, which is not installed: pip install {name}.")
+    return [name for name in arguments.training.trackers if name in available]
+
+
+def start_trackers(accelerator: Accelerator, arguments: RunArguments) -> None:
+    """Tell the trackers of the run and of its arguments."""
+    flat = flat_values(yaml.safe_load(arguments.to_yaml()))
+    config = {name: value if isinstance(value, int | float | str) else str(value) for name, value in flat.items()}
+    accelerator.init_trackers("fun_transformer", config)
+
+
+def prepare_output_dir(arguments: RunArguments, rehearsal: bool = False) -> tuple[Path, Path | None]:
+    """Make sure that nothing is overwritten by mistake; a rehearsal overwrites nothing.
 
     Returns:
         The run's folder, and the checkpoint to go on from.
@@ -94,6 +118,8 @@ def prepare_output_dir(arguments: RunArguments) -> tuple[Path, Path | None]:
     if not arguments.output_dir:
         raise ValueError("output_dir is missing: say where the run writes, as in --output_dir runs/NAME.")
     output_dir = Path(arguments.output_dir)
+    if rehearsal:
+        return output_dir, None
     checkpoint = find_checkpoint(output_dir, arguments.resume)
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"output_dir={output_dir} is a file. Name a folder.")
@@ -119,7 +145,7 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
         tokenizer = AutoTokenizer.from_pretrained(settings.path)
     else:
         tokenizer = train_tokenizer(
-            **objective.texts(splits["train"]),
+            **objective.texts(draw_rows(splits["train"], settings.max_rows, arguments.training.seed)),
             type=settings.type,
             vocab_size=settings.vocab_size,
             target_type=settings.target_type,
@@ -127,6 +153,12 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             min_frequency=settings.min_frequency,
         )
     objective.prepare_tokenizer(tokenizer)
+    if languages := set(languages_of(arguments.data, "train")):
+        if not hasattr(tokenizer, "add_languages"):
+            raise ValueError(
+                f"tokenizer.path={settings.path}: only a FunTransformerTokenizer can tell languages apart."
+            )
+        tokenizer.add_languages(languages)
     return tokenizer
 
 
@@ -180,27 +212,15 @@ def build_generation_config(generation: GenerationArguments, config: FunTransfor
     )
 
 
-def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
-    """Run a recipe.
-
-    Args:
-        arguments: The checked recipe.
-        command: What to write into the model card as the command of this run.
+def prepare_data(
+    arguments: RunArguments, output_dir: Path, checkpoint: Path | None, processes: int
+) -> tuple[RunArguments, Objective, FunTransformerTokenizer, DatasetDict, str, dict[str, Any]]:
+    """From the recipe to token ids, with what the recipe leaves open filled in.
 
     Returns:
-        The scores by split.
-
-    Raises:
-        ValueError: When arguments or data are not usable; nothing has been trained then.
-        Interrupted: After Ctrl-C or SIGTERM.
+        The arguments, the objective, the tokenizer, the tokenised splits, what to print, and the report on rows.
     """
-    accelerator = build_accelerator(arguments)
-    output_dir, checkpoint = on_main_process(prepare_output_dir, arguments)
-    settings = arguments.training
-    set_seed(settings.seed)
-    logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
-
-    splits, row_report = main_process_first(load_splits, arguments.data, settings.seed)
+    splits, rows = main_process_first(load_splits, arguments.data, arguments.training.seed)
     objective = OBJECTIVES[arguments.objective](splits)
     pairs = len(splits["train"])
     chosen = defaults.choose(arguments, pairs)
@@ -210,25 +230,23 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     else:
         tokenizer = on_main_process(build_tokenizer, arguments, objective, splits)
     splits, token_report = main_process_first(tokenize_splits, splits, tokenizer, arguments.data, objective.encode)
-    row_report = row_report.followed_by(token_report)
-    accelerator.print(row_report)
-    lengths = [float(token_lengths(splits["train"], name).mean()) for name in ("input_ids", "labels")]
-    tokens = round(sum(lengths) * len(splits["train"]))
-    rhythm = defaults.choose_rhythm(arguments, tokens, accelerator.num_processes)
+    rows = rows.followed_by(token_report)
+    rhythm = defaults.choose_rhythm(arguments, round(sum(mean_lengths(splits)) * len(splits["train"])), processes)
     arguments = defaults.fill(arguments, rhythm)
-    settings = arguments.training
-    accelerator.print(defaults.show(chosen | rhythm, pairs))
-    if accelerator.is_main_process and checkpoint is None:  # the first thing written: all data has been checked
-        output_dir.mkdir(parents=True, exist_ok=True)
-        empty_run(output_dir)
-        write_start(output_dir, arguments, row_report.to_dict())
-        tokenizer.save_pretrained(output_dir / "tokenizer")
-    changes = []
-    if checkpoint is not None:
-        before = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["world_size"]
-        changes = on_main_process(check_recipe, output_dir, arguments, before, accelerator.num_processes)
-    accelerator.wait_for_everyone()
+    text = f"{rows}\n{defaults.show(chosen | rhythm, pairs)}"
+    return arguments, objective, tokenizer, splits, text, rows.to_dict()
 
+
+def mean_lengths(splits: DatasetDict) -> list[float]:
+    """Mean number of tokens of the sources and of the targets of the training rows."""
+    return [float(token_lengths(splits["train"], name).mean()) for name in ("input_ids", "labels")]
+
+
+def prepare_loop(
+    accelerator: Accelerator, arguments: RunArguments, objective: Objective, tokenizer, splits: DatasetDict
+) -> TrainingLoop:
+    """Model and optimizer, on all processes, and the loop that trains them; prints what they are."""
+    settings = arguments.training
     set_seed(settings.seed)
     model = build_model(arguments, objective, tokenizer, accelerator.device)
     if accelerator.is_fsdp2:
@@ -242,38 +260,91 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     )
     set_seed(settings.seed, device_specific=True)  # dropout differs between processes
     model, optimizer = accelerator.prepare(model, optimizer)
-    config = accelerator.unwrap_model(model).config
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    module = accelerator.unwrap_model(model)
+    config = module.config
     # The formula is that of encoder and decoder; for the others, six operations a weight (Kaplan et al. 2020).
-    weights = accelerator.unwrap_model(model).num_parameters(exclude_embeddings=True)
-    flops = flops_per_token(config, *lengths) if arguments.objective == "seq2seq" else 6.0 * weights
+    flops = 6.0 * module.num_parameters(exclude_embeddings=True)
+    if arguments.objective == "seq2seq":
+        flops = flops_per_token(config, *mean_lengths(splits))
     accelerator.print(
-        f"{parameters:,} parameters (d_model {config.d_model}, {config.encoder_layers} + {config.decoder_layers} "
-        f"layers, vocabulary {config.vocab_size:,}), {flops / 1e6:.1f} MFLOP a token; {accelerator.device.type}, "
-        f"{accelerator.num_processes} process(es), {torch.get_num_threads()} threads, "
+        f"{module.num_parameters():,} parameters (d_model {config.d_model}, {config.encoder_layers} + "
+        f"{config.decoder_layers} layers, vocabulary {config.vocab_size:,}), {flops / 1e6:.1f} MFLOP a token; "
+        f"{accelerator.device.type}, {accelerator.num_processes} process(es), {torch.get_num_threads()} threads, "
         f"{accelerator.mixed_precision.replace('no', 'fp32')}, {config._attn_implementation} attention"
     )
-    accelerator.init_trackers("tensorboard")
+    output_dir = Path(arguments.output_dir)
+    return TrainingLoop(accelerator, model, optimizer, tokenizer, objective, splits, arguments, output_dir, flops)
 
-    loop = TrainingLoop(accelerator, model, optimizer, tokenizer, objective, splits, arguments, output_dir, flops)
+
+def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
+    """Run a recipe.
+
+    Args:
+        arguments: The checked recipe.
+        command: What to write into the model card as the command of this run.
+
+    Returns:
+        The scores by split; nothing for `dry_run` and `profile`.
+
+    Raises:
+        ValueError: When arguments or data are not usable; nothing has been trained then.
+        Interrupted: After Ctrl-C or SIGTERM.
+    """
+    accelerator = build_accelerator(arguments)
+    logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
+    rehearsal = arguments.dry_run or arguments.profile is not None
+    output_dir, checkpoint = on_main_process(prepare_output_dir, arguments, rehearsal)
+    set_seed(arguments.training.seed)
+    arguments, objective, tokenizer, splits, text, rows = prepare_data(
+        arguments, output_dir, checkpoint, accelerator.num_processes
+    )
+    accelerator.print(text)
+    if rehearsal:
+        loop = prepare_loop(accelerator, arguments, objective, tokenizer, splits)
+        accelerator.print(rehearse(loop, arguments.profile))
+        return {}
+    changes = []
+    if checkpoint is not None:
+        before = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["world_size"]
+        changes = on_main_process(check_recipe, output_dir, arguments, before, accelerator.num_processes)
+    elif accelerator.is_main_process:  # the first thing written: all data has been checked
+        output_dir.mkdir(parents=True, exist_ok=True)
+        empty_run(output_dir)
+        write_start(output_dir, arguments, rows)
+        tokenizer.save_pretrained(output_dir / "tokenizer")
+    accelerator.wait_for_everyone()
+
+    loop = prepare_loop(accelerator, arguments, objective, tokenizer, splits)
     if checkpoint is not None:
         changes += loop.load(checkpoint)
         accelerator.print("\n".join([f"Going on from {checkpoint}.", *changes]))
-    state = loop.run()
+    start_trackers(accelerator, arguments)
+    loop.run()
+    scores = finish(loop, command)
+    accelerator.end_training()
+    return scores
 
-    best = loop.final_model()
+
+def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
+    """Score the final model on the test split (without one, on validation), and write it with its card.
+
+    Returns:
+        The scores by split.
+    """
+    accelerator, arguments, splits, state = loop.accelerator, loop.arguments, loop.splits, loop.state
+    model = loop.final_model()
     scores, samples = {}, []
     final = next((split for split in ("test", "validation") if split in splits), None)
     if final:
         accelerator.print(f"Scoring the {final} split ({len(splits[final]):,} rows) ...")
         scores[final], samples = evaluate_split(
-            best,
-            tokenizer,
+            model,
+            loop.tokenizer,
             splits[final],
             accelerator,
-            objective,
+            loop.objective,
             arguments.generation,
-            settings.batch_tokens,
+            arguments.training.batch_tokens,
             title=final,
         )
         accelerator.print(f"{final}: {show_scores(scores[final])}")
@@ -281,20 +352,21 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
         loop.log({"step": state.step, "split": "test", **scores["test"]})
     if accelerator.is_main_process:
         environment = describe_environment()
+        steps = ", ".join(f"{step:,}" for step, _ in sorted(state.saved))
         facts = {
             "data": describe_data(arguments),
             "rows for training": f"{len(splits['train']):,}",
-            "parameters": f"{parameters:,}",
-            "arithmetic": f"{flops / 1e6:.1f} MFLOP a token, {state.tokens:,} tokens",
-            "steps": f"{state.step:,}, the best after {state.best_step or state.step:,}",
+            "parameters": f"{model.num_parameters():,}",
+            "arithmetic": f"{loop.flops_per_token / 1e6:.1f} MFLOP a token, {state.tokens:,} tokens",
+            "steps": f"{state.step:,}; the weights are {'the mean of ' * (len(state.saved) > 1)}those after {steps}",
             "time": f"{state.seconds:.0f} s of training",
             "device": f"{accelerator.num_processes} x {environment['device']}, {environment['threads']} CPU threads",
             "precision": accelerator.mixed_precision.replace("no", "fp32"),
-            "seed": settings.seed,
+            "seed": arguments.training.seed,
             "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         }
-        write_model(output_dir, best, tokenizer, arguments, objective.pipeline, command, facts, scores, samples)
-    accelerator.end_training()
+        pipeline = loop.objective.pipeline
+        write_model(loop.output_dir, model, loop.tokenizer, arguments, pipeline, command, facts, scores, samples)
     return scores
 
 
