@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from forked_runs import REPOSITORY, read_metrics, write_digits_recipe
 from safetensors.torch import load_file
 
 from training.checkpoints import checkpoint_folders, find_problem
+from training.evaluate import share
 
 KILLED = -9
 
@@ -152,6 +154,13 @@ def test_evaluation_scores_every_row_once_on_any_number_of_processes(children, t
         found, expected = (read_metrics(tmp_path / str(number), split)[-1] for number in (processes, 1))
         assert abs(found["loss"] - expected["loss"]) < 1e-5
         assert found["chrf"] == expected["chrf"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9])
+def test_evaluation_gives_each_process_equally_many_batches(count):
+    shares = [share(count, SimpleNamespace(process_index=rank, num_processes=4)) for rank in range(4)]
+    assert len({len(numbers) for numbers in shares}) == 1
+    assert sorted(number for numbers in shares for number in numbers if number < count) == list(range(count))
 
 
 @pytest.mark.slow

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import random
 import shutil
+import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,44 +66,44 @@ def _tensors(values):
     return [values] if isinstance(values, torch.Tensor) else []
 
 
-def kill_until_finished(children, recipe, output_dir, rng, kills: int) -> tuple[int, int]:
+def kill_until_finished(children, recipe, output_dir, rng, kills: int) -> dict[str, int]:
     """Start a run again and again, and kill it, until it is finished.
 
     Returns:
-        How many were killed, and how many of them while a checkpoint was being written.
+        How many were killed, how many of them after a resume, and how many while a checkpoint was being written.
     """
-    killed, in_checkpoint = 0, 0
-    while killed < 100:
-        if killed >= kills:
-            job = {}
-        elif rng.random() < 0.5:  # while a checkpoint is written, before a change on the disk or by the clock
-            before = [int(folder.name.removeprefix("step-")) for folder in checkpoint_folders(output_dir)]
-            name = f"step-{min(12, max(before, default=0) + 4)}.partial"
-            by_clock = {"after": [f"checkpoints/.{name}", rng.uniform(0, 0.03)]}
-            job = rng.choice(({"at_event": [name, rng.randint(1, 8)]}, by_clock))
-        else:
-            by_clock = {"after": ["metrics.jsonl", rng.uniform(0, 0.4)]}
-            job = rng.choice(({"at_event": ["", rng.randint(1, 120)]}, by_clock))
-        codes = children.run(recipe, output_dir, "--resume", "auto", **job)
+    counts = {"killed": 0, "resumed": 0, "in_checkpoint": 0}
+    while counts["killed"] < 100:
+        before = [int(folder.name.removeprefix("step-")) for folder in checkpoint_folders(output_dir)]
+        name = f"step-{min(12, max(before, default=0) + rng.choice((4, 8)))}.partial"
+        job = rng.choice(
+            (
+                {"at_event": ["", rng.randint(1, 120)]},  # before one of the changes on the disk
+                {"after": ["metrics.jsonl", rng.uniform(0, 2 if before else 0.4)]},  # or by the clock
+                {"at_event": [name, rng.randint(1, 8)]},  # and the same while a checkpoint is written
+                {"after": [f"checkpoints/.{name}", rng.uniform(0, 0.03)]},
+            )
+        )
+        codes = children.run(recipe, output_dir, "--resume", "auto", **(job if counts["killed"] < kills else {}))
         if codes == [0]:
-            return killed, in_checkpoint
+            return counts
         assert codes == [KILLED], children.log(output_dir)[-3000:]
-        killed += 1
-        in_checkpoint += bool(list(output_dir.glob("checkpoints/.step-*.partial")))
+        counts["killed"] += 1
+        counts["resumed"] += bool(before)
+        counts["in_checkpoint"] += bool(list(output_dir.glob("checkpoints/.step-*.partial")))
     raise AssertionError("The run never ends.")
 
 
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_equals_one_that_never_was(children, recipe, whole, tmp_path):
     rng = random.Random(1)
-    killed, in_checkpoint, chains = 0, 0, 0
-    while killed < 10 or not in_checkpoint:
-        output_dir = tmp_path / f"parts{chains}"
-        more, more_in_checkpoint = kill_until_finished(children, recipe, output_dir, rng, kills=6)
+    counts: Counter[str] = Counter()
+    while counts["killed"] < 10 or counts["resumed"] < 3 or counts["in_checkpoint"] < 2:
+        output_dir = tmp_path / f"parts{counts['runs']}"
+        counts.update(kill_until_finished(children, recipe, output_dir, rng, kills=6), runs=1)
         assert_same_runs(output_dir, whole)
         assert not list(output_dir.rglob("*.partial"))
-        killed, in_checkpoint, chains = killed + more, in_checkpoint + more_in_checkpoint, chains + 1
-    print(f"{killed} kills in {chains} runs, {in_checkpoint} of them while a checkpoint was written")
+    print(dict(counts))
 
 
 # ── Damage ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,3 +270,29 @@ def test_too_many_steps_that_are_not_finite_stop_the_run_with_their_rows(childre
     assert find_problem(checkpoint_folders(output_dir)[-1]) is None
     # Without the cause the run goes on.
     assert children.run(recipe, output_dir, *options, "--resume", processes=processes) == [0] * processes
+
+
+def interrupt_twice() -> None:
+    """Send this process Ctrl-C twice in a row in its sixth step, as a terminal and torchrun do together."""
+    from training.loop import TrainingLoop
+
+    real = TrainingLoop.count
+
+    def count(self, batches):
+        if self.state.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, batches)
+
+    TrainingLoop.count = count
+
+
+@pytest.mark.slow
+def test_a_ctrl_c_that_comes_twice_at_once_saves(children, recipe, whole, tmp_path):
+    output_dir = tmp_path / "run"
+    codes = children.run(recipe, output_dir, patch=["test_training_resume", "interrupt_twice"])
+    assert codes == [128 + signal.SIGINT], children.log(output_dir)
+    assert "Everything is saved in" in children.log(output_dir)
+    assert checkpoint_folders(output_dir)[-1].name == "step-6"
+    assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
+    assert_same_runs(output_dir, whole)
