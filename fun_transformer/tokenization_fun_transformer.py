@@ -13,12 +13,22 @@ A sentence goes through five steps, all of them in the Rust library `tokenizers`
 Vocabularies are learned by `training/train_tokenizer.py`.
 """
 
+import difflib
+import re
 from functools import cache
 
-from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
 from transformers import TokenizersBackend
 
-__all__ = ["BYTE_TOKENS", "SPACE", "SPECIAL_TOKENS", "FunTransformerTokenizer", "build_pre_tokenizer", "normalise"]
+__all__ = [
+    "BYTE_TOKENS",
+    "SPACE",
+    "SPECIAL_TOKENS",
+    "FunTransformerTokenizer",
+    "build_pre_tokenizer",
+    "normalise",
+    "tag_language",
+]
 
 SPECIAL_TOKENS = {
     "pad_token": "<pad>",
@@ -29,6 +39,7 @@ SPECIAL_TOKENS = {
 }
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 SPACE = "▁"  # U+2581, not an underscore
+LANGUAGE = re.compile(r">>([\w-]+)<<")
 
 # Unicode's White_Space, spelled out: what \s means differs between regex engines.
 WHITE_SPACE = r"[\t-\r \u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]+"
@@ -87,6 +98,11 @@ def normalise(text, lowercase=False):
     return build_normalizer(lowercase).normalize_str(text)
 
 
+def tag_language(text, language):
+    """The text after a token that says which language it is to be translated into (Johnson et al., 2017)."""
+    return f">>{language}<< {text}"
+
+
 class FunTransformerTokenizer(TokenizersBackend):
     """A fast tokenizer whose source and target sides share one vocabulary, but may be split differently.
 
@@ -97,6 +113,10 @@ class FunTransformerTokenizer(TokenizersBackend):
     Everything is stored in tokenizer.json, except how the target side differs, which is in tokenizer_config.json:
     `source_type`, `target_type` and `lowercase` ("none", "source" or "both"). For letters to phonemes, with the types
     `char` and `word`, `tokenizer("Cat", text_target="K AE T")` encodes `c a t </s>` and `▁K ▁AE ▁T </s>`.
+
+    For models of several languages, `add_languages(["en", "zh"])` makes the special tokens `>>en<<` and `>>zh<<`, as
+    OPUS-MT has them: a source begins with the language that it is to be translated into. Translation pipelines put
+    it there, given `tgt_lang="en"`.
 
     There is no `__init__`: with one, transformers would rebuild the backend from its vocabulary alone on loading.
     """
@@ -130,6 +150,39 @@ class FunTransformerTokenizer(TokenizersBackend):
         self._tokenizer.normalizer = build_normalizer(lowercase == "both" or (lowercase == "source" and not to_target))
         self._tokenizer.pre_tokenizer = build_pre_tokenizer(target_type if to_target else source_type)
         self._in_target_mode = to_target
+
+    @property
+    def languages(self):
+        """The languages that a source can be translated into, sorted; none where the model has only one."""
+        return sorted(match[1] for match in map(LANGUAGE.fullmatch, self.get_added_vocab()) if match)
+
+    def add_languages(self, languages):
+        """Makes a special token of each language, in the order of their names."""
+        new = sorted(set(languages) - set(self.languages))
+        tokens = [AddedToken(f">>{language}<<", special=True, rstrip=True, normalized=False) for language in new]
+        self.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+
+    @property
+    def _build_translation_inputs(self):
+        """What translation pipelines look for in tokenizers of several languages, and only they have it."""
+        if not self.languages:
+            raise AttributeError("This tokenizer has no languages; add_languages(...) gives it some.")
+        return self._encode_for_translation
+
+    def _encode_for_translation(self, text, return_tensors, src_lang=None, tgt_lang=None, **kwargs):
+        """Encodes a source with the language it is to be translated into, unless it begins with one."""
+        tagged = LANGUAGE.match(text)
+        if tgt_lang is None and not (tagged and tagged[1] in self.languages):
+            raise ValueError(
+                f"Into which language? Give tgt_lang=..., one of {', '.join(self.languages)}, or begin the text with "
+                f">>{self.languages[0]}<<."
+            )
+        if tgt_lang is not None and tgt_lang not in self.languages:
+            near = difflib.get_close_matches(tgt_lang, self.languages, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"tgt_lang={tgt_lang!r} is none of {', '.join(self.languages)}.{hint}")
+        text = text if tgt_lang is None else tag_language(text, tgt_lang)
+        return self(text, return_tensors=return_tensors, **kwargs)
 
     def _encode_plus(self, *args, **kwargs):
         try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.batching import TokenBudgetBatches, pad_batch
+from training.batching import Mixture, TokenBudgetBatches, pad_batch
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 
@@ -16,6 +16,10 @@ def random_lengths(rows, seed=0):
     rng = np.random.default_rng(seed)
     source = rng.poisson(20, rows) + 1
     return source, np.maximum(1, (source * rng.normal(1, 0.2, rows)).astype(int))
+
+
+def listed(batches):
+    return [rows.tolist() for rows in batches]
 
 
 def efficiency(batches, source, target):
@@ -28,8 +32,7 @@ def test_every_row_appears_exactly_once_over_all_processes(world_size):
     source, target = random_lengths(1000)
     ranks = [TokenBudgetBatches(source, target, 512, 3, rank, world_size).batches(5) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
-    rows = [row for batches in ranks for batch in batches for row in batch]
-    assert sorted(rows) == list(range(1000))
+    assert sorted(np.concatenate([batch for batches in ranks for batch in batches])) == list(range(1000))
 
 
 def test_no_batch_exceeds_the_budget_but_a_single_long_row():
@@ -38,16 +41,17 @@ def test_no_batch_exceeds_the_budget_but_a_single_long_row():
     batches = TokenBudgetBatches(source, target, 512, 3)
     assert batches.oversized == 1
     for rows in batches.batches(0):
-        assert rows == [17] or len(rows) * (source[rows].max() + target[rows].max()) <= 512
+        assert rows.tolist() == [17] or len(rows) * (source[rows].max() + target[rows].max()) <= 512
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     lengths = random_lengths(500)
     batches = TokenBudgetBatches(*lengths, 512, seed=3)
-    first = batches.batches(4)
+    first = listed(batches.batches(4))
     batches.batches(9)
-    assert first == batches.batches(4) == TokenBudgetBatches(*lengths, 512, seed=3).batches(4)
-    assert first != batches.batches(5) and first != TokenBudgetBatches(*lengths, 512, seed=4).batches(4)
+    assert first == listed(batches.batches(4)) == listed(TokenBudgetBatches(*lengths, 512, seed=3).batches(4))
+    assert first != listed(batches.batches(5))
+    assert first != listed(TokenBudgetBatches(*lengths, 512, seed=4).batches(4))
 
 
 def test_an_epoch_does_not_go_from_short_to_long():
@@ -98,7 +102,7 @@ def test_an_epoch_begun_on_some_processes_is_finished_on_others_with_every_row_o
     def part(world_size, done=()):
         """The batches of all processes, in the order of training."""
         ranks = [TokenBudgetBatches(*lengths, 100, 5, rank, world_size).batches(3, done) for rank in range(world_size)]
-        return [batch for step in zip(*ranks, strict=True) for batch in step]
+        return [batch.tolist() for step in zip(*ranks, strict=True) for batch in step]
 
     one, two = part(1), part(2)
     assert all(set(halved) <= set(whole) for whole, halved in zip(one, two, strict=False))  # the same order
@@ -106,3 +110,41 @@ def test_an_epoch_begun_on_some_processes_is_finished_on_others_with_every_row_o
     seen += part(1, [(1, 7), (2, 5), (3, 2)])
     assert sorted(row for batch in seen for row in batch) == list(range(101))
     assert part(2, [(1, len(one))]) == []
+
+
+def drawn_of(mixture, epoch, sizes):
+    """How often each row is drawn in an epoch, by corpus."""
+    counts = np.bincount(mixture.draw(7, epoch), minlength=sum(sizes))
+    return np.split(counts, np.cumsum(sizes)[:-1])
+
+
+def test_one_weight_for_all_and_temperature_one_shows_each_row_once():
+    for counts in drawn_of(Mixture(np.repeat([0, 1], [90, 10]), [3.0, 3.0]), 0, [90, 10]):
+        assert (counts == 1).all()
+
+
+def test_a_weight_multiplies_the_rows_of_a_corpus_and_none_comes_twice_before_all_came_once():
+    large, small = drawn_of(Mixture(np.repeat([0, 1], [90, 10]), [1.0, 9.0]), 0, [90, 10])
+    assert (large.sum(), small.sum()) == (50, 50) and set(small) == {5} and set(large) == {0, 1}
+
+
+def test_a_high_temperature_draws_equally_from_all_and_never_forgets_one():
+    sizes = [900, 90, 10]
+    shares = {
+        t: [c.sum() for c in drawn_of(Mixture(np.repeat([0, 1, 2], sizes), [1, 1, 1], t), 0, sizes)]
+        for t in (1, 5, 1e9)
+    }
+    assert shares[1] == sizes and np.ptp(shares[1e9]) <= 1
+    assert shares[1][2] < shares[5][2] < shares[1e9][2]
+    assert drawn_of(Mixture(np.repeat([0, 1], [999, 1]), [1, 1e-9]), 0, [999, 1])[1].sum() == 1
+
+
+def test_the_draw_is_a_function_of_seed_and_epoch_and_its_batches_hold_all_of_it():
+    lengths = random_lengths(500)
+    corpora = np.repeat([0, 1], [450, 50])
+    mixed = [TokenBudgetBatches(*lengths, 512, 3, rank, 2, Mixture(corpora, [1, 5])) for rank in range(2)]
+    first = [listed(ranks.batches(4)) for ranks in mixed]
+    assert len(first[0]) == len(first[1]) and listed(mixed[0].batches(5)) != first[0]
+    assert [listed(ranks.batches(4)) for ranks in mixed] == first
+    rows = sorted(row for batches in first for batch in batches for row in batch)
+    assert rows == sorted(Mixture(corpora, [1, 5]).draw(3, 4))

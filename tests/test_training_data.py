@@ -9,11 +9,24 @@ import lzma
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
+from training import caching as training_caching
 from training import data as training_data
 from training.args import SPLITS, DataArguments, SplitArguments
-from training.data import RowReport, draw_groups, generate_cmudict, load_splits, tokenize_splits, word_families
+from training.data import (
+    RowReport,
+    draw_groups,
+    generate_cmudict,
+    languages_of,
+    load_splits,
+    tokenize_splits,
+    word_families,
+)
+from training.rows import TokenRows
+from training.train_tokenizer import train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PAIRS = [("你好", "hello"), ("null", "NA"), ('他说"好', 'he said "yes'), ("007", "2011-03-10")]
@@ -230,7 +243,7 @@ def test_sources_that_also_stand_in_train_are_reported(tmp_path):
 class LetterTokenizer:
     """Each letter a token, then 2."""
 
-    def __call__(self, texts, text_target):
+    def __call__(self, texts, text_target, **options):
         ids = [[[ord(letter) for letter in text] + [2] for text in side] for side in (texts, text_target)]
         return {"input_ids": ids[0], "attention_mask": ids[0], "labels": ids[1]}
 
@@ -247,6 +260,143 @@ def test_long_rows_are_refused_or_dropped_after_tokenization(tmp_path):
     both = report.followed_by(later).to_dict()["train"]
     assert (both["read"], both["kept"]) == (3, 1) and sum(both["dropped"].values()) == 2
     assert both["origin"].endswith("a.tgt")
+
+
+def bpe(texts, **options):
+    return train_tokenizer(texts, vocab_size=300, **options)
+
+
+def encoded_files(tmp_path):
+    """The tokenised rows on disk, with the time they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "fun_transformer").iterdir()}
+
+
+def test_rows_are_tokenised_once_whatever_their_files_and_the_tokenizer_object(tmp_path):
+    options, lines = DataArguments(), ["ab cd\nef\n", "x\ny\n"]
+    first = tokenize_splits(load(write_lines(tmp_path, *lines))[0], bpe(["ab cd ef"]), options)[0]
+    files = encoded_files(tmp_path)
+    assert len(files) == 1  # train and validation are the same rows
+    bpe(["ab cd ef"]).save_pretrained(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    tokenizer(["ab", "cd ef"], padding=True, truncation=True, max_length=2)  # a call leaves its settings behind
+    (tmp_path / "elsewhere").mkdir()
+    again = tokenize_splits(load(write_lines(tmp_path / "elsewhere", *lines))[0], tokenizer, options)[0]
+    assert encoded_files(tmp_path) == files and again["train"]["input_ids"][:] == first["train"]["input_ids"][:]
+
+
+@pytest.mark.parametrize("change", ["rows", "tokenizer", "function"])
+def test_rows_are_tokenised_anew_when_what_matters_changes(tmp_path, monkeypatch, change):
+    texts, lines = ["ab cd ef"], ["ab cd\nef\n", "x\ny\n"]
+    tokenize_splits(load(write_lines(tmp_path, *lines))[0], bpe(texts), DataArguments())
+    if change == "rows":
+        lines[0] = "ab cd\neF\n"
+    elif change == "tokenizer":
+        texts = ["ab cd ef x y"]
+    else:
+        monkeypatch.setattr(training_caching.inspect, "getsourcefile", lambda part: __file__)
+    tokenize_splits(load(write_lines(tmp_path, *lines))[0], bpe(texts), DataArguments())
+    assert len(encoded_files(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_several_processes_tokenise_as_one_and_are_found_again_on_other_cores(tmp_path, monkeypatch):
+    lines = ["".join(f"{row} ab cd\n" for row in range(50)), "".join(f"{row}\n" for row in range(50))]
+    splits, tokenizer = load(write_lines(tmp_path, *lines))[0], bpe(["ab cd ef"])
+    expected = [tokenizer(source).input_ids for source in splits["train"]["source"][:]]
+    monkeypatch.setattr(training_caching, "processes_for", lambda rows: 2)
+    assert tokenize_splits(splits, tokenizer, DataArguments())[0]["train"]["input_ids"][:] == expected
+    files = encoded_files(tmp_path)
+    assert len(files) == 2
+    monkeypatch.setattr(training_caching, "processes_for", lambda rows: 3)
+    assert tokenize_splits(splits, tokenizer, DataArguments())[0]["train"]["input_ids"][:] == expected
+    assert encoded_files(tmp_path) == files
+
+
+def test_shards_named_by_a_pattern_are_one_corpus_in_the_order_of_their_names(tmp_path):
+    for shard in (2, 0, 1):
+        datasets.Dataset.from_list([{"source": f"s{shard}", "target": "t"}]).to_parquet(tmp_path / f"{shard}.parquet")
+        write(tmp_path / f"{shard}.jsonl", json.dumps({"source": f"s{shard}", "target": "t"}) + "\n")
+    for pattern in ("*.parquet", "*.jsonl"):
+        splits, _ = load({"dataset": str(tmp_path / pattern)})
+        assert splits["train"]["source"][:] == ["s0", "s1", "s2"]
+    with pytest.raises(ValueError, match=r"there is no file .*x\*.jsonl"):
+        load({"dataset": str(tmp_path / "x*.jsonl")})
+
+
+def load_mix(folder, *corpora, **options):
+    """Loads several corpora of (source, target) pairs as train."""
+    mix = []
+    for number, (rows, named) in enumerate(corpora):
+        path = folder / f"{number}.jsonl"
+        write(path, "".join(json.dumps({"source": source, "target": target}) + "\n" for source, target in rows))
+        mix.append(SplitArguments(dataset=str(path), **named))
+    arguments = DataArguments(train=SplitArguments(mix=mix), **options)
+    return *load_splits(arguments, 0), arguments
+
+
+def test_several_corpora_become_one_split_that_knows_where_each_row_is_from(tmp_path):
+    rows = [[(f"{name}{row}", f"{row}") for row in range(20)] for name in "ab"]
+    splits, report, arguments = load_mix(tmp_path, (rows[0], {}), ([*rows[1], ("", "x")], {}), bad_rows="drop")
+    assert [report.to_dict()[name]["kept"] for name in ("train 1", "train 2")] == [20, 20]
+    assert report.to_dict()["train"]["read"] == 41 and report.to_dict()["train"]["dropped"]["source is empty"] == 1
+    for split in splits.values():
+        assert all(source[0] == "ab"[corpus] for source, corpus in zip(split["source"], split["corpus"]))
+    tokenized, _ = tokenize_splits(splits, LetterTokenizer(), arguments)
+    rows = TokenRows(tokenized["train"])
+    assert [chr(row["input_ids"][0]) for row in map(rows.__getitem__, range(len(rows)))] == [
+        "ab"[corpus] for corpus in rows.corpora
+    ]
+
+
+def test_sources_say_their_target_language_where_there_are_several(tmp_path):
+    pairs_of = [(f"s{row}", f"t{row}") for row in range(20)]
+    back = [(target, source) for source, target in pairs_of]
+    splits, _, arguments = load_mix(tmp_path, (pairs_of, {"tgt_lang": "en"}), (back, {"tgt_lang": "zh"}))
+    tokenizer = bpe(["s t 0123456789"])
+    tokenizer.add_languages(languages_of(arguments, "train"))
+    tokenized, _ = tokenize_splits(splits, tokenizer, arguments)
+    for split in tokenized.values():
+        for row in split:
+            language = "en" if row["source"][len(">>en<< ")] == "s" else "zh"
+            assert row["source"].startswith(f">>{language}<< ")
+            assert row["input_ids"] == [
+                tokenizer.convert_tokens_to_ids(f">>{language}<<"),
+                *tokenizer(row["source"][7:]).input_ids,
+            ]
+
+
+def test_what_is_held_out_is_not_trained_on_the_other_way_round(tmp_path):
+    pairs_of = [(f"s{row}", f"t{row}") for row in range(40)]
+    back = [(target, source) for source, target in pairs_of]
+    splits, report, _ = load_mix(tmp_path, (pairs_of, {"tgt_lang": "en"}), (back, {"tgt_lang": "zh"}))
+    known = {frozenset(pair) for pair in pairs(splits["train"])}
+    held = {frozenset(pair) for pair in pairs(splits["validation"])}
+    assert held and not known & held
+    dropped = report.to_dict()["train"]["dropped"]
+    assert 80 - sum(dropped.values()) == len(splits["train"]) and dropped["held out the other way round"]
+
+
+def test_only_train_is_cleaned_and_the_report_says_of_what(tmp_path):
+    rows = ["a\n" * 3 + "b\nsame\n", "x\n" * 3 + "y\nSame\n"]
+    splits, report = load(write_lines(tmp_path, *rows), clean=["duplicates", "identical"])
+    assert pairs(splits["train"]) == [("a", "x"), ("b", "y")] and len(splits["validation"]) == 5
+    assert report.to_dict()["train"]["dropped"] == {"pair stood before": 2, "sides are identical": 1}
+
+
+def test_rows_are_read_where_they_lie_also_when_some_were_dropped(tmp_path):
+    splits, _ = load(write_lines(tmp_path, "abc\na\nabcdefgh\nd\n", "x\nwx\nx\nyz\n"), bad_rows="drop")
+    tokenized, _ = tokenize_splits(splits, LetterTokenizer(), DataArguments(max_source_tokens=6, bad_rows="drop"))
+    rows = TokenRows(tokenized["train"])
+    assert [rows[row]["input_ids"].tolist() for row in range(3)] == tokenized["train"]["input_ids"][:]
+    assert [rows[row]["labels"].tolist() for row in range(3)] == tokenized["train"]["labels"][:]
+    assert rows.source_lengths.tolist() == [4, 2, 2] and rows[0]["input_ids"].dtype == np.int64
+    assert all(tokens.base is not None and not tokens.flags.owndata for tokens in rows.sources.tokens)
+
+
+def test_rows_of_several_chunks_are_found(tmp_path):
+    parts = [datasets.Dataset.from_dict({"input_ids": [[n], [n, n + 1]], "labels": [[n], [n]]}) for n in (1, 5, 9)]
+    rows = TokenRows(datasets.concatenate_datasets(parts))
+    assert [rows[row]["input_ids"].tolist() for row in range(6)] == [[1], [1, 2], [5], [5, 6], [9], [9, 10]]
 
 
 def test_reports_of_two_steps_add_up():

@@ -361,7 +361,7 @@ def convert(value: Any, kind: Any, name: str) -> Any:
         if dataclasses.is_dataclass(of):
             known = known_arguments(of)  # type: ignore[arg-type]
             places = [f"{name}[{place}]" for place in range(len(items))]
-            return [build_named(of, flatten(item, known), place) for item, place in zip(items, places)]
+            return [build_named(of, flatten(item, known), place) for item, place in zip(items, places)]  # type: ignore
         return [convert(i.strip() if isinstance(i, str) else i, get_args(kind)[0], name) for i in items]
     if get_origin(kind) in (Union, UnionType):
         if value is None and NoneType in get_args(kind):

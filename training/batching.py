@@ -16,7 +16,47 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import logging
 
+from training.args import DataArguments
+from training.rows import TokenRows
+
 logger = logging.get_logger(__name__)
+
+
+class Mixture:
+    """Which rows of several corpora an epoch shows: each corpus by its weight, all its rows before any comes again.
+
+    An epoch has as many rows as there are. Corpus i with n_i rows gives a share of p_i, proportional to
+    weight_i * n_i ** (1 / temperature) (Arivazhagan et al. 2019): with equal weights and temperature 1 each row once,
+    with a high temperature equally many rows of each corpus.
+
+    Args:
+        corpora: (rows,) the number of the corpus that each row is from.
+        weights: (number of corpora,).
+        temperature: at least 1.
+    """
+
+    def __init__(self, corpora: np.ndarray, weights: Sequence[float], temperature: float = 1.0):
+        self.rows = [np.flatnonzero(corpora == corpus) for corpus in range(len(weights))]
+        sizes = np.array([len(rows) for rows in self.rows])
+        shares = np.asarray(weights) * sizes ** (1 / temperature) * (sizes > 0)
+        counts = np.round(len(corpora) * shares / shares.sum())  # rows of each corpus in an epoch
+        self.counts = np.maximum(counts, sizes > 0).astype(np.int64)
+
+    def draw(self, seed: int, epoch: int) -> np.ndarray:
+        """The rows of an epoch, a function of seed and epoch alone."""
+        drawn = []
+        for corpus, (rows, count) in enumerate(zip(self.rows, self.counts)):
+            if len(rows):
+                rng = np.random.default_rng((seed, epoch, corpus))
+                drawn += [np.tile(rows, count // len(rows)), rng.permutation(rows)[: count % len(rows)]]
+        return np.concatenate(drawn)
+
+
+def mixture_of(rows: TokenRows, data: DataArguments) -> Mixture | None:
+    """The mixture that a recipe describes; None where train is one corpus."""
+    if rows.corpora is None:
+        return None
+    return Mixture(rows.corpora, [corpus.weight for corpus in data.train.corpora], data.temperature)
 
 
 class TokenBudgetBatches:
@@ -35,6 +75,7 @@ class TokenBudgetBatches:
         seed: decides, with the epoch, the order.
         rank: this process.
         world_size: number of processes.
+        mixture: which rows an epoch shows; all when None.
 
     Raises:
         ValueError: the lengths are empty or of unequal number, or a number is out of range.
@@ -48,9 +89,10 @@ class TokenBudgetBatches:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        mixture: Mixture | None = None,
     ):
-        self.source_lengths = np.asarray(source_lengths, dtype=np.int64)  # (rows,)
-        self.target_lengths = np.asarray(target_lengths, dtype=np.int64)  # (rows,)
+        self.source_lengths = np.asarray(source_lengths, dtype=np.int32)  # (rows,)
+        self.target_lengths = np.asarray(target_lengths, dtype=np.int32)  # (rows,)
         if len(self.source_lengths) != len(self.target_lengths) or not len(self.source_lengths):
             raise ValueError(
                 f"{len(self.source_lengths)} source lengths and {len(self.target_lengths)} target lengths: "
@@ -62,13 +104,14 @@ class TokenBudgetBatches:
                 "and the rank in 0 .. world_size - 1."
             )
         self.batch_tokens, self.seed, self.rank, self.world_size = batch_tokens, seed, rank, world_size
+        self.mixture = mixture
         self.oversized = int((self.source_lengths + self.target_lengths > batch_tokens).sum())
         if self.oversized:
             logger.warning(
                 f"{self.oversized} rows are longer than batch_tokens={batch_tokens}: each makes a batch of its own."
             )
 
-    def batches(self, epoch: int, done: Sequence[Sequence[int]] = ()) -> list[list[int]]:
+    def batches(self, epoch: int, done: Sequence[Sequence[int]] = ()) -> list[np.ndarray]:
         """This process's batches of an epoch, in order.
 
         Args:
@@ -77,18 +120,20 @@ class TokenBudgetBatches:
                 number of processes. The order of all rows does not depend on that number, so what is left is exact.
         """
         rng = np.random.default_rng((self.seed, epoch))
-        cut = self._cut(self._sort(rng))
+        rows = self.mixture.draw(self.seed, epoch) if self.mixture else np.arange(len(self.source_lengths))
+        cut = self._cut(rows[self._sort(rows, rng)])
         batches = [cut[index] for index in rng.permutation(len(cut))]
         for world_size, count in done:
             batches = even_out(batches, world_size, rng)[world_size * count :]
         batches = even_out(batches, self.world_size, rng)
-        return [rows.tolist() for rows in batches[self.rank :: self.world_size]]
+        return batches[self.rank :: self.world_size]
 
-    def _sort(self, rng: np.random.Generator) -> np.ndarray:
-        """Rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
-        ties = rng.random(len(self.source_lengths))  # (rows,)
-        buckets = np.log(np.maximum(self.source_lengths, 1)) // np.log(1.1)  # (rows,)
-        snake = np.where(buckets % 2, self.target_lengths, -self.target_lengths)  # (rows,)
+    def _sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Order of the rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
+        ties = rng.random(len(rows))  # (rows,)
+        source, target = self.source_lengths[rows], self.target_lengths[rows]  # (rows,)
+        buckets = np.log(np.maximum(source, 1)) // np.log(1.1)  # (rows,)
+        snake = np.where(buckets % 2, target, -target)  # (rows,)
         return np.lexsort((ties, snake, buckets))
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:

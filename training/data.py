@@ -15,7 +15,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import zip_longest
@@ -27,7 +27,11 @@ import numpy as np
 import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
+from fun_transformer.tokenization_fun_transformer import tag_language
+
 from .args import SPLITS, DataArguments, SplitArguments
+from .caching import cores, map_by_content, processes_for
+from .cleaning import clean, find_duplicates, row_keys
 
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 FORMATS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
@@ -108,7 +112,7 @@ def choose_good(
         reasons = f" ({'; '.join(f'{problem}: {count:,}' for problem, count in bad.items())})" if bad else ""
         raise ValueError(f"data.{name} ({origin}) has no row that can be used{reasons}.")
     if bad:
-        dataset = dataset.select([row for row, problem in enumerate(problems) if not problem])
+        dataset = dataset.select(np.flatnonzero(np.asarray(problems, dtype=object) == ""))
     return dataset, dict(bad)
 
 
@@ -252,10 +256,18 @@ def check_columns(row: dict[str, Any], split: SplitArguments, name: str) -> None
             ) from None
 
 
-def generate_file_pairs(path: str, source_column: str, target_column: str, stamp: tuple) -> Iterator[dict[str, str]]:
-    """The pairs of a jsonl, json, tsv or csv file; `stamp` only makes the cache notice changes."""
-    for row in read_rows(path):
-        yield to_pair(row, source_column, target_column)
+def find_shards(name: str) -> list[str]:
+    """The files that a path or a pattern such as `part-*.jsonl` names, in the order of their names."""
+    return [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True)) or [name]
+
+
+def generate_file_pairs(
+    paths: list[str], source_column: str, target_column: str, stamp: tuple
+) -> Iterator[dict[str, str]]:
+    """The pairs of jsonl, json, tsv or csv files; `stamp` only makes the cache notice changes."""
+    for path in paths:
+        for row in read_rows(path):
+            yield to_pair(row, source_column, target_column)
 
 
 def generate_line_pairs(source: str, target: str, stamp: tuple) -> Iterator[dict[str, str]]:
@@ -296,10 +308,17 @@ def progress_bars(shown: bool) -> Iterator[None]:
 
 
 def from_generator(generator: Any, features: datasets.Features = PAIR, **arguments: Any) -> datasets.Dataset:
-    """A data set on disk, made once for the same arguments; errors of the generator come out as they are."""
+    """A data set on disk, made once for the same arguments; errors of the generator come out as they are.
+
+    An argument that is a list of several files is shared out to several processes.
+    """
+    shards = max((len(value) for value in arguments.values() if isinstance(value, list)), default=1)
+    processes = min(shards, cores()) if shards > 1 else None
     with progress_bars(shown=False):
         try:
-            return datasets.Dataset.from_generator(generator, features=features, gen_kwargs=arguments)
+            return datasets.Dataset.from_generator(
+                generator, features=features, gen_kwargs=arguments, num_proc=processes
+            )
         except datasets.exceptions.DatasetGenerationError as error:
             if isinstance(error.__cause__, ValueError):
                 raise error.__cause__ from None
@@ -478,7 +497,7 @@ def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowR
     if split.dataset and split.dataset.startswith("builtin:"):
         return load_built_in(split, name, keep_stress, report)
     is_file = not split.dataset or file_format(split.dataset) in FORMATS
-    files = [path for path in (split.source, split.target) if path] if not split.dataset else [split.dataset]
+    files = find_shards(split.dataset) if split.dataset else [path for path in (split.source, split.target) if path]
     for path in files if is_file else []:
         if not Path(path).is_file():
             raise ValueError(f"data.{name}: there is no file {path}.")
@@ -488,30 +507,37 @@ def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowR
         return from_generator(generate_line_pairs, source=split.source, target=split.target, stamp=file_stamp(*files))
     columns = {"source_column": split.source_column, "target_column": split.target_column}
     if is_file and file_format(split.dataset) != ".parquet":
-        first = next(read_rows(split.dataset), None)
-        if first is None:
-            raise ValueError(f"data.{name}: the file {split.dataset} has no rows.")
-        check_columns(first, split, name)
-        return from_generator(generate_file_pairs, path=split.dataset, **columns, stamp=file_stamp(*files))
-    rows = load_parquet(split.dataset) if is_file else load_hub(split, name)
+        for path in files:
+            first = next(read_rows(path), None)
+            if first is None:
+                raise ValueError(f"data.{name}: the file {path} has no rows.")
+            check_columns(first, split, name)
+        return from_generator(generate_file_pairs, paths=files, **columns, stamp=file_stamp(*files))
+    rows = load_parquet(files) if is_file else load_hub(split, name)
     if not len(rows):
         raise ValueError(f"data.{name}: {split.dataset} has no rows.")
     check_columns(rows[0], split, name)
     with progress_bars(shown=len(rows) >= 5000):
-        return rows.map(to_pair, fn_kwargs=columns, remove_columns=rows.column_names, features=PAIR)
+        return rows.map(
+            to_pair,
+            fn_kwargs=columns,
+            remove_columns=rows.column_names,
+            features=PAIR,
+            num_proc=processes_for(len(rows)),
+        )
 
 
-def load_parquet(path: str) -> datasets.Dataset:
-    """A parquet file.
+def load_parquet(paths: list[str]) -> datasets.Dataset:
+    """One or several parquet files.
 
     Raises:
         ValueError: it cannot be read.
     """
     with progress_bars(shown=False):
         try:
-            return datasets.Dataset.from_parquet(glob.escape(path))
+            return datasets.Dataset.from_parquet([glob.escape(path) for path in paths])
         except Exception as error:
-            raise ValueError(f"{path} cannot be read: {error.__cause__ or error}") from error
+            raise ValueError(f"{' '.join(paths)} cannot be read: {error.__cause__ or error}") from error
 
 
 def load_hub(split: SplitArguments, name: str) -> datasets.Dataset:
@@ -550,21 +576,53 @@ def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDi
         split: SplitArguments = getattr(data_args, name)
         if not split.is_named:
             continue
-        origin = split.dataset or f"{split.source} + {split.target}"
-        rows = load_pairs(split, name, data_args.keep_stress, report)
-        read = len(rows)
-        rows, dropped = choose_good(rows, rows["problem"][:], name, origin, data_args.bad_rows)
+        parts, read, dropped = [], 0, Counter[str]()
+        for number, corpus in enumerate(split.corpora):
+            rows, found = load_corpus(corpus, name, data_args, report)
+            if split.mix:
+                report.add(f"{name} {number + 1}", str(corpus), len(rows) + sum(found.values()), found)
+                rows = rows.add_column("corpus", np.full(len(rows), number, dtype=np.int32))
+            read, dropped = read + len(rows) + sum(found.values()), dropped + Counter(found)
+            parts.append(rows)
+        rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
         if data_args.max_rows and len(rows) > data_args.max_rows:
             dropped["beyond max_rows"] = len(rows) - data_args.max_rows
             rows = rows.shuffle(seed=seed).select(range(data_args.max_rows))
-        report.add(name, origin, read, dropped)
-        splits[name] = rows.remove_columns("problem")
+        report.add(name, f"{len(parts)} corpora" if split.mix else str(split), read, dict(dropped))
+        splits[name] = rows
     if "validation" not in splits:
         splits, report = hold_out(splits, report, data_args.validation_rows, seed)
-    known = set(splits["train"]["source"][:])
+    known = row_keys(splits["train"], ["source"])
     for name in splits.keys() - {"train"}:
-        report.splits[name]["also_in_train"] = sum(source in known for source in splits[name]["source"][:])
+        report.splits[name]["also_in_train"] = int(np.isin(row_keys(splits[name], ["source"]), known).sum())
     return splits, report
+
+
+def load_corpus(
+    corpus: SplitArguments, name: str, data_args: DataArguments, report: RowReport
+) -> tuple[datasets.Dataset, dict[str, int]]:
+    """The good rows of one corpus, cleaned if it is trained on, and how many others there were by reason.
+
+    Raises:
+        ValueError: data are missing, or bad rows are refused.
+    """
+    rows = load_pairs(corpus, name, data_args.keep_stress, report)
+    rows, dropped = choose_good(rows, column_texts(rows, "problem"), name, str(corpus), data_args.bad_rows)
+    if name == "train" and data_args.clean:  # what a filter finds is dropped, never refused
+        with progress_bars(shown=len(rows) >= 5000):
+            problems = column_texts(clean(rows, data_args.clean), "problem")
+        if "duplicates" in data_args.clean:
+            problems[find_duplicates(rows) & (problems == "")] = "pair stood before"
+        rows, found = choose_good(rows, problems, name, str(corpus), "drop")
+        dropped |= found
+    return rows.remove_columns("problem"), dropped
+
+
+def column_texts(rows: datasets.Dataset, column: str) -> np.ndarray:
+    """A column of texts that are mostly empty, in little memory. (rows,)"""
+    table = rows.select_columns([column]).with_format("arrow")
+    texts = [batch[column].to_numpy() for batch in table.iter(10_000)]
+    return np.concatenate(texts) if texts else np.zeros(0, dtype=object)
 
 
 def hold_out(
@@ -572,24 +630,58 @@ def hold_out(
 ) -> tuple[datasets.DatasetDict, RowReport]:
     """Moves some of train to validation, with all rows of the same source.
 
+    Where a corpus is trained on in both directions, the other direction of what is held out leaves train, too.
+
     Raises:
         ValueError: no source can be spared.
     """
     train = splits["train"]
-    sources = train["source"][:]
-    drawn = draw_groups(sources, max(1, min(validation_rows, len(train) // 10)), seed)
-    held_out = [row for row, source in enumerate(sources) if source in drawn]
-    if not held_out or len(held_out) == len(train):
+    is_drawn = draw_keys(row_keys(train, ["source"], f"{seed} "), max(1, min(validation_rows, len(train) // 10)))
+    is_known = is_drawn
+    if "corpus" in train.column_names:
+        held = row_keys(train.select(np.flatnonzero(is_drawn)), ["source", "target"])
+        is_known = is_drawn | np.isin(row_keys(train, ["target", "source"]), held)
+    held_out, kept = np.flatnonzero(is_drawn), np.flatnonzero(~is_known)
+    if not len(held_out) or not len(kept):
         raise ValueError(f"{len(train)} training rows are too few to hold some out. Name data.validation.")
-    kept = [row for row, source in enumerate(sources) if source not in drawn]
     entry = report.splits["train"]
     result = {"train": train.select(kept), "validation": train.select(held_out)}
     ordered = RowReport({name: rows for name, rows in report.splits.items() if name not in SPLITS})
-    ordered.add("train", entry["origin"], entry["read"], entry["dropped"] | {"held out for validation": len(held_out)})
+    dropped = {
+        "held out for validation": len(held_out),
+        "held out the other way round": int((is_known & ~is_drawn).sum()),
+    }
+    ordered.add("train", entry["origin"], entry["read"], entry["dropped"] | dropped)
     ordered.add("validation", "held out from train", len(held_out), {})
     if "test" in splits:
         result["test"], ordered.splits["test"] = splits["test"], report.splits["test"]
     return datasets.DatasetDict(result), ordered
+
+
+def draw_keys(keys: np.ndarray, rows: int) -> np.ndarray:
+    """Draws whole groups of rows with the same key, lowest keys first, as many as fit into `rows` rows. (all rows,)"""
+    _, group_of_row, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    is_drawn, left = np.zeros(len(sizes), dtype=bool), rows
+    for group, size in enumerate(sizes):
+        if size <= left:
+            is_drawn[group], left = True, left - size
+        if not left:
+            break
+    return is_drawn[group_of_row]
+
+
+def draw_rows(dataset: datasets.Dataset, rows: int, seed: int) -> datasets.Dataset:
+    """At most so many rows, in their order."""
+    if len(dataset) <= rows:
+        return dataset
+    return dataset.select(np.sort(np.random.default_rng(seed).choice(len(dataset), rows, replace=False)))
+
+
+def languages_of(data_args: DataArguments, name: str) -> list[str]:
+    """The target language of each corpus of a split, where sources name it; else nothing."""
+    split = getattr(data_args, name)
+    corpora = (split if split.is_named else data_args.train).corpora  # held-out rows are from train
+    return [corpus.tgt_lang or "" for corpus in corpora] if data_args.tags_languages else []
 
 
 def tokenize_splits(
@@ -612,21 +704,38 @@ def tokenize_splits(
     tokenized, report = datasets.DatasetDict(), RowReport()
     limits = {"input_ids": data_args.max_source_tokens, "labels": data_args.max_target_tokens}
     for name, rows in splits.items():
+        ids = datasets.List(datasets.Value("int32"))
         with progress_bars(shown=len(rows) >= 5000):
-            rows = rows.map(
-                encode or encode_pairs, batched=True, fn_kwargs={"tokenizer": tokenizer}, desc=f"Tokenizing {name}"
+            rows = map_by_content(
+                rows,
+                encode_rows,
+                tokenizer,
+                datasets.Features({**rows.features, "input_ids": ids, "labels": ids}),
+                f"Tokenizing {name}",
+                encode=encode or encode_pairs,
+                languages=languages_of(data_args, name),
             )
         problems = np.full(len(rows), "", dtype=object)
         for side, column in (("target", "labels"), ("source", "input_ids")):
             problems[token_lengths(rows, column) > limits[column]] = f"{side} has more than {limits[column]} tokens"
-        tokenized[name], dropped = choose_good(rows, problems, name, "tokenized", data_args.bad_rows)
+        good, dropped = choose_good(rows, problems, name, "tokenized", data_args.bad_rows)
+        tokenized[name] = good.flatten_indices() if dropped else good  # tokens are read where they lie
         report.add(name, "tokenized", len(rows), dropped)
     return tokenized, report
 
 
+def encode_rows(batch: dict[str, list], tokenizer: Any, encode: Callable, languages: list[str]) -> dict[str, list]:
+    """Token ids of a batch; before a source stands the language that is wanted, where there are several."""
+    if languages:
+        corpora = batch.get("corpus") or [0] * len(batch["source"])
+        tagged = [tag_language(text, languages[corpus]) for text, corpus in zip(batch["source"], corpora)]
+        batch = {**batch, "source": tagged}
+    return {"source": batch["source"], **encode(batch, tokenizer)}
+
+
 def encode_pairs(batch: dict[str, list[str]], tokenizer: Any) -> dict[str, list[list[int]]]:
     """Token ids of a batch of pairs."""
-    encoded = tokenizer(batch["source"], text_target=batch["target"])
+    encoded = tokenizer(batch["source"], text_target=batch["target"], return_attention_mask=False)
     return {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}
 
 

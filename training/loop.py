@@ -27,7 +27,7 @@ from transformers.utils import logging
 
 from training.args import RunArguments
 from training.averaging import MovingAverage, average_models
-from training.batching import TokenBudgetBatches
+from training.batching import TokenBudgetBatches, mixture_of
 from training.checkpoints import (
     checkpoint_folders,
     publish,
@@ -117,6 +117,7 @@ class TrainingLoop:
             arguments.training.seed,
             accelerator.process_index,
             accelerator.num_processes,
+            mixture_of(self.rows, arguments.data),
         )
         self.average = None
         if arguments.training.ema_decay is not None:
@@ -217,7 +218,7 @@ class TrainingLoop:
         all_of_them = earlier + self.state.world_size * len(self.batches)
         return self.state.epoch + (earlier + here) / all_of_them
 
-    def micro_batches(self) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    def micro_batches(self) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
         """Row numbers and tensors of batches without end, from where the state stands."""
         while True:
             while self.state.batch < len(self.batches):
@@ -292,7 +293,7 @@ class TrainingLoop:
             self.agreed_signal = self.received_signal or signal.SIGTERM  # another process was asked to stop
         return items, tokens
 
-    def skip_step(self, loss: float, norm: float, chosen: Sequence[list[int]]) -> None:
+    def skip_step(self, loss: float, norm: float, chosen: Sequence[np.ndarray]) -> None:
         """Count a step whose loss or gradient is not finite.
 
         Raises:
@@ -311,7 +312,7 @@ class TrainingLoop:
         rows = [
             {"process": self.accelerator.process_index, "row": row, "source": text["source"], "target": text["target"]}
             for batch in chosen
-            for row in batch
+            for row in batch.tolist()
             for text in [self.splits["train"][row]]
         ]
         rows = gather_object(rows)

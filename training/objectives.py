@@ -79,7 +79,7 @@ class Objective:
 
     def encode(self, batch: dict[str, list[str]], tokenizer) -> dict[str, list[list[int]]]:
         """Rows to `input_ids` and `labels`, both lists of ids."""
-        encoded = tokenizer(batch["source"], text_target=batch["target"])
+        encoded = tokenizer(batch["source"], text_target=batch["target"], return_attention_mask=False)
         return {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}
 
     def collate(self, rows: list[dict[str, Any]], tokenizer) -> dict[str, torch.Tensor]:

@@ -96,8 +96,10 @@ def draw_curve(output_dir: Path) -> Path | None:
 
 def describe_data(arguments: RunArguments) -> str:
     """Where the training data came from."""
-    train = arguments.data.train
-    return train.dataset or f"{Path(train.source or '').name} and {Path(train.target or '').name}"
+    return " and ".join(
+        corpus.dataset or f"{Path(corpus.source or '').name} and {Path(corpus.target or '').name}"
+        for corpus in arguments.data.train.corpora
+    )
 
 
 def write_card(
