@@ -77,6 +77,13 @@ class RunState:
     resized: list[tuple[int, int]] = field(default_factory=list)  # (processes, batches) earlier in this epoch
     data: int = 0  # checksum of the lengths of all training rows
 
+    @classmethod
+    def read(cls, path: Path) -> "RunState":
+        """The state in a checkpoint; JSON has made lists of its pairs."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        pairs = {name: [tuple(pair) for pair in values[name]] for name in ("saved", "unlogged", "resized")}
+        return cls(**values | pairs)
+
 
 class TrainingLoop:
     """Trains a prepared model.
@@ -147,7 +154,7 @@ class TrainingLoop:
             ValueError: When model or data are not those of the checkpoint.
         """
         accelerator, changes = self.accelerator, []
-        state = RunState(**json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+        state = RunState.read(checkpoint / "trainer_state.json")
         if state.data != self.state.data:
             text = f"The training rows are not those that {checkpoint} was trained on"
             if not self.arguments.allow_changes:
