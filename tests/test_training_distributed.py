@@ -49,7 +49,7 @@ def record_steps(folder: str) -> None:
         for rows, batch in real_batches(self):
             with Path(folder, f"batches-{self.accelerator.process_index}.jsonl").open("a") as file:
                 items, world_size = self.objective.items(batch), self.accelerator.num_processes
-                line = {"epoch": self.state.epoch, "rows": rows, "items": items, "world_size": world_size}
+                line = {"epoch": self.state.epoch, "rows": [int(row) for row in rows], "items": items, "world_size": world_size}
                 file.write(json.dumps(line) + "\n")
             yield rows, batch
 

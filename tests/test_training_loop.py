@@ -1,11 +1,5 @@
 """The whole training, on a task that a tiny model learns in seconds: write a word of digits backwards."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +10,6 @@ from forked_runs import read_metrics, write_digits_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 from training.args import parse_arguments
-from training.checkpoints import checkpoint_folders
 from training.train import main, train
 
 
@@ -75,23 +68,6 @@ def test_a_run_leaves_a_model_its_card_its_curve_and_its_metrics(recipe, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_resumed_run_equals_one_that_was_never_stopped(recipe, tmp_path):
-    run(recipe, "--output_dir", str(tmp_path / "whole"))
-    run(recipe, "--output_dir", str(tmp_path / "parts"))
-    last = checkpoint_folders(tmp_path / "parts")[-1]
-    assert last.name == "step-12"
-    for path in sorted(last.rglob("*"), reverse=True):
-        path.unlink()
-    last.rmdir()  # as if the run had died between step 8 and step 12
-    run(recipe, "--output_dir", str(tmp_path / "parts"), "--resume")
-    for split in ("train", "validation", "test"):
-        assert read_metrics(tmp_path / "parts", split) == read_metrics(tmp_path / "whole", split)
-    whole, parts = (torch.load(checkpoint_folders(tmp_path / n)[-1] / "pytorch_model.bin") for n in ("whole", "parts"))
-    for name in whole:
-        assert torch.equal(whole[name], parts[name]), name
-
-
-@pytest.mark.slow
 def test_accumulated_batches_give_the_loss_of_the_whole_batch(recipe, tmp_path):
     # In one epoch of two steps all rows are seen, in whatever batches: with exact token weights the mean loss of the
     # first step of a frozen model over the same rows cannot depend on how they were cut.
@@ -108,25 +84,6 @@ def test_accumulated_batches_give_the_loss_of_the_whole_batch(recipe, tmp_path):
     one, cut = (read_metrics(tmp_path / name, "train")[0] for name in ("one", "cut"))
     assert cut["tokens"] == rows
     assert abs(one["loss"] - cut["loss"]) < 1e-5
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(recipe, tmp_path):
-    command = [sys.executable, "-m", "training.train", str(recipe), "--training.max_steps", "100000"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGINT, errors
-    assert "--resume" in errors and "Traceback" not in errors
-    checkpoint = checkpoint_folders(tmp_path / "run")[-1]
-    step = json.loads((checkpoint / "trainer_state.json").read_text())["step"]
-    run(recipe, "--resume", "--training.max_steps", str(step + 2))
-    assert read_metrics(tmp_path / "run", "train")[-1]["step"] == step + 2
 
 
 @pytest.mark.slow
