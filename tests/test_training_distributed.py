@@ -49,7 +49,12 @@ def record_steps(folder: str) -> None:
         for rows, batch in real_batches(self):
             with Path(folder, f"batches-{self.accelerator.process_index}.jsonl").open("a") as file:
                 items, world_size = self.objective.items(batch), self.accelerator.num_processes
-                line = {"epoch": self.state.epoch, "rows": [int(row) for row in rows], "items": items, "world_size": world_size}
+                line = {
+                    "epoch": self.state.epoch,
+                    "rows": [int(row) for row in rows],
+                    "items": items,
+                    "world_size": world_size,
+                }
                 file.write(json.dumps(line) + "\n")
             yield rows, batch
 
@@ -161,6 +166,17 @@ def test_evaluation_gives_each_process_equally_many_batches(count):
     shares = [share(count, SimpleNamespace(process_index=rank, num_processes=4)) for rank in range(4)]
     assert len({len(numbers) for numbers in shares}) == 1
     assert sorted(number for numbers in shares for number in numbers if number < count) == list(range(count))
+
+
+@pytest.mark.slow
+def test_a_mistake_ends_all_processes_and_is_reported_once(children, recipe, tmp_path):
+    output_dir = tmp_path / "run"
+    assert children.run(recipe, output_dir, "--model.d_model", "33", processes=2) == [2, 2]
+    assert "model: d_model=33 is not divisible" in children.log(output_dir)
+    assert children.run(recipe, tmp_path / "none", "--resume", processes=2) == [2, 2]
+    output_dir = tmp_path / "none"
+    assert "There is no checkpoint in" in children.log(output_dir)
+    assert "There is no checkpoint in" not in children.log(output_dir, rank=1)
 
 
 @pytest.mark.slow

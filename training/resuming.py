@@ -17,7 +17,7 @@ from training.report import write_recipe
 # How long a run is and how often it is looked at: none of these changes what a step does. (With the schedules linear
 # and cosine the limits decide the learning rate, too; the change is printed.)
 FREE_TO_CHANGE = {
-    *("output_dir", "resume", "overwrite", "allow_changes"),
+    *("output_dir", "resume", "overwrite", "allow_changes", "dry_run", "profile", "training.trackers"),
     *("training.max_steps", "training.max_minutes", "training.max_epochs", "training.patience"),
     *("training.eval_every", "training.save_every", "training.log_every", "training.keep_checkpoints"),
     *("training.max_bad_steps", "training.timeout_minutes", "generation.eval_rows", "generation.batch_size"),
@@ -93,11 +93,12 @@ def check_recipe(output_dir: Path, arguments: RunArguments, before: int, now: in
     refused = [text for name, text in shown.items() if name not in FREE_TO_CHANGE]
     if refused and not arguments.allow_changes:
         raise ValueError(
-            f"The run in {output_dir} was started with another recipe. It differs in {'; '.join(refused)}. Put the "
-            "old values back, start a new run in another output_dir, or go on all the same with --allow_changes."
+            f"The run in {output_dir} was started with another recipe. It differs in {'; '.join(refused)}. Resume "
+            f"with {output_dir / 'recipe.yaml'}, start a new run in another output_dir, or go on all the same with "
+            "--allow_changes."
         )
     write_recipe(output_dir, arguments)
-    return [text for name, text in shown.items() if name not in ("output_dir", "resume", "overwrite", "allow_changes")]
+    return [text for name, text in shown.items() if name.startswith(("training.", "generation.", "model.", "data."))]
 
 
 def forget_later_lines(metrics_path: Path, step: int) -> None:

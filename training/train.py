@@ -20,6 +20,7 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
 from datasets import DatasetDict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -188,7 +189,10 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
         "eos_token_id": tokenizer.eos_token_id,
         "decoder_start_token_id": tokenizer.bos_token_id,
     }
-    config = FunTransformerConfig(**fields, **objective.config_fields())
+    try:
+        config = FunTransformerConfig(**fields, **objective.config_fields())
+    except StrictDataclassError as error:
+        raise ValueError(f"model: {error.__cause__ or error}") from error
     # Measured on CPUs with bf16: step-by-step attention trains faster than the fused kernel at sentence lengths.
     kernel = arguments.training.attn_implementation or ("eager" if device.type == "cpu" else "sdpa")
     model = objective.model_class.from_config(config, attn_implementation=kernel)
