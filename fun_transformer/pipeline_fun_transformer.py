@@ -367,7 +367,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         if match := TRANSLATION_TASK.fullmatch(self.task):
             src_lang, tgt_lang = src_lang or match[1], tgt_lang or match[2]
         return self.tokenizer._build_translation_inputs(
-            text, return_tensors="pt", src_lang=src_lang, tgt_lang=tgt_lang, **kwargs
+            self.prefix + text, return_tensors="pt", src_lang=src_lang, tgt_lang=tgt_lang, **kwargs
         )
 
     def _forward(self, model_inputs, **generate_kwargs):

@@ -162,26 +162,25 @@ class FunTransformerTokenizer(TokenizersBackend):
         tokens = [AddedToken(f">>{language}<<", special=True, rstrip=True, normalized=False) for language in new]
         self.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
 
-    @property
-    def _build_translation_inputs(self):
-        """What translation pipelines look for in tokenizers of several languages, and only they have it."""
-        if not self.languages:
-            raise AttributeError("This tokenizer has no languages; add_languages(...) gives it some.")
-        return self._encode_for_translation
+    def _build_translation_inputs(self, text, return_tensors, src_lang=None, tgt_lang=None, **kwargs):
+        """Called by translation pipelines: encodes a source with the language it is to be translated into.
 
-    def _encode_for_translation(self, text, return_tensors, src_lang=None, tgt_lang=None, **kwargs):
-        """Encodes a source with the language it is to be translated into, unless it begins with one."""
-        tagged = LANGUAGE.match(text)
-        if tgt_lang is None and not (tagged and tagged[1] in self.languages):
-            raise ValueError(
-                f"Into which language? Give tgt_lang=..., one of {', '.join(self.languages)}, or begin the text with "
-                f">>{self.languages[0]}<<."
-            )
-        if tgt_lang is not None and tgt_lang not in self.languages:
-            near = difflib.get_close_matches(tgt_lang, self.languages, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"tgt_lang={tgt_lang!r} is none of {', '.join(self.languages)}.{hint}")
-        text = text if tgt_lang is None else tag_language(text, tgt_lang)
+        Tokenizers of one language look at none; a source may also begin with its language by itself.
+        """
+        languages = self.languages
+        if languages and tgt_lang is None:
+            tagged = LANGUAGE.match(text)
+            if not (tagged and tagged[1] in languages):
+                raise ValueError(
+                    f"Into which language? Give tgt_lang=..., one of {', '.join(languages)}, or begin the text with "
+                    f">>{languages[0]}<<."
+                )
+        elif languages:
+            if tgt_lang not in languages:
+                near = difflib.get_close_matches(tgt_lang, languages, n=1, cutoff=0.5)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"tgt_lang={tgt_lang!r} is none of {', '.join(languages)}.{hint}")
+            text = tag_language(text, tgt_lang)
         return self(text, return_tensors=return_tensors, **kwargs)
 
     def _encode_plus(self, *args, **kwargs):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, dynamic_module_utils
 
-from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise
+from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise, tag_language
 from training.train_tokenizer import main, train_tokenizer
 
 TEXTS = [
@@ -354,3 +354,46 @@ def test_every_real_sentence_comes_back(type):
     tokenizer = train_tokenizer(texts, type=type, vocab_size=8000)
     decoded = tokenizer.decode(tokenizer(texts).input_ids, skip_special_tokens=True)
     assert decoded == [normalise(text) for text in texts]
+
+
+# ── several languages ──
+
+
+def with_languages(type):
+    """A fresh tokenizer that can tell English from Chinese."""
+    tokenizer = train_tokenizer(TEXTS, type=type, vocab_size=400)
+    tokenizer.add_languages(["zh", "en"])
+    return tokenizer
+
+
+@pytest.mark.parametrize("type", ["bpe", "unigram", "char", "word"])
+@pytest.mark.parametrize("text", ["The cat sat.", "今天吃什么好？", "cat 今天", ""])
+def test_a_language_is_one_token_before_an_unchanged_source_and_decoded_away(type, text, tmp_path):
+    with_languages(type).save_pretrained(tmp_path)
+    for tokenizer in (with_languages(type), AutoTokenizer.from_pretrained(tmp_path)):
+        assert tokenizer.languages == ["en", "zh"]
+        tag = tokenizer.convert_tokens_to_ids(">>zh<<")
+        ids = tokenizer(tag_language(text, "zh")).input_ids
+        assert ids == [tag, *tokenizer(text).input_ids]
+        assert decode(tokenizer, ids) == decode(tokenizer, ids[1:])
+
+
+def test_languages_are_added_once_and_in_the_same_order_whatever_order_they_are_named_in():
+    tokenizer = with_languages("char")
+    size = len(tokenizer)
+    tokenizer.add_languages(["en"])
+    tokenizer.add_languages(["de", "zh"])
+    assert len(tokenizer) == size + 1 and tokenizer.languages == ["de", "en", "zh"]
+    assert tokenizer.convert_tokens_to_ids([">>en<<", ">>zh<<", ">>de<<"]) == [size - 2, size - 1, size]
+
+
+def test_only_a_tokenizer_of_several_languages_asks_for_one():
+    one = SYMBOLS["char"]
+    assert one._build_translation_inputs("cat", return_tensors=None, tgt_lang="xx") == one("cat")
+    encode = with_languages("char")._build_translation_inputs
+    with pytest.raises(ValueError, match=r"Give tgt_lang=..., one of en, zh, or begin the text with >>en<<"):
+        encode("cat", return_tensors=None, src_lang="zh")
+    with pytest.raises(ValueError, match=r"tgt_lang='zho' is none of en, zh. Did you mean 'zh'"):
+        encode("cat", return_tensors=None, tgt_lang="zho")
+    ids = encode(">>zh<< cat", return_tensors=None).input_ids
+    assert ids == encode("cat", return_tensors=None, tgt_lang="zh").input_ids

@@ -180,3 +180,42 @@ def test_every_field_says_what_it_means():
     for name, (_, item) in known_arguments().items():
         assert item is None or item.metadata["help"], name
     assert {item.name for item in dataclasses.fields(RunArguments)} >= {"model", "data", "resume", "output_dir"}
+
+
+MIX = """
+data:
+  train:
+    - {dataset: a.jsonl, tgt_lang: en, weight: 2}
+    - {source: b.en, target: b.zh, src_lang: en, tgt_lang: zh}
+  temperature: 5
+  clean: true
+"""
+
+
+def test_several_corpora_are_a_list_and_come_back_from_the_written_recipe(tmp_path):
+    data = parse_arguments([write_recipe(tmp_path, MIX)]).data
+    assert [(corpus.weight, corpus.tgt_lang) for corpus in data.train.corpora] == [(2.0, "en"), (1.0, "zh")]
+    assert data.tags_languages and data.temperature == 5 and "ratio" in data.clean
+    arguments = parse_arguments([write_recipe(tmp_path, MIX)])
+    assert parse_arguments([write_recipe(tmp_path, arguments.to_yaml())]) == arguments
+    mix = "--data.train.mix", "[{dataset: a.tsv}, {dataset: b.tsv}]"
+    corpora = parse_arguments([write_recipe(tmp_path, "data: {train: {dataset: x.tsv}}"), *mix]).data.train.corpora
+    assert [corpus.dataset for corpus in corpora] == ["a.tsv", "b.tsv"]
+    assert parse_arguments([write_recipe(tmp_path, MIX), *FILES]).data.train.mix == []
+
+
+@pytest.mark.parametrize(
+    "train, message",
+    [
+        ("[{datset: a.tsv}]", "datset is not known. Did you mean dataset"),
+        ("[{dataset: a.tsv, weight: 0}]", r"data.train.mix\[0\]: weight must be greater than 0"),
+        ("[{dataset: a.tsv}, {source: b}]", r"data.train.mix\[1\].target is missing"),
+        ("[{dataset: a.tsv}, {}]", r"data.train.mix\[1\] must name a dataset"),
+        ("{dataset: a.tsv, mix: [{dataset: b.tsv}]}", "names a mix and another origin"),
+        ("[{dataset: a.tsv, tgt_lang: en}, {dataset: b.tsv}]", r"data.train.mix\[1\].tgt_lang is missing"),
+        ("[{dataset: a.tsv, tgt_lang: 'e n'}]", "is no language"),
+    ],
+)
+def test_mistakes_in_a_list_of_corpora_are_explained(tmp_path, train, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([write_recipe(tmp_path, f"data: {{train: {train}}}")])

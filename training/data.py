@@ -718,8 +718,7 @@ def tokenize_splits(
         problems = np.full(len(rows), "", dtype=object)
         for side, column in (("target", "labels"), ("source", "input_ids")):
             problems[token_lengths(rows, column) > limits[column]] = f"{side} has more than {limits[column]} tokens"
-        good, dropped = choose_good(rows, problems, name, "tokenized", data_args.bad_rows)
-        tokenized[name] = good.flatten_indices() if dropped else good  # tokens are read where they lie
+        tokenized[name], dropped = choose_good(rows, problems, name, "tokenized", data_args.bad_rows)
         report.add(name, "tokenized", len(rows), dropped)
     return tokenized, report
 

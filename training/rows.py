@@ -2,9 +2,12 @@
 
 A `datasets.Dataset` is a memory-mapped Arrow file: chunks of rows, and for each column of lists all values of a chunk
 in one array, with the place where each list begins in another. A row is a view into such an array, which costs no copy
-and a microsecond or two. Only the lengths, which the batches are made of, are held in memory: 8 bytes a row. What is
-read often stays in the system's page cache, as far as there is room.
+and a few microseconds. Only the lengths, which the batches are made of, are held in memory: 8 bytes a row, and 8 more
+where rows were selected. What is read often stays in the system's page cache, as far as there is room.
 """
+
+from bisect import bisect_right
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -14,25 +17,30 @@ from datasets import Dataset
 class TokenRows:
     """Rows of `input_ids` and `labels`.
 
-    Args:
-        dataset: Its tables are read in place unless rows of it were selected; `flatten_indices()` undoes that.
-
     Attributes:
         source_lengths, target_lengths: (rows,) number of tokens.
         corpora: (rows,) which corpus each row is from; None where there is one.
     """
 
     def __init__(self, dataset: Dataset):
-        table = dataset.with_format("arrow")[:]
-        self.sources, self.targets = TokenColumn(table["input_ids"]), TokenColumn(table["labels"])
-        self.source_lengths, self.target_lengths = self.sources.lengths, self.targets.lengths
-        self.corpora = table["corpus"].to_numpy() if "corpus" in table.column_names else None
+        # `dataset[...]` would copy selected rows; where each is in the table is known to `_indices` only.
+        selected = dataset._indices
+        self.places = None if selected is None else selected.column(0).to_numpy().astype(np.int64)  # (rows,)
+        columns = {name: dataset.data.column(name) for name in dataset.column_names}
+        self.sources, self.targets = TokenColumn(columns["input_ids"]), TokenColumn(columns["labels"])
+        self.source_lengths, self.target_lengths = self.select(self.sources.lengths), self.select(self.targets.lengths)
+        self.corpora = self.select(columns["corpus"].to_numpy()) if "corpus" in columns else None
+
+    def select(self, values: np.ndarray) -> np.ndarray:
+        """Values of all rows of the table as those of our rows. (rows,)"""
+        return values if self.places is None else values[self.places]
 
     def __len__(self) -> int:
         return len(self.source_lengths)
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        return {"input_ids": self.sources[row], "labels": self.targets[row]}
+        place = int(row if self.places is None else self.places[row])
+        return {"input_ids": self.sources[place], "labels": self.targets[place]}
 
 
 class TokenColumn:
@@ -47,9 +55,9 @@ class TokenColumn:
         self.starts = [chunk.offsets.to_numpy() for chunk in chunks]  # each (rows of the chunk + 1,)
         self.tokens = [chunk.values.to_numpy() for chunk in chunks]  # each (tokens,)
         self.lengths = np.concatenate([np.diff(starts).astype(np.int32) for starts in self.starts])
-        self.first_rows = np.cumsum([0, *map(len, chunks)])[:-1]  # of each chunk
+        self.first_rows = list(accumulate(map(len, chunks), initial=0))[:-1]  # of each chunk
 
     def __getitem__(self, row: int) -> np.ndarray:
-        chunk = int(self.first_rows.searchsorted(row, side="right")) - 1
+        chunk = bisect_right(self.first_rows, row) - 1
         starts, place = self.starts[chunk], row - self.first_rows[chunk]
         return self.tokens[chunk][starts[place] : starts[place + 1]].astype(np.int64)  # what torch takes as ids
