@@ -133,6 +133,18 @@ def test_a_run_goes_on_with_more_and_with_fewer_processes(children, recipe, tmp_
 
 
 @pytest.mark.slow
+def test_each_process_gets_its_own_random_numbers_back(children, recipe, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ["--generation.metrics", "[]", "--training.best_metric", "loss"]
+    assert children.run(recipe, whole, *options, processes=2) == [0, 0]
+    codes = children.run(recipe, parts, *options, processes=2, rank=0, at_event=["step-8.partial", 2])
+    assert codes[0] == KILLED and codes[1] != 0
+    assert children.run(recipe, parts, *options, "--resume", processes=2) == [0, 0], children.log(parts)
+    for split in ("train", "validation", "test"):
+        assert read_metrics(parts, split) == read_metrics(whole, split)  # with dropout, to the last bit
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "rows"), [(2, 5), (4, 3)])
 def test_evaluation_scores_every_row_once_on_any_number_of_processes(children, tmp_path, processes, rows):
     recipe = write_digits_recipe(tmp_path)

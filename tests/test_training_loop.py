@@ -68,25 +68,6 @@ def test_a_run_leaves_a_model_its_card_its_curve_and_its_metrics(recipe, tmp_pat
 
 
 @pytest.mark.slow
-def test_accumulated_batches_give_the_loss_of_the_whole_batch(recipe, tmp_path):
-    # In one epoch of two steps all rows are seen, in whatever batches: with exact token weights the mean loss of the
-    # first step of a frozen model over the same rows cannot depend on how they were cut.
-    options = ["--model.dropout", "0", "--training.learning_rate", "1e-12", "--training.max_steps", "1"]
-    options += ["--generation.metrics", "[]", "--training.best_metric", "loss"]
-    run(recipe, *options, "--training.batch_tokens", "100000", "--output_dir", str(tmp_path / "one"))
-    rows = read_metrics(tmp_path / "one", "train")[0]["tokens"]
-    small = ["--training.batch_tokens", "500"]
-    run(recipe, *options, *small, "--training.max_epochs", "1", "--output_dir", str(tmp_path / "count"))
-    count = round(1 / read_metrics(tmp_path / "count", "train")[0]["epoch"])
-    assert count > 3
-    accumulate = ["--training.accumulation_steps", str(count)]
-    run(recipe, *options, *small, *accumulate, "--output_dir", str(tmp_path / "cut"))
-    one, cut = (read_metrics(tmp_path / name, "train")[0] for name in ("one", "cut"))
-    assert cut["tokens"] == rows
-    assert abs(one["loss"] - cut["loss"]) < 1e-5
-
-
-@pytest.mark.slow
 def test_patience_ends_a_run_that_no_longer_improves(recipe, tmp_path):
     # With a learning rate of next to nothing, the first evaluation stays the best.
     options = ["--training.learning_rate", "1e-12", "--training.patience", "2", "--training.max_steps", "1000"]
