@@ -168,6 +168,9 @@ class TrainingArguments:
     r_drop: float | None = arg(
         None, "weight of the difference between two passes with different dropout (seq2seq), such as 5", above=0
     )
+    bpe_dropout: float | None = arg(
+        None, "cut words differently each time: probability of leaving a merge out, such as 0.1", above=0, below=1
+    )
     max_bad_steps: int = arg(
         10, "stop after so many steps in a row whose loss or gradient is not finite; such steps are skipped", minimum=1
     )

@@ -28,6 +28,7 @@ from transformers.utils import logging
 from training.args import RunArguments
 from training.averaging import MovingAverage, average_models
 from training.batching import TokenBudgetBatches, mixture_of
+from training.bpe_dropout import DroppingRows
 from training.checkpoints import (
     checkpoint_folders,
     publish,
@@ -117,6 +118,9 @@ class TrainingLoop:
         self.flops_per_token = flops_per_token
         self.config = accelerator.unwrap_model(model).config
         self.rows = TokenRows(splits["train"])
+        if dropout := arguments.training.bpe_dropout:
+            longest = self.config.max_position_embeddings
+            self.rows = DroppingRows(splits["train"], tokenizer, objective.encode, dropout, longest)
         self.sampler = TokenBudgetBatches(
             self.rows.source_lengths,
             self.rows.target_lengths,

@@ -1,0 +1,53 @@
+"""BPE-dropout cuts words differently each time, in training only, and loses no text."""
+
+import pytest
+from datasets import Dataset
+
+from training.bpe_dropout import DroppingRows
+from training.data import encode_pairs
+from training.train_tokenizer import train_tokenizer
+
+LINES = ["the brown fox jumps over the brown dog", "a brown dog jumps"] * 20
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(LINES, type="bpe", vocab_size=330)
+
+
+@pytest.fixture
+def dataset(tokenizer):
+    """The lines as sources, the other way round as targets, tokenised."""
+    pairs = {"source": LINES[:2], "target": LINES[1::-1]}
+    return Dataset.from_dict({**pairs, **encode_pairs(pairs, tokenizer)})
+
+
+def test_a_row_is_cut_differently_each_time_and_keeps_its_text(dataset, tokenizer):
+    rows = DroppingRows(dataset, tokenizer, encode_pairs, 0.3, longest=100)
+    plain = dataset[0]["input_ids"]
+    seen = {tuple(rows[0]["input_ids"]) for _ in range(20)}
+    assert len(seen) > 5
+    assert all(len(ids) >= len(plain) for ids in seen)
+    assert {tokenizer.decode(ids, skip_special_tokens=True) for ids in seen} == {LINES[0]}
+    assert {tokenizer.decode(rows[1]["labels"], skip_special_tokens=True) for _ in range(5)} == {LINES[0]}
+
+
+def test_the_tokenizer_of_evaluation_stays_as_it_is(dataset, tokenizer):
+    DroppingRows(dataset, tokenizer, encode_pairs, 0.9, longest=100)
+    assert {tuple(tokenizer(LINES[0])["input_ids"]) for _ in range(10)} == {tuple(dataset[0]["input_ids"])}
+
+
+def test_a_row_that_would_become_too_long_is_taken_as_it_is(dataset, tokenizer):
+    longest = len(dataset[0]["input_ids"])
+    rows = DroppingRows(dataset, tokenizer, encode_pairs, 0.9, longest)
+    assert [list(rows[0]["input_ids"]) for _ in range(5)] == [dataset[0]["input_ids"]] * 5
+
+
+def test_lengths_are_those_without_dropout(dataset, tokenizer):
+    rows = DroppingRows(dataset, tokenizer, encode_pairs, 0.5, longest=100)
+    assert list(rows.source_lengths) == [len(ids) for ids in dataset["input_ids"]]
+
+
+def test_other_tokenizers_are_refused(dataset):
+    with pytest.raises(ValueError, match="needs a tokenizer of type bpe"):
+        DroppingRows(dataset, train_tokenizer(LINES, type="char"), encode_pairs, 0.1, longest=100)
