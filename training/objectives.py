@@ -25,9 +25,12 @@ from transformers import (
     AutoModelForTokenClassification,
     DataCollatorForLanguageModeling,
 )
+from transformers.utils import logging
 
 from training.batching import pad_batch
 from training.metrics import label_scores, tag_scores
+
+logger = logging.get_logger(__name__)
 
 
 def r_drop_loss(model, batch: dict[str, torch.Tensor], items: float, alpha: float) -> torch.Tensor:
@@ -156,7 +159,7 @@ class CausalLM(Objective):
 
 
 class SequenceClassification(Objective):
-    """One label for a text: the target, of which all that occur in training are known."""
+    """One label for a text: the target."""
 
     model_class = AutoModelForSequenceClassification
     pipeline = "text-classification"
@@ -169,21 +172,26 @@ class SequenceClassification(Objective):
         self.labels = self.find_labels(splits)
 
     def find_labels(self, splits: DatasetDict) -> list[str]:
-        """All labels, sorted.
+        """All labels of all splits, sorted: one that only a test set has counts as a mistake there.
 
         Raises:
-            ValueError: When another split has a label that training does not have, or there is only one.
+            ValueError: When training has only one label, or shares none with another split.
         """
         found = {
             name: {label for target in split["target"] for label in self.split_target(target)}
             for name, split in splits.items()
         }
+        known = found["train"]
+        if len(known) < 2:
+            raise ValueError(f"All rows of data.train have the label {known.pop()!r}: nothing to learn.")
         for name, labels in found.items():
-            if unknown := sorted(labels - found["train"]):
-                raise ValueError(f"data.{name} has the label {unknown[0]!r}, which no row of data.train has.")
-        if len(found["train"]) < 2:
-            raise ValueError(f"All rows of data.train have the label {found['train'].pop()!r}: nothing to learn.")
-        return sorted(found["train"])
+            if not labels & known:
+                raise ValueError(
+                    f"data.{name} and data.train have no label in common: {min(labels)!r} there, {min(known)!r} here."
+                )
+            if unknown := sorted(labels - known):
+                logger.warning(f"data.{name} has labels that no row of data.train has: {', '.join(unknown[:5])}.")
+        return sorted(set().union(*found.values()))
 
     def split_target(self, target: str) -> list[str]:
         """The labels that a target holds."""
