@@ -2,7 +2,7 @@
 
     fun-transformer translate --model FOLDER "今天吃什么好"
     fun-transformer translate --model FOLDER --file in.zh --output out.en
-    fun-transformer attention --model FOLDER "今天吃什么好" -o picture.png
+    fun-transformer attention --model FOLDER "今天吃什么好" -o page.html
     fun-transformer push FOLDER me/my-model --license apache-2.0 --language zh en
     fun-transformer check-repo FOLDER_OR_NAME
 
@@ -90,19 +90,32 @@ def translate_lines(pipe, lines: list[str], batch_size: int) -> list[str]:
 def add_attention_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("text", type=utf8_text, help="the source text")
-    parser.add_argument("-o", "--output", required=True, help="the picture to write: .png, .pdf or .svg")
+    parser.add_argument(
+        "-o", "--output", required=True, help="a page to explore (.html), or a picture (.png, .pdf, .svg)"
+    )
     parser.add_argument("--target", type=utf8_text, help="the target text (default: the model's own translation)")
-    parser.add_argument("--layer", type=int, help="decoder layer, counted from 0 (default: the last)")
+    parser.add_argument(
+        "--kind", choices=["cross", "encoder", "decoder"], default="cross", help="which attention (default: cross)"
+    )
+    parser.add_argument("--layer", type=int, help="layer, counted from 0 (default: the last)")
     parser.add_argument("--head", type=int, help="head, counted from 0 (default: the mean of all)")
+    parser.add_argument("--all", action="store_true", help="draw all layers and heads, as small multiples")
 
 
 def attention(args: argparse.Namespace) -> None:
-    """Draws which source tokens each target token looked at, and prints the target text."""
-    from .visualization import cross_attention, plot_attention
+    """Draws which tokens each token looked at, or writes a page that shows it, and prints the target text."""
+    from .visualization import cross_attention, plot_attention, plot_attention_heads, write_attention_page
 
+    is_page = Path(args.output).suffix.lower() in (".html", ".htm")
+    if args.all and (is_page or args.layer is not None or args.head is not None):
+        raise ValueError("--all draws every layer and head, as a page does: leave out --layer, --head and .html.")
     model, tokenizer = load_model(args.model)
     found = cross_attention(model, tokenizer, args.text, args.target)
-    plot_attention(found, args.output, layer=args.layer, head=args.head)
+    if args.all:
+        plot_attention_heads(found, args.output, kind=args.kind)
+    else:
+        draw = write_attention_page if is_page else plot_attention
+        draw(found, args.output, layer=args.layer, head=args.head, kind=args.kind)
     print(found.target)
 
 
@@ -155,7 +168,7 @@ class Command:
 
 COMMANDS = {
     "translate": Command("translate texts, a file or standard input", add_translate_arguments, translate),
-    "attention": Command("draw the cross-attention of a text as a picture", add_attention_arguments, attention),
+    "attention": Command("show what a model attends to, as a page or a picture", add_attention_arguments, attention),
     "push": Command("publish a model folder on the Hub", add_push_arguments, push),
     "check-repo": Command("tell what would not work for a stranger", add_check_repo_arguments, check_repo),
 }

@@ -120,6 +120,8 @@ def test_generation_options_reach_generate(model_folder):
         (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.txt"], "must end in a picture format"),
         (["attention", "--model", "{model}", "a", "-o", "{tmp}/no/map.png"], "There is no folder"),
         (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.png", "--layer", "9"], "layers 0 to 2"),
+        (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.html", "--head", "4"], "heads 0 to 1"),
+        (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.html", "--all"], "--all draws every layer"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(model_folder, tmp_path, capsys, argv, message):
@@ -179,6 +181,15 @@ def test_attention_draws_a_picture_and_prints_the_target(model_folder, tmp_path,
     assert run(*argv, "--target", "dog") == 0
     assert capsys.readouterr().out == "dog\n"
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_attention_writes_a_page_or_small_multiples(model_folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    argv = ["attention", "--model", model_folder, "the cat", "--target", "dog", "--kind", "encoder"]
+    assert run(*argv, "-o", tmp_path / "page.html") == 0
+    assert '"kind":"encoder"' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert run(*argv, "-o", tmp_path / "heads.png", "--all") == 0
+    assert (tmp_path / "heads.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

@@ -1,11 +1,19 @@
 """Pictures: what a model attends to, and how its training went. Needs matplotlib (the extra `viz`)."""
 
 try:
-    from .attention import AttentionMap, cross_attention, plot_attention
+    from .attention import AttentionMap, cross_attention, plot_attention, plot_attention_heads
     from .curves import plot_training_curve
+    from .html import write_attention_page
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
         raise
     raise ImportError("Pictures need matplotlib: pip install 'fun-transformer[viz]'") from error
 
-__all__ = ["AttentionMap", "cross_attention", "plot_attention", "plot_training_curve"]
+__all__ = [
+    "AttentionMap",
+    "cross_attention",
+    "plot_attention",
+    "plot_attention_heads",
+    "plot_training_curve",
+    "write_attention_page",
+]

@@ -1,8 +1,9 @@
-"""Which source words does each target word look at? The alignments that cross-attention finds, as a picture.
+"""Which words does each word look at? The alignments of cross-attention, and both self-attentions, as pictures.
 
-Bahdanau et al. (2015), Figure 3, drew them first; Vaswani et al. (2017), section 3.2.3, calls it encoder-decoder
-attention. Row t holds the weights alpha_t1 .. alpha_tS with which the decoder mixed the S source states when it chose
-target token t. They sum to 1 in every layer and head.
+Bahdanau et al. (2015), Figure 3, drew alignments first; Vaswani et al. (2017), section 3.2.3, names the three uses of
+attention. In cross-attention, row t holds the weights alpha_t1 .. alpha_tS with which the decoder mixed the S source
+states when it chose target token t. They sum to 1 in every layer and head. In self-attention, row i belongs to the
+token that the stack read at i; the decoder reads its start token and then the target, one step behind.
 """
 
 import math
@@ -10,7 +11,8 @@ import os
 import re
 import textwrap
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from matplotlib import rc_context
@@ -21,17 +23,41 @@ from .figures import fonts_for, new_figure, save_figure, text_width
 
 MAX_INCHES = 14  # a side of the matrix: more tokens than fit become smaller cells
 
+Kind = Literal["cross", "encoder", "decoder"]
+
+
+class View(NamedTuple):
+    """One of the three attentions: rows are the tokens that look, columns the tokens that they look at.
+
+    Attributes:
+        weights: (layers, heads, query_len, key_len).
+        queries: the tokens that look (query_len).
+        keys: the tokens that they look at (key_len).
+        query_name, key_name: what these tokens are, such as "target" and "source".
+        texts: the texts they come from: one, or source and target.
+    """
+
+    weights: torch.Tensor
+    queries: list[str]
+    keys: list[str]
+    query_name: str
+    key_name: str
+    texts: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """The cross-attention of one pair of texts.
+    """The attention of one pair of texts.
 
     Attributes:
         source: the source text.
         target: the target text.
         source_tokens: its tokens, readable (source_len).
         target_tokens: its tokens, readable (target_len).
-        weights: (layers, heads, target_len, source_len); row t chose target token t.
+        weights: cross-attention, (layers, heads, target_len, source_len); row t chose target token t.
+        encoder_weights: (layers, heads, source_len, source_len); None where the encoder has no attention.
+        decoder_weights: (layers, heads, target_len, target_len), zero above the diagonal; None likewise.
+        decoder_tokens: what the decoder read: its start token, then all target tokens but the last (target_len).
     """
 
     source: str
@@ -39,11 +65,39 @@ class AttentionMap:
     source_tokens: list[str]
     target_tokens: list[str]
     weights: torch.Tensor
+    encoder_weights: torch.Tensor | None = None
+    decoder_weights: torch.Tensor | None = None
+    decoder_tokens: list[str] = field(default_factory=list)
+
+    def views(self) -> dict[Kind, View]:
+        """The attentions that the model has, by kind."""
+        source, read = self.source_tokens, self.decoder_tokens
+        views: dict[Kind, View] = {
+            "cross": View(self.weights, self.target_tokens, source, "target", "source", (self.source, self.target))
+        }
+        if self.encoder_weights is not None:
+            views["encoder"] = View(self.encoder_weights, source, source, "source", "source", (self.source,))
+        if self.decoder_weights is not None and read:
+            views["decoder"] = View(self.decoder_weights, read, read, "target so far", "target so far", (self.target,))
+        return views
+
+    def view(self, kind: Kind) -> View:
+        """One attention.
+
+        Raises:
+            ValueError: there is no such kind, or the model has none of it.
+        """
+        views = self.views()
+        if kind not in views:
+            lacking = kind in get_args(Kind)
+            reason = f"The model has no {kind} self-attention" if lacking else f'"{kind}" is no kind of attention'
+            raise ValueError(f"{reason}. Choose one of: {', '.join(views)}.")
+        return views[kind]
 
 
 @torch.no_grad()
 def cross_attention(model, tokenizer, source: str, target: str | None = None, **generate_kwargs) -> AttentionMap:
-    """Runs a model once over a pair of texts and keeps what its decoder attended to.
+    """Runs a model once over a pair of texts and keeps what its encoder and decoder attended to.
 
     Args:
         model: any encoder-decoder of transformers with attention. It comes out as it went in: its attention
@@ -70,10 +124,13 @@ def cross_attention(model, tokenizer, source: str, target: str | None = None, **
     with _inspectable(model):
         if target is None:
             sequence = model.generate(**inputs, **generate_kwargs)[:1]  # (1, 1 + target_len)
-            decoder, target_ids = {"decoder_input_ids": sequence[:, :-1]}, sequence[:, 1:]  # (1, target_len)
+            read_ids, target_ids = sequence[:, :-1], sequence[:, 1:]  # (1, target_len)
+            decoder = {"decoder_input_ids": read_ids}
         else:
             target_ids = tokenizer(text_target=target, return_tensors="pt").input_ids.to(model.device)
             decoder = {"labels": target_ids}  # the model itself knows how to make its input of them
+            shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+            read_ids = shift(labels=target_ids) if shift else target_ids[:, :0]
         outputs = model(**inputs, **decoder, output_attentions=True, use_cache=False)
     if not outputs.cross_attentions:
         raise ValueError(f"{type(model).__name__} returned no cross-attention weights.")
@@ -82,7 +139,10 @@ def cross_attention(model, tokenizer, source: str, target: str | None = None, **
         target=tokenizer.decode(target_ids[0], skip_special_tokens=True) if target is None else target,
         source_tokens=_readable_tokens(tokenizer, inputs["input_ids"][0]),
         target_tokens=_readable_tokens(tokenizer, target_ids[0]),
-        weights=torch.cat(outputs.cross_attentions).float().cpu(),  # (layers, heads, target_len, source_len)
+        weights=_stack(outputs.cross_attentions),  # (layers, heads, target_len, source_len)
+        encoder_weights=_stack(outputs.get("encoder_attentions")),  # (layers, heads, source_len, source_len)
+        decoder_weights=_stack(outputs.get("decoder_attentions")),  # (layers, heads, target_len, target_len)
+        decoder_tokens=_readable_tokens(tokenizer, read_ids[0]),
     )
 
 
@@ -91,59 +151,116 @@ def plot_attention(
     path: str | os.PathLike | None = None,
     layer: int | None = None,
     head: int | None = None,
+    kind: Kind = "cross",
 ) -> Figure:
-    """Draws an attention map: the source on the x axis, the target on the y axis.
+    """Draws one layer of an attention map: what is looked at on the x axis, who looks on the y axis.
 
     Args:
         attention_map: what `cross_attention` returned.
         path: where to write the picture (.png, .pdf, .svg); nothing is written when None.
         layer: counted from 0, the last one when None.
         head: counted from 0, the mean over all heads when None.
+        kind: "cross" (target looks at source), or the self-attention of the "encoder" or the "decoder".
 
     Raises:
-        ValueError: there is no such layer or head.
+        ValueError: there is no such layer, head or kind.
     """
-    layers, heads = attention_map.weights.shape[:2]
-    layer = layers - 1 if layer is None else _check_index(layer, layers, "layer")
+    view = attention_map.view(kind)
+    layer, head = check_layer_and_head(view, layer, head)
     if head is None:
-        weights, name = attention_map.weights[layer].mean(dim=0), f"mean of {heads} heads"
+        weights, name = view.weights[layer].mean(dim=0), f"mean of {view.weights.shape[1]} heads"
     else:
-        head = _check_index(head, heads, "head")
-        weights, name = attention_map.weights[layer, head], f"head {head}"
-    texts = [attention_map.source, attention_map.target, *attention_map.source_tokens, *attention_map.target_tokens]
-    with rc_context({"font.family": fonts_for("".join(texts))}):
-        figure = _draw_matrix(attention_map, weights.numpy(), f"weights of layer {layer}, {name}")
+        weights, name = view.weights[layer, head], f"head {head}"
+    with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):
+        figure = _draw_matrix(view, weights.numpy(), f"weights of layer {layer}, {name}")
         if path is not None:
             save_figure(figure, path)
     return figure
 
 
-def _draw_matrix(attention_map: AttentionMap, weights, legend: str) -> Figure:
-    """Draws weights (target_len, source_len) in cells that are as large as the number of tokens allows."""
-    target_len, source_len = weights.shape
-    cell = min(0.45, MAX_INCHES / max(source_len, target_len))  # inches
+def plot_attention_heads(
+    attention_map: AttentionMap, path: str | os.PathLike | None = None, kind: Kind = "cross"
+) -> Figure:
+    """Draws all layers and heads of an attention map as small multiples: a row a layer, a column a head.
+
+    Args:
+        attention_map: what `cross_attention` returned.
+        path: where to write the picture (.png, .pdf, .svg); nothing is written when None.
+        kind: as in `plot_attention`.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    view = attention_map.view(kind)
+    layers, heads, query_len, key_len = view.weights.shape
+    points = 6
+    cell = 1.15 * points / 72  # inches: every token can have a label
+    cell = min(cell, 2 * MAX_INCHES / (heads * key_len), 3 * MAX_INCHES / (layers * query_len))
+    step = math.ceil(1.15 * points / 72 / cell)
+    x_labels, y_labels = (max(map(text_width, tokens)) * 0.6 * points / 72 for tokens in (view.keys, view.queries))
+    panel_width, panel_height = max(0.9, key_len * cell), max(0.9, query_len * cell)
+    width, height = heads * (panel_width + 0.1) + y_labels + 0.9, layers * (panel_height + 0.1) + x_labels + 1.0
+    with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):
+        figure = new_figure(width, height)
+        panels = figure.subplots(layers, heads, sharex=True, sharey=True, squeeze=False)
+        for layer, row in enumerate(panels):
+            for head, axes in enumerate(row):
+                weights = view.weights[layer, head].numpy()
+                image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+                axes.tick_params(length=1, pad=1)
+                axes.tick_params(axis="x", rotation=90)
+            row[0].set_ylabel(f"layer {layer}", fontsize=8)
+        for head, axes in enumerate(panels[0]):
+            axes.set_title(f"head {head}", fontsize=8)
+        for axis, tokens in ((axes.xaxis, view.keys), (axes.yaxis, view.queries)):  # shared by all panels
+            axis.set_ticks(range(0, len(tokens), step), labels=tokens[::step], fontsize=points, parse_math=False)
+        for axes in panels.flat:
+            axes.tick_params(labelsize=points)
+        figure.supxlabel(view.key_name, fontsize=8)
+        figure.supylabel(view.query_name, fontsize=8)
+        title = _wrap_title(view.texts, columns=int(width / 0.085))
+        figure.suptitle(title, fontsize=9, parse_math=False)
+        figure.colorbar(image, ax=panels, label="weight", fraction=0.3 / width, pad=0.1 / width, aspect=30)
+        if path is not None:
+            save_figure(figure, path)
+    return figure
+
+
+def check_layer_and_head(view: View, layer: int | None, head: int | None) -> tuple[int, int | None]:
+    """The layer, the last one when None, and the head, None for the mean; both counted from 0.
+
+    Raises:
+        ValueError: there is no such layer or head.
+    """
+    layers, heads = view.weights.shape[:2]
+    layer = layers - 1 if layer is None else _check_index(layer, layers, "layer")
+    return layer, None if head is None else _check_index(head, heads, "head")
+
+
+def _draw_matrix(view: View, weights, legend: str) -> Figure:
+    """Draws weights (query_len, key_len) in cells that are as large as the number of tokens allows."""
+    query_len, key_len = weights.shape
+    cell = min(0.45, MAX_INCHES / max(key_len, query_len))  # inches
     points = min(10.0, max(5.0, 0.6 * 72 * cell))
     step = math.ceil(points / (72 * cell))  # cells smaller than a letter: label every second, third, ...
     letter = 0.6 * points / 72  # inches
-    x_labels, y_labels = (
-        max(map(text_width, tokens)) * letter for tokens in (attention_map.source_tokens, attention_map.target_tokens)
-    )
+    x_labels, y_labels = (max(map(text_width, tokens)) * letter for tokens in (view.keys, view.queries))
     upright = x_labels <= cell
 
-    matrix_width, matrix_height = max(2.0, source_len * cell), max(2.0, target_len * cell)
+    matrix_width, matrix_height = max(2.0, key_len * cell), max(2.0, query_len * cell)
     width = matrix_width + y_labels + 1.6
-    title = _wrap_title(attention_map, columns=int(width / 0.085))
+    title = _wrap_title(view.texts, columns=int(width / 0.085))
     height = matrix_height + (0 if upright else x_labels) + 0.9 + 0.2 * title.count("\n")
 
     figure = new_figure(width, height)
     axes = figure.add_subplot()
     image = axes.imshow(weights, cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
-    for axis, tokens in ((axes.xaxis, attention_map.source_tokens), (axes.yaxis, attention_map.target_tokens)):
+    for axis, tokens in ((axes.xaxis, view.keys), (axes.yaxis, view.queries)):
         axis.set_ticks(range(0, len(tokens), step), labels=tokens[::step], fontsize=points, parse_math=False)
     axes.tick_params(axis="x", rotation=0 if upright else 90)
     axes.tick_params(length=2)
-    axes.set_xlabel("source")
-    axes.set_ylabel("target")
+    axes.set_xlabel(view.key_name)
+    axes.set_ylabel(view.query_name)
     figure.suptitle(title, fontsize=10, parse_math=False)
     bar = 0.15  # inches
     figure.colorbar(
@@ -152,10 +269,10 @@ def _draw_matrix(attention_map: AttentionMap, weights, legend: str) -> Figure:
     return figure
 
 
-def _wrap_title(attention_map: AttentionMap, columns: int) -> str:
-    """Both texts, each on lines of its own, at most three lines each."""
+def _wrap_title(texts: tuple[str, ...], columns: int) -> str:
+    """The texts, each on lines of its own, at most three lines each."""
     lines = []
-    for text in (attention_map.source, "→ " + attention_map.target):
+    for text in (texts[0], *("→ " + text for text in texts[1:])):
         wide = max(1, text_width(text) / max(1, len(text)))
         lines += textwrap.wrap(text, int(columns / wide), max_lines=3, placeholder=" …")
     return "\n".join(lines)
@@ -165,6 +282,13 @@ def _check_index(index: int, count: int, name: str) -> int:
     if not -count <= index < count:
         raise ValueError(f"{name}={index} does not exist: the model has {name}s 0 to {count - 1}.")
     return index % count
+
+
+def _stack(attentions) -> torch.Tensor | None:
+    """Attentions of the layers, each (1, heads, query_len, key_len), in one tensor; None where a model has none."""
+    if not attentions or any(weights is None for weights in attentions):
+        return None
+    return torch.cat(attentions).float().cpu()  # (layers, heads, query_len, key_len)
 
 
 def _readable_tokens(tokenizer, ids) -> list[str]:

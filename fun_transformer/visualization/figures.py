@@ -4,6 +4,8 @@ import importlib.util
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -49,11 +51,23 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in figure.canvas.get_supported_filetypes():
         raise ValueError(f'"{path.name}" must end in a picture format, such as .png, .pdf or .svg.')
+    with whole_file(path) as partial:
+        figure.savefig(partial, format=suffix, dpi=150)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A path beside `path` to write to, which becomes `path` when all is written.
+
+    Raises:
+        FileNotFoundError: the folder is not there.
+    """
+    path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}.")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(partial, format=suffix, dpi=150)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

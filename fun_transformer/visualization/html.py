@@ -1,0 +1,70 @@
+"""An attention map as one HTML page: choose a token and see where it looks. It loads nothing from the network.
+
+The page itself, with its style and script, is `attention_page.html`; only the data is put into it here.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from .attention import AttentionMap, Kind, View, check_layer_and_head
+from .figures import whole_file
+
+TEMPLATE = Path(__file__).with_name("attention_page.html")
+NAMES = {"cross": "cross: target to source", "encoder": "encoder", "decoder": "decoder"}
+# In this order: Japanese and Korean texts hold Chinese characters too.
+LANGUAGES = {"ja": "[\u3040-\u30ff]", "ko": "[\uac00-\ud7a3]", "zh": "[\u2e80-\u2fdf\u3400-\u9fff\uf900-\ufaff]"}
+
+
+def write_attention_page(
+    attention_map: AttentionMap,
+    path: str | os.PathLike,
+    layer: int | None = None,
+    head: int | None = None,
+    kind: Kind = "cross",
+) -> None:
+    """Writes a page on which all kinds, layers and heads can be looked at.
+
+    Args:
+        attention_map: what `cross_attention` returned.
+        path: where to write the page.
+        layer: shown first, counted from 0; the last one when None.
+        head: shown first, counted from 0; the mean over all heads when None.
+        kind: shown first: "cross", or the self-attention of the "encoder" or the "decoder".
+
+    Raises:
+        ValueError: there is no such layer, head or kind.
+        FileNotFoundError: the folder is not there.
+    """
+    layer, head = check_layer_and_head(attention_map.view(kind), layer, head)
+    data = {
+        "kind": kind,
+        "layer": str(layer),
+        "head": "mean" if head is None else str(head),
+        "views": {name: _view_data(name, view) for name, view in attention_map.views().items()},
+    }
+    # In JSON a "<" stands only in strings: escaped, no text can end the script element.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    page = TEMPLATE.read_text(encoding="utf-8").replace(
+        'type="application/json">{}<', f'type="application/json">{text}<'
+    )
+    with whole_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def language_of(text: str) -> str:
+    """The language tag of a text whose letters tell it: "zh", "ja" or "ko"; else "", unknown to HTML."""
+    return next((language for language, letters in LANGUAGES.items() if re.search(letters, text)), "")
+
+
+def _view_data(kind: str, view: View) -> dict:
+    """What the page's script reads: weights in thousandths, and one line of tokens, or two where they differ."""
+    lines = [{"side": "key", "name": view.key_name, "lang": language_of(view.texts[0]), "tokens": view.keys}]
+    if kind == "cross":
+        lines += [
+            {"side": "query", "name": view.query_name, "lang": language_of(view.texts[1]), "tokens": view.queries}
+        ]
+    else:
+        lines[0]["side"] = "query"
+    return {"name": NAMES[kind], "lines": lines, "weights": (view.weights * 1000).round().int().tolist()}
