@@ -15,14 +15,17 @@ from collections import UserDict
 AUTO = "transformers.models.auto"
 PIPELINES = "transformers.pipelines"
 
-HEADS = {
-    "AutoModel": "FunTransformerModel",
-    "AutoModelForSeq2SeqLM": "FunTransformerForConditionalGeneration",
-    "AutoModelForTextEncoding": "FunTransformerEncoderModel",
-    "AutoModelForMaskedLM": "FunTransformerForMaskedLM",
-    "AutoModelForCausalLM": "FunTransformerForCausalLM",
-    "AutoModelForSequenceClassification": "FunTransformerForSequenceClassification",
-    "AutoModelForTokenClassification": "FunTransformerForTokenClassification",
+HEADS = {  # model_type -> Auto class -> head
+    "fun_transformer": {
+        "AutoModel": "FunTransformerModel",
+        "AutoModelForSeq2SeqLM": "FunTransformerForConditionalGeneration",
+        "AutoModelForTextEncoding": "FunTransformerEncoderModel",
+        "AutoModelForMaskedLM": "FunTransformerForMaskedLM",
+        "AutoModelForCausalLM": "FunTransformerForCausalLM",
+        "AutoModelForSequenceClassification": "FunTransformerForSequenceClassification",
+        "AutoModelForTokenClassification": "FunTransformerForTokenClassification",
+    },
+    "seq2seq_rnn": {"AutoModelForSeq2SeqLM": "Seq2SeqRNNForConditionalGeneration"},
 }
 
 
@@ -35,21 +38,25 @@ class LazyClasses(UserDict):
 
 
 def register_config(auto, ours):
-    auto.AutoConfig.register("fun_transformer", ours.FunTransformerConfig)
+    config_class = getattr(ours, ours.__all__[0])
+    auto.AutoConfig.register(config_class.model_type, config_class)
 
 
 def register_heads(auto, ours):
-    for auto_class, head in HEADS.items():
+    config_class = getattr(ours, ours.__all__[0])
+    for auto_class, head in HEADS[config_class.model_type].items():
         mapping = getattr(auto, auto_class)._model_mapping
         if not isinstance(mapping._extra_content, LazyClasses):
             mapping._extra_content = LazyClasses(mapping._extra_content)
-        mapping._extra_content[ours.FunTransformerConfig] = head
+        mapping._extra_content[config_class] = head
 
 
 def register_tokenizer(auto, ours):
     from .configuration_fun_transformer import FunTransformerConfig
+    from .configuration_seq2seq_rnn import Seq2SeqRNNConfig
 
-    auto.AutoTokenizer.register(FunTransformerConfig, fast_tokenizer_class=ours.FunTransformerTokenizer)
+    for config_class in (FunTransformerConfig, Seq2SeqRNNConfig):
+        auto.AutoTokenizer.register(config_class, fast_tokenizer_class=ours.FunTransformerTokenizer)
 
 
 def register_pipelines(pipelines, ours):
@@ -59,7 +66,9 @@ def register_pipelines(pipelines, ours):
 # (a module of transformers, the module of ours that is registered with it, how): done when both have been executed.
 REGISTRATIONS = [
     (f"{AUTO}.configuration_auto", f"{__package__}.configuration_fun_transformer", register_config),
+    (f"{AUTO}.configuration_auto", f"{__package__}.configuration_seq2seq_rnn", register_config),
     (f"{AUTO}.modeling_auto", f"{__package__}.configuration_fun_transformer", register_heads),
+    (f"{AUTO}.modeling_auto", f"{__package__}.configuration_seq2seq_rnn", register_heads),
     (f"{AUTO}.tokenization_auto", f"{__package__}.tokenization_fun_transformer", register_tokenizer),
     (PIPELINES, f"{__package__}.pipeline_fun_transformer", register_pipelines),
 ]

@@ -4,6 +4,17 @@
 
 In the words of the course: the scores e_ij say how well query i matches key j, the weights alpha_ij are their softmax
 over j, and the context c_i is the sum of alpha_ij v_j.
+
+How well a query matches a key has been scored in four ways. The scaled dot product is the Transformer's; the other
+three, from the RNN years, are modules on one contract, `score(query, score.keys(states))`:
+
+    additive         e_ij = v_a^T tanh(W_a s_i + U_a h_j)     Bahdanau et al. 2015 (arXiv:1409.0473), A.1.2
+    dot              e_ij = s_i . h_j                         Luong et al. 2015 (arXiv:1508.04025), section 3.1
+    general          e_ij = s_i^T W_a h_j                     Luong et al. 2015, section 3.1
+    scaled dot       e_ij = (W_q s_i) . (W_k h_j) / sqrt(d_k) Vaswani et al. 2017, section 3.2.1
+
+s_i is the decoder's state, h_j the encoder's. `keys` is the part that depends on h_j alone: it is computed once for a
+source, not once for a target token.
 """
 
 import torch
@@ -24,6 +35,63 @@ def scaled_dot_product_scores(query: torch.Tensor, key: torch.Tensor, scaling: f
         (batch, heads, query_len, key_len).
     """
     return torch.matmul(query * scaling, key.transpose(-2, -1))  # (batch, heads, query_len, key_len)
+
+
+class DotScore(nn.Module):
+    """e_ij = s_i . h_j: no weights; both must live in one space, which training sees to."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+
+    def keys(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, key_len, d_model) -> (batch, key_len, d_model), as they are."""
+        return states
+
+    def forward(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Match every query with every key.
+
+        Args:
+            query: (batch, query_len, d_model).
+            keys: (batch, key_len, d_model), what `keys` returned.
+
+        Returns:
+            (batch, query_len, key_len).
+        """
+        return scaled_dot_product_scores(query, keys, scaling=1.0)  # (batch, query_len, key_len)
+
+
+class GeneralScore(DotScore):
+    """e_ij = s_i^T W_a h_j: a dot product after the keys have been brought into the queries' space."""
+
+    def __init__(self, d_model: int):
+        super().__init__(d_model)
+        self.k_proj = nn.Linear(d_model, d_model, bias=False)  # W_a
+
+    def keys(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, key_len, d_model) -> (batch, key_len, d_model): W_a h_j."""
+        return self.k_proj(states)
+
+
+class AdditiveScore(nn.Module):
+    """e_ij = v_a^T tanh(W_a s_i + U_a h_j): a small network; its inner values take query_len x key_len x d_model."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model, bias=False)  # W_a
+        self.k_proj = nn.Linear(d_model, d_model, bias=False)  # U_a
+        self.score = nn.Linear(d_model, 1, bias=False)  # v_a
+
+    def keys(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, key_len, d_model) -> (batch, key_len, d_model): U_a h_j."""
+        return self.k_proj(states)
+
+    def forward(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """As `DotScore.forward`: (batch, query_len, d_model), (batch, key_len, d_model) -> the scores."""
+        matched = self.q_proj(query).unsqueeze(-2) + keys.unsqueeze(-3)  # (batch, query_len, key_len, d_model)
+        return self.score(matched.tanh()).squeeze(-1)  # (batch, query_len, key_len)
+
+
+SCORES = {"dot": DotScore, "general": GeneralScore, "additive": AdditiveScore}
 
 
 def attention_weights(scores: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

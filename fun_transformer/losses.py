@@ -16,6 +16,19 @@ from torch import nn
 IGNORE_INDEX = -100
 
 
+def shift_tokens_right(labels: torch.Tensor, pad_token_id: int, decoder_start_token_id: int) -> torch.Tensor:
+    """Make the decoder's input from the target: at each position it may see the tokens before it (paper, section 3.1).
+
+    Args:
+        labels: (batch, target_len), padded with -100 or `pad_token_id`.
+
+    Returns:
+        (batch, target_len): the start token, then all labels but the last.
+    """
+    shifted = torch.cat([labels.new_full((labels.shape[0], 1), decoder_start_token_id), labels[:, :-1]], dim=-1)
+    return shifted.masked_fill(shifted == IGNORE_INDEX, pad_token_id)  # (batch, target_len)
+
+
 class _LinearCrossEntropySum(torch.autograd.Function):
     """Sum of the losses of all kept tokens; its gradients are computed in the forward pass, chunk by chunk."""
 

@@ -41,21 +41,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import eager_attention
 from .configuration_fun_transformer import FunTransformerConfig
 from .dropout import Dropout
-from .losses import IGNORE_INDEX, linear_cross_entropy
+from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
 from .positions import POSITIONS, position_ids_from_mask
-
-
-def shift_tokens_right(labels: torch.Tensor, pad_token_id: int, decoder_start_token_id: int) -> torch.Tensor:
-    """Make the decoder's input from the target: at each position it may see the tokens before it (section 3.1).
-
-    Args:
-        labels: (batch, target_len), padded with -100 or `pad_token_id`.
-
-    Returns:
-        (batch, target_len): the start token, then all labels but the last.
-    """
-    shifted = torch.cat([labels.new_full((labels.shape[0], 1), decoder_start_token_id), labels[:, :-1]], dim=-1)
-    return shifted.masked_fill(shifted == IGNORE_INDEX, pad_token_id)  # (batch, target_len)
 
 
 def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTransformerConfig:
