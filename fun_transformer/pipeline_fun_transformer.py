@@ -290,7 +290,9 @@ class Text2TextGenerationPipeline(Pipeline):
     def _findings(self, row: dict) -> dict:
         """What `_inspect` found in one sequence, without padding."""
         is_target, is_source = row["is_target"], row["is_source"]
-        found = {"target_tokens": self.tokenizer.convert_ids_to_tokens(row["output_ids"][1:][is_target].tolist())}
+        # Our tokenizers may have a vocabulary of its own for the target.
+        to_tokens = getattr(self.tokenizer, "convert_target_ids_to_tokens", self.tokenizer.convert_ids_to_tokens)
+        found = {"target_tokens": to_tokens(row["output_ids"][1:][is_target].tolist())}
         if "log_probs" in row:
             log_probs = row["log_probs"][is_target]  # (target_len)
             found |= {"log_probability": log_probs.sum().item(), "token_log_probabilities": log_probs.tolist()}

@@ -17,7 +17,7 @@ import difflib
 import re
 from functools import cache
 
-from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from transformers import TokenizersBackend
 
 __all__ = [
@@ -104,7 +104,7 @@ def tag_language(text, language):
 
 
 class FunTransformerTokenizer(TokenizersBackend):
-    """A fast tokenizer whose source and target sides share one vocabulary, but may be split differently.
+    """A fast tokenizer whose source and target sides share one vocabulary, may be split differently, or are apart.
 
     `decode(tokenizer(text).input_ids, skip_special_tokens=True)` equals `normalise(text)` for every text with `bpe`
     and `unigram`, and with `char` and `word` where all symbols are in the vocabulary. As everywhere at Hugging Face,
@@ -113,6 +113,9 @@ class FunTransformerTokenizer(TokenizersBackend):
     Everything is stored in tokenizer.json, except how the target side differs, which is in tokenizer_config.json:
     `source_type`, `target_type` and `lowercase` ("none", "source" or "both"). For letters to phonemes, with the types
     `char` and `word`, `tokenizer("Cat", text_target="K AE T")` encodes `c a t </s>` and `▁K ▁AE ▁T </s>`.
+
+    With separate vocabularies a second tokenizer, `target_tokenizer` in tokenizer_config.json, encodes `text_target`.
+    Decoding is then of target ids, as Marian does it; `decode(ids, use_source_tokenizer=True)` is of source ids.
 
     For models of several languages, `add_languages(["en", "zh"])` makes the special tokens `>>en<<` and `>>zh<<`, as
     OPUS-MT has them: a source begins with the language that it is to be translated into. Translation pipelines put
@@ -124,15 +127,24 @@ class FunTransformerTokenizer(TokenizersBackend):
     model_input_names = ["input_ids", "attention_mask"]
 
     _in_target_mode = False
+    _target_backend = None
 
     @classmethod
-    def from_backend(cls, backend, source_type, target_type, lowercase):
-        """Give a `tokenizers.Tokenizer`, of which only the model and special tokens count, all the other steps."""
-        backend.normalizer = build_normalizer(lowercase != "none")
-        backend.pre_tokenizer = build_pre_tokenizer(source_type)
-        backend.decoder = build_decoder()
-        backend.post_processor = build_post_processor()
+    def from_backend(cls, backend, source_type, target_type, lowercase, target_backend=None):
+        """Give a `tokenizers.Tokenizer`, of which only the model and special tokens count, all the other steps.
+
+        With a `target_backend`, source and target have separate vocabularies.
+        """
         sides = {"source_type": source_type, "target_type": target_type, "lowercase": lowercase}
+        for part, type, is_lower in (
+            (backend, source_type, lowercase != "none"),
+            (target_backend, target_type, lowercase == "both"),
+        ):
+            if part is not None:
+                part.normalizer, part.pre_tokenizer = build_normalizer(is_lower), build_pre_tokenizer(type)
+                part.decoder, part.post_processor = build_decoder(), build_post_processor()
+        if target_backend is not None:
+            sides["target_tokenizer"] = target_backend.to_str()
         return cls(tokenizer_object=backend, **sides, **SPECIAL_TOKENS)
 
     def _switch_to_target_mode(self):
@@ -144,12 +156,43 @@ class FunTransformerTokenizer(TokenizersBackend):
         self._switch(to_target=False)
 
     def _switch(self, to_target):
+        if self.target_vocab_size is not None:  # each side has a backend of its own
+            if to_target != self._in_target_mode:
+                self._tokenizer, self._target_backend = self._target_backend, self._tokenizer
+                self._in_target_mode = to_target
+            return
         source_type, target_type, lowercase = map(self.init_kwargs.get, ("source_type", "target_type", "lowercase"))
         if to_target == self._in_target_mode or (source_type == target_type and lowercase != "source"):
             return
         self._tokenizer.normalizer = build_normalizer(lowercase == "both" or (lowercase == "source" and not to_target))
         self._tokenizer.pre_tokenizer = build_pre_tokenizer(target_type if to_target else source_type)
         self._in_target_mode = to_target
+
+    @property
+    def target_vocab_size(self):
+        """Size of the target's vocabulary; None where it is the source's, too."""
+        if self.init_kwargs.get("target_tokenizer") is None:
+            return None
+        if self._target_backend is None:
+            self._target_backend = Tokenizer.from_str(self.init_kwargs["target_tokenizer"])
+        return (self._tokenizer if self._in_target_mode else self._target_backend).get_vocab_size()
+
+    def convert_target_ids_to_tokens(self, ids):
+        """As `convert_ids_to_tokens`, in the target's vocabulary."""
+        self._switch_to_target_mode()
+        try:
+            return self.convert_ids_to_tokens(ids)
+        finally:
+            self._switch_to_input_mode()
+
+    def _decode(self, *args, use_source_tokenizer=False, **kwargs):
+        if self.target_vocab_size is None or use_source_tokenizer:
+            return super()._decode(*args, **kwargs)
+        self._switch_to_target_mode()
+        try:
+            return super()._decode(*args, **kwargs)
+        finally:
+            self._switch_to_input_mode()
 
     @property
     def languages(self):

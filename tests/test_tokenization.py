@@ -397,3 +397,29 @@ def test_only_a_tokenizer_of_several_languages_asks_for_one():
         encode("cat", return_tensors=None, tgt_lang="zho")
     ids = encode(">>zh<< cat", return_tensors=None).input_ids
     assert ids == encode("cat", return_tensors=None, tgt_lang="zh").input_ids
+
+
+# ── two vocabularies ──
+
+
+def test_two_vocabularies_in_one_folder_encode_and_decode_each_its_side(tmp_path):
+    sources, targets = ["今天吃什么好", "今天吃面条"], ["What is good to eat today", "Noodles today"]
+    train_tokenizer(sources, "char", 40, targets, "bpe", target_vocab_size=300).save_pretrained(tmp_path)
+    tokenizer = pickle.loads(pickle.dumps(AutoTokenizer.from_pretrained(tmp_path)))
+    assert len(tokenizer) < 40 < tokenizer.target_vocab_size <= 300
+    only = train_tokenizer(sources, "char", 40), train_tokenizer(targets, "bpe", 300)
+    both = tokenizer(sources, text_target=targets)
+    assert both.input_ids == only[0](sources).input_ids and both.labels == only[1](targets).input_ids
+    assert tokenizer.batch_decode(both.labels, skip_special_tokens=True) == targets
+    assert tokenizer.decode(both.input_ids[0], skip_special_tokens=True, use_source_tokenizer=True) == sources[0]
+    assert tokenizer.convert_target_ids_to_tokens(both.labels[0])[0] == tokens(only[1], targets[0])[0]
+    assert tokenizer(sources).input_ids == both.input_ids  # the mode holds for one call
+    tokenizer.save_pretrained(tmp_path / "again")
+    assert AutoTokenizer.from_pretrained(tmp_path / "again")(sources, text_target=targets).labels == both.labels
+
+
+def test_two_vocabularies_need_targets_and_room():
+    with pytest.raises(ValueError, match="there are no targets"):
+        train_tokenizer(TEXTS, "char", target_vocab_size=99)
+    with pytest.raises(ValueError, match="target_vocab_size=99 leaves nothing to learn"):
+        train_tokenizer(TEXTS, "char", 99, TEXTS, "bpe", target_vocab_size=99)

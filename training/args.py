@@ -48,6 +48,9 @@ class TokenizerArguments:
     target_type: Literal["bpe", "unigram", "char", "word"] | None = arg(
         None, "how target text is cut; null: as the source, with one shared vocabulary"
     )
+    target_vocab_size: int | None = arg(
+        None, "size of a vocabulary of its own for the target; null: one for both sides", minimum=6
+    )
     lowercase: Literal["none", "source", "both"] = arg("none", "which sides are lower-cased")
     max_rows: int = arg(1_000_000, "a larger training split is represented by so many rows, drawn by seed", minimum=1)
     min_frequency: int = arg(2, "a token seen less often in training does not enter the vocabulary", minimum=1)
@@ -203,7 +206,9 @@ class RunArguments:
     objective: Literal["seq2seq", "masked_lm", "causal_lm", "sequence_classification", "token_classification"] = arg(
         "seq2seq", "what is learned; a label, or tags for the words, stand as the target; language models need none"
     )
-    model: dict[str, Any] = field(default_factory=dict)  # `config` (a JSON file) and fields of FunTransformerConfig
+    model: dict[str, Any] = field(
+        default_factory=dict
+    )  # `config` (a JSON file), `model_type`, fields of its config
     tokenizer: TokenizerArguments = field(default_factory=TokenizerArguments)
     data: DataArguments = field(default_factory=DataArguments)
     training: TrainingArguments = field(default_factory=TrainingArguments)
@@ -290,10 +295,11 @@ def known_arguments(section: type = RunArguments, prefix: str = "") -> dict[str,
         if dataclasses.is_dataclass(kind):
             known |= known_arguments(kind, name + ".")  # type: ignore[arg-type]
         elif name == "model":
-            from fun_transformer.configuration_fun_transformer import FunTransformerConfig
+            from fun_transformer import FunTransformerConfig, Seq2SeqRNNConfig
 
-            known["model.config"] = (str | None, None)
-            known |= {f"model.{option.name}": (Any, None) for option in dataclasses.fields(FunTransformerConfig)}
+            known |= {"model.config": (str | None, None), "model.model_type": (str | None, None)}
+            for config_class in (FunTransformerConfig, Seq2SeqRNNConfig):
+                known |= {f"model.{option.name}": (Any, None) for option in dataclasses.fields(config_class)}
         elif name not in ("recipe", "given"):
             known[name] = (kind, item)
     return known

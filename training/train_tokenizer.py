@@ -44,8 +44,9 @@ def train_tokenizer(
     target_type: str | None = None,
     lowercase: str = "none",
     min_frequency: int = 1,
+    target_vocab_size: int | None = None,
 ) -> FunTransformerTokenizer:
-    """Learn one vocabulary from the source texts and, where given, the target texts.
+    """Learn one vocabulary from the source texts and, where given, the target texts; or two.
 
     Args:
         texts: the source side, or everything there is.
@@ -55,6 +56,7 @@ def train_tokenizer(
         target_type: how targets are split when not like sources: "char" and "word" may be mixed.
         lowercase: "none", "source" or "both" sides.
         min_frequency: how often a character, word or BPE merge must occur to be learned.
+        target_vocab_size: the target gets a vocabulary of its own, of so many tokens at most.
 
     Returns:
         A tokenizer; the same texts give the same one.
@@ -63,12 +65,20 @@ def train_tokenizer(
         ValueError: for an unknown type, a vocabulary too small for the bytes, or texts without any character.
     """
     target_type = target_type or type
-    _check_arguments(type, target_type, lowercase, targets is not None, vocab_size)
+    _check_arguments(type, target_type, lowercase, targets is not None, vocab_size, target_vocab_size)
     sources = [normalise(text, lowercase != "none") for text in texts]
     targets = [normalise(text, lowercase == "both") for text in targets or ()]
     if not any(sources) or (targets and not any(targets)):
         raise ValueError("There is no text to learn a vocabulary from. Give at least one line that is not blank.")
 
+    if target_vocab_size is not None:
+        backends = []
+        for texts, kind, size in ((sources, type, vocab_size), (targets, target_type, target_vocab_size)):
+            if kind in ("bpe", "unigram"):
+                backends.append(_train_subwords(texts, kind, size, min_frequency))
+            else:
+                backends.append(_build_symbols(_count_symbols(texts, kind), size, min_frequency))
+        return FunTransformerTokenizer.from_backend(backends[0], type, target_type, lowercase, backends[1])
     if type in ("bpe", "unigram"):
         backend = _train_subwords(sources + targets, type, vocab_size, min_frequency)
     else:
@@ -77,7 +87,9 @@ def train_tokenizer(
     return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase)
 
 
-def _check_arguments(type: str, target_type: str, lowercase: str, has_targets: bool, vocab_size: int) -> None:
+def _check_arguments(
+    type: str, target_type: str, lowercase: str, has_targets: bool, vocab_size: int, target_vocab_size: int | None
+) -> None:
     for name, value, allowed in (
         ("type", type, TYPES),
         ("target_type", target_type, TYPES),
@@ -87,22 +99,24 @@ def _check_arguments(type: str, target_type: str, lowercase: str, has_targets: b
             nearest = difflib.get_close_matches(str(value), allowed, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}.{hint}")
-    if type != target_type and not {type, target_type} <= {"char", "word"}:
+    apart = target_vocab_size is not None
+    if type != target_type and not apart and not {type, target_type} <= {"char", "word"}:
         raise ValueError(
             f"type={type!r} and target_type={target_type!r} cannot share one vocabulary. "
-            "Use the same type for both, or mix char and word."
+            "Use the same type for both, mix char and word, or give target_vocab_size for two vocabularies."
         )
-    if not has_targets and (type != target_type or lowercase == "source"):
+    if not has_targets and (apart or type != target_type or lowercase == "source"):
         raise ValueError(
             f"target_type={target_type!r} and lowercase={lowercase!r} treat the target side differently, "
             "but there are no targets to learn from. Give the target texts as well."
         )
-    smallest = len(SPECIAL_TOKENS) + (len(BYTE_TOKENS) + 3 if type in ("bpe", "unigram") else 2)
-    if vocab_size < smallest:
-        raise ValueError(
-            f"vocab_size={vocab_size} leaves nothing to learn: the special tokens, {SPACE} and, for bpe and unigram, "
-            f"the 256 bytes count too. Choose at least {smallest} for type={type!r}, in practice much more."
-        )
+    for name, size, kind in (("vocab_size", vocab_size, type), ("target_vocab_size", target_vocab_size, target_type)):
+        smallest = len(SPECIAL_TOKENS) + (len(BYTE_TOKENS) + 3 if kind in ("bpe", "unigram") else 2)
+        if size is not None and size < smallest:
+            raise ValueError(
+                f"{name}={size} leaves nothing to learn: the special tokens, {SPACE} and, for bpe and unigram, "
+                f"the 256 bytes count too. Choose at least {smallest} for type={kind!r}, in practice much more."
+            )
 
 
 def _train_subwords(texts: list[str], type: str, vocab_size: int, min_frequency: int) -> Tokenizer:
@@ -228,6 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--target_type", help="how the target side is split, when not like the source")
     parser.add_argument("--lowercase", default="none", help="none, source or both")
     parser.add_argument("--vocab_size", type=int, default=8000)
+    parser.add_argument("--target_vocab_size", type=int, help="a vocabulary of its own for the target side")
     parser.add_argument("--min_frequency", type=int, default=1)
     parser.add_argument("--output_dir", required=True, help="a new folder")
     options = vars(parser.parse_args(arguments))
