@@ -5,7 +5,7 @@ import random
 
 import pytest
 import yaml
-from forked_runs import RECIPE, read_metrics
+from forked_runs import RECIPE, read_metrics, write_digits_recipe
 from transformers import pipeline
 
 import fun_transformer  # noqa: F401  registers the pipelines
@@ -68,3 +68,15 @@ def test_a_mixture_goes_on_exactly_where_it_stopped(model, tmp_path, children):
     assert read_metrics(tmp_path / "run", "train")[-1]["epoch"] > 1
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "whole")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_model_with_two_vocabularies_is_trained_and_used(tmp_path, children):
+    recipe = write_digits_recipe(tmp_path)
+    options = ["--tokenizer.target_vocab_size", "300", "--tokenizer.target_type", "bpe"]
+    assert children.run(recipe, tmp_path / "two", *options) == [0], children.log(tmp_path / "two")
+    translate = pipeline("translation", model=str(tmp_path / "two" / "model"), num_beams=1)
+    config = translate.model.config
+    assert config.decoder_vocab_size == translate.tokenizer.target_vocab_size > config.vocab_size
+    record = translate("123", return_scores=True, max_new_tokens=5)[0]
+    assert record["target_tokens"] and None not in record["target_tokens"]

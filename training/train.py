@@ -150,6 +150,7 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             type=settings.type,
             vocab_size=settings.vocab_size,
             target_type=settings.target_type,
+            target_vocab_size=settings.target_vocab_size,
             lowercase=settings.lowercase,
             min_frequency=settings.min_frequency,
         )
@@ -189,6 +190,8 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
         "eos_token_id": tokenizer.eos_token_id,
         "decoder_start_token_id": tokenizer.bos_token_id,
     }
+    if target_size := getattr(tokenizer, "target_vocab_size", None):
+        fields |= {"decoder_vocab_size": target_size, "share_encoder_decoder_embeddings": False}
     try:
         config = FunTransformerConfig(**fields, **objective.config_fields())
     except StrictDataclassError as error:
