@@ -206,9 +206,7 @@ class RunArguments:
     objective: Literal["seq2seq", "masked_lm", "causal_lm", "sequence_classification", "token_classification"] = arg(
         "seq2seq", "what is learned; a label, or tags for the words, stand as the target; language models need none"
     )
-    model: dict[str, Any] = field(
-        default_factory=dict
-    )  # `config` (a JSON file), `model_type`, fields of its config
+    model: dict[str, Any] = field(default_factory=dict)  # `config` (a JSON file), `model_type`, fields of its config
     tokenizer: TokenizerArguments = field(default_factory=TokenizerArguments)
     data: DataArguments = field(default_factory=DataArguments)
     training: TrainingArguments = field(default_factory=TrainingArguments)
