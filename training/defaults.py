@@ -49,15 +49,13 @@ def scale_for(pairs: int) -> Scale:
     return next(scale for scale in SCALES if pairs <= scale.pairs)
 
 
-def model_fields(scale: Scale) -> dict[str, Any]:
-    """Fields of FunTransformerConfig that say how large a model is."""
+def model_fields(scale: Scale, model_type: str) -> dict[str, Any]:
+    """Fields of a model's config that say how large it is."""
     fields: dict[str, Any] = {"d_model": scale.d_model}
     for side in ("encoder", "decoder"):
-        fields |= {
-            f"{side}_layers": scale.layers,
-            f"{side}_attention_heads": scale.heads,
-            f"{side}_ffn_dim": scale.ffn_dim,
-        }
+        fields[f"{side}_layers"] = scale.layers
+        if model_type == "fun_transformer":
+            fields |= {f"{side}_attention_heads": scale.heads, f"{side}_ffn_dim": scale.ffn_dim}
     return fields
 
 
@@ -75,7 +73,7 @@ def choose(arguments: RunArguments, pairs: int) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     if not arguments.tokenizer.path and arguments.tokenizer.type in ("bpe", "unigram"):
         chosen["tokenizer.vocab_size"] = scale.vocab_size
-    size = model_fields(scale)
+    size = model_fields(scale, arguments.model.get("model_type") or "fun_transformer")
     if "config" not in arguments.model:
         if not size.keys() & arguments.model.keys():
             chosen |= {f"model.{name}": value for name, value in size.items()}

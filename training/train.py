@@ -4,12 +4,14 @@ From sentence pairs to a model folder that `from_pretrained` and `pipeline()` ta
 tokenizer unless the recipe names one, build the model, train it, score it on the test split, write it with its card.
 """
 
+import dataclasses
 import json
 import os
 import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
-from fun_transformer import FunTransformerConfig, FunTransformerTokenizer
+from fun_transformer import FunTransformerConfig, FunTransformerTokenizer, Seq2SeqRNNConfig
 from fun_transformer.analysis import flops_per_token
 from training import defaults
 from training.args import GenerationArguments, RunArguments, parse_arguments
@@ -47,6 +49,8 @@ from training.resuming import (
 )
 from training.sharding import shard
 from training.train_tokenizer import train_tokenizer
+
+CONFIGS = {config.model_type: config for config in (FunTransformerConfig, Seq2SeqRNNConfig)}
 
 
 def use_all_cores(processes_here: int) -> None:
@@ -164,6 +168,28 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
     return tokenizer
 
 
+def choose_config(model_type: str, fields: Iterable[str]) -> type[FunTransformerConfig | Seq2SeqRNNConfig]:
+    """The config class of a kind of model.
+
+    Args:
+        model_type: The recipe's `model.model_type`, or that of its `model.config`.
+        fields: What the recipe says of the model.
+
+    Raises:
+        ValueError: There is no such kind of model, or it has no such field.
+    """
+    if model_type not in CONFIGS:
+        raise ValueError(f"model.model_type={model_type} is not known. Choose one of {', '.join(CONFIGS)}.")
+    config_class = CONFIGS[model_type]
+    known = {field.name for field in dataclasses.fields(config_class)} | {"config", "model_type"}
+    if foreign := sorted(set(fields) - known):
+        raise ValueError(
+            f"model.{foreign[0]} is no field of a {model_type}. Leave it out, or choose another model.model_type: "
+            f"{', '.join(set(CONFIGS) - {model_type})}."
+        )
+    return config_class
+
+
 def build_model(arguments: RunArguments, objective: Objective, tokenizer, device: torch.device) -> PreTrainedModel:
     """A model with fresh weights, as large as the recipe says and with a vocabulary as large as the tokenizer's.
 
@@ -174,12 +200,13 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
         device: Where it will be trained.
 
     Raises:
-        ValueError: When the recipe's vocabulary is smaller than the tokenizer's.
+        ValueError: When the recipe's vocabulary is smaller than the tokenizer's, or its fields do not fit together.
     """
     fields = dict(arguments.model)
     path = fields.pop("config", None)
     if path:
         fields = json.loads(Path(path).read_text(encoding="utf-8")) | fields
+    config_class = choose_config(fields.pop("model_type", "fun_transformer"), arguments.model)
     needed, given = len(tokenizer), arguments.model.get("vocab_size")
     if given is not None and given < needed:
         raise ValueError(f"model.vocab_size={given} is smaller than the tokenizer's {needed}. Leave it out.")
@@ -193,11 +220,12 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
     if target_size := getattr(tokenizer, "target_vocab_size", None):
         fields |= {"decoder_vocab_size": target_size, "share_encoder_decoder_embeddings": False}
     try:
-        config = FunTransformerConfig(**fields, **objective.config_fields())
+        config = config_class(**fields, **objective.config_fields())
     except StrictDataclassError as error:
         raise ValueError(f"model: {error.__cause__ or error}") from error
     # Measured on CPUs with bf16: step-by-step attention trains faster than the fused kernel at sentence lengths.
-    kernel = arguments.training.attn_implementation or ("eager" if device.type == "cpu" else "sdpa")
+    default = "eager" if device.type == "cpu" or config_class is Seq2SeqRNNConfig else "sdpa"
+    kernel = arguments.training.attn_implementation or default
     model = objective.model_class.from_config(config, attn_implementation=kernel)
     if model.can_generate():
         model.generation_config = build_generation_config(arguments.generation, model.config)
@@ -271,7 +299,7 @@ def prepare_loop(
     config = module.config
     # The formula is that of encoder and decoder; for the others, six operations a weight (Kaplan et al. 2020).
     flops = 6.0 * module.num_parameters(exclude_embeddings=True)
-    if arguments.objective == "seq2seq":
+    if isinstance(config, FunTransformerConfig) and arguments.objective == "seq2seq":
         flops = flops_per_token(config, *mean_lengths(splits))
     accelerator.print(
         f"{module.num_parameters():,} parameters (d_model {config.d_model}, {config.encoder_layers} + "
