@@ -4,7 +4,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en test test-fast test-library test-versions check
+.PHONY: help demo demo-zh-en pictures test test-fast test-library test-versions check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ demo: $(READY)  ## letters to phonemes: train on CMUdict (about five minutes on 
 
 demo-zh-en: $(READY)  ## Chinese to English on 4,000 HSK sentences: the same flow, a toy
 	$(PY) -m examples.demo hub_configs/zh-en-tiny/recipe.yaml runs/demo-zh-en
+
+pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
+	for name in masks attention_by_hand positions learning_rates reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
 
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
 	$(PY) -m pytest -m "not gpu and not library"

@@ -1,5 +1,6 @@
-"""The demos and every block of README.md, run as a stranger would, only for fewer steps."""
+"""The demos, the examples and every block of README.md, run as a stranger would, only for fewer steps."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fun_transformer.cli import main as command_line
+from training.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,3 +84,54 @@ def test_two_text_files_are_enough_to_train(tmp_path):
     output = run(sys.executable, "-m", "accelerate.commands.launch", *words[2:], *options)
     assert (tmp_path / "runs/mine" / "model" / "model.safetensors").exists()
     assert "held out" in output or "validation" in output
+
+
+EXAMPLES = {path.stem: path for path in (ROOT / "examples").glob("*.py")}
+del EXAMPLES["__init__"], EXAMPLES["demo"]
+# What each prints: proof that it came to its point.
+POINTS = {
+    "masks": "cross: the model's mask is the formula's",
+    "attention_by_hand": "Two heads by hand equal MultiHeadAttention",
+    "positions": "By hand equals SinusoidalPositions",
+    "encoder_layer": "The model says the same",
+    "learning_rates": "noam, d_model 512, warmup 4000: highest at step 4,000: 6.99e-04",
+    "reverse": "of 200 new sequences are reversed",
+    "translate": "looks most at",
+}
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch, capsys):
+    """A function that runs the `main` of an example with arguments, and returns what it printed."""
+    pytest.importorskip("matplotlib")
+
+    def run_example(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        importlib.import_module(f"examples.{name}").main()
+        return capsys.readouterr().out
+
+    return run_example
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_an_example_comes_to_its_point(name, example, tiny_model, tmp_path):
+    arguments = [tmp_path, 3]
+    if name == "translate":
+        tokenizer = train_tokenizer(["今天吃什么", "what to eat"] * 5, type="bpe", vocab_size=300)
+        for part in (tiny_model(vocab_size=len(tokenizer)), tokenizer):
+            part.save_pretrained(tmp_path / "model")
+        arguments = [tmp_path / "model", "今天吃什么", tmp_path]
+    assert POINTS[name] in example(name, *arguments)
+    text = EXAMPLES[name].read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    pictures = set(re.findall(r"[a-z_]+\.png", text))
+    assert {path.name for path in tmp_path.glob("*.png")} == pictures
+    if name != "translate":  # all pictures of the others stand in the docs, and `make pictures` makes them
+        assert pictures <= {path.name for path in (ROOT / "docs" / "images").iterdir()}
+        assert not pictures or f" {name}" in re.search("for name in(.*);", (ROOT / "Makefile").read_text())[1]
+
+
+def test_a_minute_is_enough_to_learn_to_reverse(example, tmp_path):
+    output = example("reverse", tmp_path, 400)
+    assert int(re.search(r"(\d+)% of 200", output)[1]) >= 90
+    assert "012345 -> 543210" in output

@@ -16,9 +16,12 @@ matplotlib = pytest.importorskip("matplotlib")
 
 from fun_transformer.visualization import (  # noqa: E402
     AttentionMap,
+    Panel,
     cross_attention,
     figures,
     plot_attention,
+    plot_lines,
+    plot_matrices,
     plot_training_curve,
 )
 
@@ -214,3 +217,28 @@ def test_a_metrics_file_without_losses_or_with_a_broken_line_is_refused(tmp_path
     write_metrics(tmp_path / "metrics.jsonl", [{"step": 1}], end="oops\n{}\n")
     with pytest.raises(ValueError, match="line 2 is no JSON"):
         plot_training_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png")
+
+
+def test_matrices_stand_side_by_side_with_their_numbers():
+    panels = [
+        Panel("scores 分数", [[1.5, float("-inf")], [-0.25, 0.5]], ["我", "爱"], ["我", "爱"]),
+        Panel("weights", torch.tensor([[1.0, 0.0, 0.0]])),
+        Panel("third", [[1]]),
+    ]
+    figure = plot_matrices(panels, columns=2, numbers=True)
+    scores, weights, third, empty = figure.axes
+    assert [text.get_text() for text in scores.texts] == ["1.50", "−∞", "-0.25", "0.50"]
+    assert scores.images[0].get_clim() == (-1.5, 1.5)  # zero is white
+    assert [label.get_text() for label in scores.get_yticklabels()] == ["我", "爱"]
+    assert weights.images[0].get_array().tolist() == [[1.0, 0.0, 0.0]]
+    assert third.get_title() == "third" and not empty.axison
+
+
+def test_curves_share_a_frame(tmp_path):
+    figure = plot_lines(
+        {"up": ([1, 2], [3, 4]), "down": ([1, 2], [4, 3])}, tmp_path / "c.png", "step", "rate", "title"
+    )
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == ["up", "down"]
+    assert list(axes.lines[1].get_ydata()) == [4, 3]
+    assert (tmp_path / "c.png").exists()

@@ -4,6 +4,7 @@ try:
     from .attention import AttentionMap, cross_attention, plot_attention, plot_attention_heads
     from .curves import plot_training_curve
     from .html import write_attention_page
+    from .pictures import Panel, plot_lines, plot_matrices
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
         raise
@@ -11,9 +12,12 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "AttentionMap",
+    "Panel",
     "cross_attention",
     "plot_attention",
     "plot_attention_heads",
+    "plot_lines",
+    "plot_matrices",
     "plot_training_curve",
     "write_attention_page",
 ]

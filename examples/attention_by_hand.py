@@ -1,0 +1,78 @@
+"""Attention by hand, in NumPy, step by step, and equal to the model's. 手写注意力。
+
+`python -m examples.attention_by_hand [OUTPUT_DIR]` draws attention_steps.png.
+
+    scores = Q K^T / sqrt(d_k)    weights = softmax(scores)    context = weights V
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fun_transformer import FunTransformerConfig, FunTransformerModel
+from fun_transformer.visualization import Panel, plot_matrices
+
+WORDS = ["我", "爱", "学习"]
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Positive numbers that sum to 1 in each row; the maximum is subtracted so that exp() cannot overflow."""
+    grown = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return grown / grown.sum(axis=-1, keepdims=True)
+
+
+def attention(query, key, value, may_look=None) -> dict[str, np.ndarray]:
+    """One head: query (query_len, d_k), key (key_len, d_k), value (key_len, d_v), may_look (query_len, key_len)."""
+    scores = query @ key.T / np.sqrt(key.shape[-1])  # (query_len, key_len)
+    if may_look is not None:
+        scores = np.where(may_look, scores, -np.inf)  # exp(-inf) = 0
+    weights = softmax(scores)  # (query_len, key_len)
+    return {"scores": scores, "weights": weights, "context": weights @ value}  # context: (query_len, d_v)
+
+
+def multi_head_attention(states: np.ndarray, parameters: dict[str, np.ndarray], heads: int) -> np.ndarray:
+    """All heads: project, let each head attend in its own slice of the width, concatenate, project."""
+
+    def project(name, x):
+        return x @ parameters[f"{name}.weight"].T + parameters[f"{name}.bias"]
+
+    slices = [np.split(project(name, states), heads, axis=-1) for name in ("q_proj", "k_proj", "v_proj")]
+    contexts = [attention(query, key, value)["context"] for query, key, value in zip(*slices)]
+    return project("out_proj", np.concatenate(contexts, axis=-1))  # (seq_len, d_model)
+
+
+def main() -> None:
+    torch.manual_seed(1)
+    config = FunTransformerConfig(vocab_size=9, d_model=8, encoder_attention_heads=2, decoder_attention_heads=2)
+    ours = FunTransformerModel(config).eval().encoder.layers[0].self_attn
+    states = torch.randn(1, len(WORDS), config.d_model)
+    with torch.no_grad():
+        expected = ours(states)[0][0].numpy()
+    parameters = {name: parameter.detach().numpy() for name, parameter in ours.named_parameters()}
+    by_hand = multi_head_attention(states[0].numpy(), parameters, heads=2)
+    np.testing.assert_allclose(by_hand, expected, atol=1e-5)
+    print(f"Two heads by hand equal MultiHeadAttention: largest difference {abs(by_hand - expected).max():.1e}")
+
+    query, key, value = np.random.default_rng(0).normal(size=(3, len(WORDS), 4)).round(1)
+    free = attention(query, key, value)
+    causal = attention(query, key, value, may_look=np.tri(len(WORDS), dtype=bool))
+    for name, step in free.items():
+        print(f"{name}\n{step.round(2)}")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    panels = [
+        Panel("Q: what each word asks", query, WORDS),
+        Panel("K: what each word offers", key, WORDS),
+        Panel("scores = Q Kᵀ / √4", free["scores"], WORDS, WORDS),
+        Panel("weights = softmax(scores)", free["weights"], WORDS, WORDS),
+        Panel("V: what each word gives", value, WORDS),
+        Panel("context = weights V", free["context"], WORDS),
+        Panel("scores, later words masked", causal["scores"], WORDS, WORDS),
+        Panel("weights, later words masked", causal["weights"], WORDS, WORDS),
+    ]
+    plot_matrices(panels, folder / "attention_steps.png", numbers=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""How the learning rate rises and falls. 学习率。 `python -m examples.learning_rates [OUTPUT_DIR]`
+
+    noam(step) = d_model^-0.5 min(step^-0.5, step warmup^-1.5)    (section 5.3 of the paper)
+
+Draws learning_rate_noam.png, for several widths and warm-ups, and learning_rate_schedules.png.
+"""
+
+import sys
+from pathlib import Path
+
+from fun_transformer.visualization import plot_lines
+from training.optimization import learning_rate_factor
+
+STEPS = 20_000
+NOAM = [(512, 4000), (512, 8000), (256, 4000)]  # (d_model, warmup_steps)
+
+
+def curve(schedule: str, warmup_steps: int, d_model: int) -> tuple[list[int], list[float]]:
+    """Steps, and the factor at each."""
+    steps = list(range(20, STEPS + 1, 20))
+    return steps, [learning_rate_factor(schedule, step, warmup_steps, step / STEPS, d_model) for step in steps]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    noam = {f"d_model {d_model}, warmup {warmup}": curve("noam", warmup, d_model) for d_model, warmup in NOAM}
+    for name, (steps, rates) in noam.items():
+        peak = max(rates)
+        print(f"noam, {name}: highest at step {steps[rates.index(peak)]:,}: {peak:.2e}")
+    names = {"x_name": "step", "y_name": "learning rate"}
+    plot_lines(noam, folder / "learning_rate_noam.png", title="noam: the paper's schedule", **names)
+
+    others = {schedule: curve(schedule, 2000, 512) for schedule in ("inverse_sqrt", "linear", "cosine")}
+    names["y_name"] = "times learning_rate"
+    plot_lines(others, folder / "learning_rate_schedules.png", title="warmup of 2,000 steps, then down", **names)
+
+
+if __name__ == "__main__":
+    main()

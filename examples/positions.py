@@ -1,0 +1,64 @@
+"""Positions: how a model that sees a set of tokens learns their order. 位置编码。
+
+`python -m examples.positions [OUTPUT_DIR]` draws positions.png.
+
+    PE(pos, 2i) = sin(pos / 10000^(2i / d_model))    PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model))
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fun_transformer import FunTransformerConfig, FunTransformerModel
+from fun_transformer.visualization import Panel, plot_matrices
+
+LENGTH, D_MODEL = 64, 64
+
+
+def encode(position: int, d_model: int) -> list[float]:
+    """One position, number by number, as the formula says it."""
+    vector = []
+    for two_i in range(0, d_model, 2):  # 2i, not i: doubling it again is the classic mistake
+        angle = position / 10000 ** (two_i / d_model)
+        vector += [math.sin(angle), math.cos(angle)]
+    return vector
+
+
+def main() -> None:
+    by_hand = np.array([encode(position, D_MODEL) for position in range(LENGTH)])  # (seq_len, d_model)
+
+    sizes = {"vocab_size": 9, "encoder_layers": 1, "decoder_layers": 1}
+    encoder = FunTransformerModel(FunTransformerConfig(d_model=D_MODEL, **sizes)).encoder
+    position_ids = torch.arange(LENGTH).unsqueeze(0)  # (1, seq_len): counted along the text, never along the batch
+    ours = encoder.embed_positions(position_ids, LENGTH)[0].numpy()  # (seq_len, d_model)
+    np.testing.assert_allclose(by_hand, ours, atol=1e-4)
+    print(f"By hand equals SinusoidalPositions: largest difference {abs(by_hand - ours).max():.1e}")
+
+    similarity = by_hand @ by_hand.T / (D_MODEL / 2)  # (seq_len, seq_len); cos(a - b) summed: 1 on the diagonal
+    distances = [similarity[np.arange(LENGTH - 8), np.arange(LENGTH - 8) + distance] for distance in (0, 1, 8)]
+    for distance, values in zip((0, 1, 8), distances):
+        print(
+            f"Positions {distance} apart: similarity {values.mean():.3f}, the same everywhere ({np.ptp(values):.0e})"
+        )
+
+    # Without positions a permuted source gives permuted states: order is invisible.
+    encoder.eval()
+    states, order = torch.randn(1, 5, D_MODEL), torch.tensor([4, 2, 0, 3, 1])
+    with torch.no_grad():
+        layer = encoder.layers[0]
+        torch.testing.assert_close(layer(states[:, order], None), layer(states, None)[:, order])
+    print("An encoder layer alone does not see the order of its tokens")
+
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    panels = [
+        Panel("PE(pos, i)", by_hand, row_name="position", column_name="dimension i"),
+        Panel("similarity of two positions", similarity, row_name="position", column_name="position"),
+    ]
+    plot_matrices(panels, folder / "positions.png", cell=0.05, bar="value")
+
+
+if __name__ == "__main__":
+    main()

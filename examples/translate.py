@@ -1,0 +1,30 @@
+"""Translate a sentence, and look at what the model looked at. 翻译，并看看模型在看哪里。
+
+`python -m examples.translate MODEL_FOLDER TEXT [OUTPUT_DIR]` writes attention.html and attention_heads.png.
+"""
+
+import sys
+from pathlib import Path
+
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+import fun_transformer  # noqa: F401  registers the model with the Auto classes
+from fun_transformer.visualization import cross_attention, plot_attention_heads, write_attention_page
+
+
+def main() -> None:
+    name, text = sys.argv[1:3]
+    folder = Path(sys.argv[3] if len(sys.argv) > 3 else ".")
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    found = cross_attention(model, tokenizer, text, num_beams=4)
+    print(f"{found.source} -> {found.target}")
+
+    weights = found.weights[-1].mean(dim=0)  # (target_len, source_len), the last layer's mean over heads
+    for word, row in zip(found.target_tokens, weights):
+        print(f"  {word:>12} looks most at {found.source_tokens[row.argmax()]} ({row.max():.0%})")
+    write_attention_page(found, folder / "attention.html")
+    plot_attention_heads(found, folder / "attention_heads.png")
+
+
+if __name__ == "__main__":
+    main()
