@@ -5,6 +5,7 @@ try:
     from .curves import plot_training_curve
     from .html import write_attention_page
     from .pictures import Panel, plot_lines, plot_matrices
+    from .vectors import plot_word_vectors
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
         raise
@@ -19,5 +20,6 @@ __all__ = [
     "plot_lines",
     "plot_matrices",
     "plot_training_curve",
+    "plot_word_vectors",
     "write_attention_page",
 ]

@@ -1,0 +1,163 @@
+"""Word vectors into a model's embedding: before training, words are known by their neighbours (Qi et al. 2018)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from gensim.models import KeyedVectors
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a vocabulary got vectors.
+
+    Attributes:
+        tokens: size of the vocabulary, without special tokens.
+        whole: tokens that are a word, and got its vector.
+        lowercase: tokens that are a word but for capital letters, and got the vector of the small ones.
+        parts: tokens that are parts of words, and got a mean.
+        words: words of the vectors; those without an unknown token were used.
+        used: how many that were.
+    """
+
+    tokens: int
+    whole: int
+    lowercase: int
+    parts: int
+    words: int
+    used: int
+
+    def __str__(self) -> str:
+        covered = self.whole + self.lowercase + self.parts
+        return (
+            f"{covered:,} of {self.tokens:,} tokens ({covered / max(self.tokens, 1):.0%}) got vectors: {self.whole:,} "
+            f"are words, {self.lowercase:,} are but for capital letters, {self.parts:,} are parts of words; "
+            f"{self.used:,} of {self.words:,} words were used"
+        )
+
+
+@torch.no_grad()
+def initialize_embeddings(
+    model: PreTrainedModel,
+    vectors: KeyedVectors,
+    tokenizer: PreTrainedTokenizerBase,
+    side: Literal["source", "target"] = "source",
+) -> Coverage:
+    """Puts word vectors into the embedding of a model, in place.
+
+    A token that is a word gets the word's vector. A token that is a part of words gets the mean of the vectors of all
+    words that contain it, each weighted by 1 / rank: files of vectors begin with the most frequent words but rarely
+    say how frequent they are, and by Zipf's law a frequency is about 1 / rank. Special tokens, and tokens that no word
+    has, keep the random vectors that they have.
+
+    Vectors of more dimensions than d_model are projected by PCA, those of fewer are filled up with zeros. They are
+    centred, and scaled by one number so that their root mean square is that of the vectors that the model had: fresh
+    ones have d_model^-0.5 in ours, and training began from there.
+
+    Args:
+        model: with fresh weights, of any kind that has an embedding of its source, or of its target.
+        vectors: of words, the most frequent first.
+        tokenizer: the model's.
+        side: whose tokens: "target" encodes words as `text_target` and goes into the decoder's embedding. Where both
+            sides share one embedding, either reaches it; tokens that both sides have keep what was put in last.
+
+    Returns:
+        How many tokens got vectors.
+
+    Raises:
+        ValueError: the side is neither, or no token got a vector.
+    """
+    if side not in ("source", "target"):
+        raise ValueError(f'side must be "source" or "target", got {side!r}.')
+    embedding = _embedding(model, side)
+    ids_of_words = _encode(vectors.index_to_key, tokenizer, side)
+    tokens = _vocabulary(tokenizer, side)
+    special = set(tokenizer.all_special_ids)
+    unknown = {tokenizer.unk_token_id} - {None}
+    size, width = embedding.weight.shape
+    fitted = _fit_dimension(vectors.vectors, width)
+
+    sums, weights = np.zeros((size, width)), np.zeros((size, 1))
+    whole: dict[int, int] = {}
+    used = 0
+    for rank, ids in enumerate(ids_of_words):
+        if unknown & set(ids) or not set(ids) - special:
+            continue
+        used += 1
+        if len(ids) == 1:
+            whole.setdefault(ids[0], rank)
+        for token in set(ids) - special:
+            sums[token] += fitted[rank] / (rank + 1)
+            weights[token] += 1 / (rank + 1)
+    parts = set(np.flatnonzero(weights).tolist()) - set(whole)
+    rows = {token: sums[token] / weights[token] for token in parts}
+    rows |= {token: fitted[rank] for token, rank in whole.items()}
+    numbers = {text: token for token, text in tokens.items()}
+    small = {token: numbers.get(text.lower()) for token, text in tokens.items() if token not in whole}
+    lowercase = {token: other for token, other in small.items() if other in whole and other != token}
+    rows |= {token: rows[other] for token, other in lowercase.items()}
+    if not rows:
+        raise ValueError(
+            f"None of the {len(vectors):,} words ({', '.join(vectors.index_to_key[:3])} ...) has a token of the "
+            f"{side} side's vocabulary. Take vectors of its language."
+        )
+    ids = torch.tensor(sorted(rows))
+    put = torch.tensor(np.stack([rows[token] for token in sorted(rows)]), dtype=torch.float32)  # (tokens, d_model)
+    before = embedding.weight[ids.to(embedding.weight.device)].float()
+    put *= before.square().mean().sqrt().cpu() / put.square().mean().sqrt().clamp_min(1e-12)
+    embedding.weight[ids.to(embedding.weight.device)] = put.to(embedding.weight)
+    return Coverage(
+        tokens=len(set(tokens) - special),
+        whole=len(whole),
+        lowercase=len(lowercase),
+        parts=len(parts - set(lowercase)),
+        words=len(vectors),
+        used=used,
+    )
+
+
+def _embedding(model: PreTrainedModel, side: str) -> nn.Embedding:
+    """The embedding of a side: (vocabulary, d_model)."""
+    if side == "source" or not model.config.is_encoder_decoder:
+        return model.get_input_embeddings()
+    return model.get_decoder().get_input_embeddings()
+
+
+def _encode(words: list[str], tokenizer, side: str) -> list[list[int]]:
+    """The words as token ids, without special tokens around them."""
+    if side == "source":
+        return tokenizer(words, add_special_tokens=False)["input_ids"]
+    return tokenizer(text_target=words, add_special_tokens=False)["input_ids"]
+
+
+def _vocabulary(tokenizer, side: str) -> dict[int, str]:
+    """The tokens of a side by id. A tokenizer with a vocabulary for the target shows it while it encodes."""
+    vocabulary = tokenizer.get_vocab()
+    if side == "target" and getattr(tokenizer, "target_vocab_size", None):
+        tokenizer._switch_to_target_mode()
+        try:
+            vocabulary = tokenizer.get_vocab()
+        finally:
+            tokenizer._switch_to_input_mode()
+    return {number: token for token, number in vocabulary.items()}
+
+
+def _fit_dimension(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Centred vectors of another dimension: by PCA if it is lower, with zeros if it is higher.
+
+    Args:
+        vectors: (words, dimension).
+        width: d_model.
+
+    Returns:
+        (words, width).
+    """
+    centred = vectors - vectors.mean(0)
+    if vectors.shape[1] > width:
+        # The directions of most variance are the last eigenvectors of the (dimension, dimension) covariance.
+        directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)[1][:, ::-1][:, :width]
+        return centred @ directions
+    return np.pad(centred, ((0, 0), (0, width - vectors.shape[1])))
