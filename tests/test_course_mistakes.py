@@ -1,7 +1,7 @@
 """Four mistakes that tutorial code of the course is known for, made on purpose: each must be noticed (docs/course.md).
 
-For each there is a check that our model passes, and a mutant, the model with the mistake in it, that must fail it. None of
-the four stops a model from running or its loss from falling, which is why they live so long.
+For each there is a check that our model passes, and a mutant, the model with the mistake in it, that must fail it.
+None of the four stops a model from running or its loss from falling, which is why they live so long.
 """
 
 import math
