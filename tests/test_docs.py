@@ -1,0 +1,93 @@
+"""What the docs name exists: every symbol can be imported from the file beside it, every link and picture is there."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+HEADER = ["中文", "concept", "formula", "symbol", "file", "picture"]
+
+
+def table_rows(text):
+    """The rows of all tables with the header of docs/concepts.md, as lists of cells."""
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    return [row for row in rows if row != HEADER and not set(row) <= {"---"}]
+
+
+def resolve(symbol):
+    """The object behind a dotted name, and the file of the class or function that it is or belongs to."""
+    parts = symbol.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        if importlib.util.find_spec(parts[0]) and (ROOT / Path(*parts[:length])).with_suffix(".py").is_file():
+            break
+        if (ROOT / Path(*parts[:length]) / "__init__.py").is_file():
+            break
+    value = owner = importlib.import_module(name)
+    for part in parts[length:]:
+        value = getattr(value, part)
+        if inspect.isclass(value) or (inspect.isfunction(value) and not inspect.isclass(owner)):
+            owner = value
+    return value, Path(inspect.getsourcefile(inspect.unwrap(owner)))
+
+
+CONCEPTS = (DOCS / "concepts.md").read_text(encoding="utf-8")
+
+
+def test_every_row_of_the_concepts_is_whole():
+    rows = table_rows(CONCEPTS)
+    assert len(rows) >= 40
+    for row in rows:
+        assert len(row) == len(HEADER), row
+        assert all(row[:5]), row
+
+
+@pytest.mark.parametrize("row", table_rows(CONCEPTS), ids=lambda row: row[1])
+def test_the_symbol_of_a_concept_stands_in_its_file(row):
+    symbol, link = re.search("`([^`]+)`", row[3])[1], re.search(r"\]\(([^)]+)\)", row[4])[1]
+    if symbol.startswith("fun_transformer.visualization"):
+        pytest.importorskip("matplotlib")
+    if symbol.startswith("fun_transformer.embeddings"):
+        pytest.importorskip("gensim")
+    _, file = resolve(symbol)
+    assert file == (DOCS / link).resolve()
+
+
+@pytest.mark.parametrize("symbol", ["fun_transformer.attention.NoScore", "fun_transformer.Seq2SeqRNNConfig.no_field"])
+def test_a_symbol_that_is_not_there_is_noticed(symbol):
+    with pytest.raises(AttributeError):
+        resolve(symbol)
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_and_pictures_are_there(path):
+    text = re.sub("```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
+    missing = [link for link in links if link and not (path.parent / link).exists()]
+    assert missing == []
+
+
+# What the notes of the course explain, in their order.
+NOTES = (
+    "序列到序列 固定长度的上下文向量 填充掩码 因果掩码 编码器-解码器 长短期记忆网络 门控循环单元 "
+    "加性注意力 点积注意力 全局注意力 局部注意力 多头注意力 编码器 解码器 位置编码 "
+    "独热编码 Word2Vec GloVe BERT GPT 序列标注"
+)
+
+
+@pytest.mark.parametrize("concept", NOTES.split())
+def test_every_concept_of_the_notes_has_a_row(concept):
+    assert any(concept in row[0] for row in table_rows(CONCEPTS))
+
+
+def test_the_python_of_the_course_runs():
+    code = "\n".join(
+        re.findall("```python\n(.*?)```", (DOCS / "course.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    )
+    names = {}
+    exec(compile(code, "docs/course.md", "exec"), names)
+    assert names["written"].shape[0] == 1 and "tagger" in names
