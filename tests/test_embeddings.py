@@ -263,5 +263,5 @@ def test_the_map_shows_words_where_the_first_two_components_put_them(tmp_path):
 
 @pytest.mark.parametrize(("words", "groups"), [(["a", "b"], None), (["a", "b", "c"], ["x"])])
 def test_a_map_without_three_words_or_a_group_for_each_is_refused(words, groups, tmp_path):
-    with pytest.raises(ValueError, match="three words|one for each"):
+    with pytest.raises(ValueError, match=r"three words|one for each"):
         plot_word_vectors(words, np.eye(3)[: len(words)], tmp_path / "map.png", groups)

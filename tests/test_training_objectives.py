@@ -7,11 +7,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
+from forked_runs import write_digits_recipe
 from transformers import AutoConfig, pipeline
 
 from training.args import parse_arguments
 from training.metrics import label_scores, tag_scores
-from training.objectives import OBJECTIVES
+from training.objectives import OBJECTIVES, scheduled_sampling_loss
 from training.train import train
 from training.train_tokenizer import train_tokenizer
 
@@ -162,3 +163,56 @@ def test_a_label_that_only_the_test_set_has_is_a_mistake_there():
 def test_labels_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="no label in common: '0' there, 'bad' here"):
         OBJECTIVES["sequence_classification"](splits_of(train=["good", "bad"], test=["0", "1"]))
+
+
+def test_scheduled_sampling_reads_the_models_own_tokens_and_asks_for_the_true_ones(tiny_model, tiny_batch):
+    """With probability 1 every token but the first is the best guess of a first pass."""
+    model = tiny_model(dropout=0.0)
+    labels = tiny_batch["labels"]
+    source = {name: tensor for name, tensor in tiny_batch.items() if name != "labels"}
+    true = model.prepare_decoder_input_ids_from_labels(labels)
+    guesses = model(**source, decoder_input_ids=true).logits.argmax(-1)
+    read = torch.cat([true[:, :1], torch.where(labels[:, :-1] == -100, true[:, 1:], guesses[:, :-1])], dim=1)
+    assert (read != true).any()
+    expected = model(**source, decoder_input_ids=read, labels=labels, num_items_in_batch=9.0).loss
+    loss = scheduled_sampling_loss(model, tiny_batch, 9.0, 1.0)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters() if weight.requires_grad)
+
+
+def test_scheduled_sampling_replaces_as_many_tokens_as_it_is_told(tiny_model):
+    model = tiny_model(dropout=0.0)
+    seen = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["decoder_input_ids"]), with_kwargs=True)
+    batch = {"input_ids": torch.full((50, 3), 7), "labels": torch.full((50, 20), 22)}
+    scheduled_sampling_loss(model, batch, 1.0, 0.25)
+    first, second = seen
+    assert (first[:, 1:] == 22).all() and torch.equal(first[:, 0], second[:, 0])
+    assert 0.2 < (second != first)[:, 1:].float().mean() < 0.3
+
+
+def test_the_probability_of_sampling_rises_with_the_run(tmp_path, monkeypatch):
+    asked = []
+
+    def record(model, batch, items, probability):
+        asked.append(probability)
+        return model(**batch, num_items_in_batch=items).loss
+
+    monkeypatch.setattr("training.objectives.scheduled_sampling_loss", record)
+    options = ["--training.max_steps", "4", "--training.scheduled_sampling", "0.5", "--training.best_metric", "loss"]
+    train(parse_arguments([str(write_digits_recipe(tmp_path)), *options]), "command")
+    assert asked == pytest.approx([0.125, 0.25, 0.375])  # the first step has none
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objective", "masked_lm"], "scheduled_sampling is for objective: seq2seq"),
+        (["--training.r_drop", "5"], "do not go together"),
+    ],
+)
+def test_scheduled_sampling_is_refused_where_it_has_no_meaning(options, message, tmp_path):
+    recipe = str(write_digits_recipe(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([recipe, "--training.scheduled_sampling", "0.5", *options, "--training.best_metric", "loss"])

@@ -171,9 +171,23 @@ class TrainingArguments:
     r_drop: float | None = arg(
         None, "weight of the difference between two passes with different dropout (seq2seq), such as 5", above=0
     )
+    scheduled_sampling: float | None = arg(
+        None,
+        "the decoder reads the model's own token instead of the true one (seq2seq) with a probability that rises to "
+        "this, such as 0.25",
+        above=0,
+        maximum=1,
+    )
     bpe_dropout: float | None = arg(
         None, "cut words differently each time: probability of leaving a merge out, such as 0.1", above=0, below=1
     )
+    init_from: str | None = arg(
+        None, "folder of a trained model (RUN/model): begin with its weights where name and shape are the same"
+    )
+    source_vectors: str | None = arg(
+        None, "file of word vectors (word2vec text or binary, GloVe) that the source's embedding begins with"
+    )
+    target_vectors: str | None = arg(None, "the same for the target's embedding")
     max_bad_steps: int = arg(
         10, "stop after so many steps in a row whose loss or gradient is not finite; such steps are skipped", minimum=1
     )
@@ -584,8 +598,16 @@ def check_together(arguments: RunArguments) -> None:
         raise ValueError(
             f"training.best_metric={training.best_metric} is not measured. {hint} one of {', '.join(measured)}."
         )
-    if training.r_drop is not None and arguments.objective != "seq2seq":
-        raise ValueError(f"training.r_drop is for objective: seq2seq, got {arguments.objective}. Leave it out.")
+    for name in ("r_drop", "scheduled_sampling"):
+        if getattr(training, name) is not None and arguments.objective != "seq2seq":
+            raise ValueError(f"training.{name} is for objective: seq2seq, got {arguments.objective}. Leave it out.")
+    if training.r_drop is not None and training.scheduled_sampling is not None:
+        raise ValueError("training.r_drop and training.scheduled_sampling do not go together. Leave one out.")
+    starts = ("init_from", "a folder"), ("source_vectors", "a file"), ("target_vectors", "a file")
+    for name, kind in starts if arguments.resume == "no" else ():  # a resumed run has what it began with
+        path = getattr(training, name)
+        if path is not None and not (Path(path).is_dir() if kind == "a folder" else Path(path).is_file()):
+            raise ValueError(f"training.{name}={path} is not {kind}.")
     for name, path in (("model.config", arguments.model.get("config")), ("generation.config", generation.config)):
         if path is not None and not Path(path).is_file():
             raise ValueError(f"{name}: there is no file {path}.")

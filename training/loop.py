@@ -267,7 +267,8 @@ class TrainingLoop:
             with nullcontext() if last else accelerator.no_sync(self.model):
                 # Gradients are averaged over processes: dividing by items per process makes their mean exact.
                 share = max(items, 1) / accelerator.num_processes
-                loss = self.objective.loss(self.model, batch, share, training.r_drop)
+                sampling = (training.scheduled_sampling or 0.0) * min(done, 1.0)
+                loss = self.objective.loss(self.model, batch, share, training.r_drop, sampling)
                 accelerator.backward(loss)
             step_loss += loss.detach()
         norm = accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm or math.inf)

@@ -53,6 +53,35 @@ def r_drop_loss(model, batch: dict[str, torch.Tensor], items: float, alpha: floa
     return outputs.loss + alpha * divergence / (4 * items)
 
 
+def scheduled_sampling_loss(model, batch: dict[str, torch.Tensor], items: float, probability: float) -> torch.Tensor:
+    """The decoder reads some of the model's own tokens, as it will when it generates.
+
+    Teacher forcing shows a decoder only true prefixes, so it never learns to go on from its own mistakes. Scheduled
+    sampling (Bengio et al. 2015, arXiv:1506.03099) puts predicted tokens into the prefix. A Transformer reads all
+    positions at once, so it takes two passes (Mihaylova and Martins 2019, arXiv:1906.07651): the first, by teacher
+    forcing and without gradients, predicts a token for every position; in the second, each true token is replaced by
+    the best prediction for its place with the given probability. The labels stay the true ones.
+
+    Args:
+        model: Of the kind sequence to sequence.
+        batch: With `labels` (batch, target_len).
+        items: What the sum over labels is divided by.
+        probability: Of replacing a token; the start token stays.
+    """
+    labels = batch["labels"]
+    module = getattr(model, "module", model)  # inside DistributedDataParallel
+    decoder_input_ids = module.prepare_decoder_input_ids_from_labels(labels)  # (batch, target_len)
+    with torch.no_grad():
+        source = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        predicted = model(**source, decoder_input_ids=decoder_input_ids).logits.argmax(-1)  # (batch, target_len)
+    # What is predicted at t is read at t + 1.
+    replaced = torch.rand(labels[:, 1:].shape, device=labels.device) < probability  # (batch, target_len - 1)
+    replaced &= labels[:, :-1] != -100
+    mixed = decoder_input_ids.clone()
+    mixed[:, 1:] = torch.where(replaced, predicted[:, :-1], decoder_input_ids[:, 1:])
+    return model(**batch, decoder_input_ids=mixed, num_items_in_batch=items).loss
+
+
 class Objective:
     """Sequence to sequence; the other objectives change what differs.
 
@@ -97,10 +126,14 @@ class Objective:
         """Labels that the loss is a mean of."""
         return int((batch["labels"] != -100).sum())
 
-    def loss(self, model, batch: dict[str, torch.Tensor], items: float, r_drop: float | None) -> torch.Tensor:
+    def loss(
+        self, model, batch: dict[str, torch.Tensor], items: float, r_drop: float | None = None, sampling: float = 0.0
+    ) -> torch.Tensor:
         """Sum of the losses of a batch, divided by `items`: the labels of all batches that make up a step."""
         if r_drop is not None:
             return r_drop_loss(model, batch, items, r_drop)
+        if sampling:
+            return scheduled_sampling_loss(model, batch, items, sampling)
         return model(**batch, num_items_in_batch=items).loss
 
 

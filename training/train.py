@@ -33,6 +33,7 @@ from training.args import GenerationArguments, RunArguments, parse_arguments
 from training.checkpoints import CheckpointError, find_checkpoint, is_lost_process, publish, write_whole, writing
 from training.data import draw_rows, languages_of, load_splits, token_lengths, tokenize_splits
 from training.evaluate import evaluate_split
+from training.initialization import initialise
 from training.loop import Interrupted, TrainingLoop, show_scores
 from training.objectives import OBJECTIVES, Objective
 from training.optimization import build_optimizer
@@ -278,12 +279,20 @@ def mean_lengths(splits: DatasetDict) -> list[float]:
 
 
 def prepare_loop(
-    accelerator: Accelerator, arguments: RunArguments, objective: Objective, tokenizer, splits: DatasetDict
+    accelerator: Accelerator,
+    arguments: RunArguments,
+    objective: Objective,
+    tokenizer,
+    splits: DatasetDict,
+    resumed: bool = False,
 ) -> TrainingLoop:
     """Model and optimizer, on all processes, and the loop that trains them; prints what they are."""
     settings = arguments.training
     set_seed(settings.seed)
     model = build_model(arguments, objective, tokenizer, accelerator.device)
+    if not resumed:
+        for report in initialise(model, tokenizer, settings):
+            accelerator.print(report)
     if accelerator.is_fsdp2:
         shard(model, accelerator)
     optimizer = build_optimizer(
@@ -349,7 +358,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
         tokenizer.save_pretrained(output_dir / "tokenizer")
     accelerator.wait_for_everyone()
 
-    loop = prepare_loop(accelerator, arguments, objective, tokenizer, splits)
+    loop = prepare_loop(accelerator, arguments, objective, tokenizer, splits, resumed=checkpoint is not None)
     if checkpoint is not None:
         changes += loop.load(checkpoint)
         accelerator.print("\n".join([f"Going on from {checkpoint}.", *changes]))

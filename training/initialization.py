@@ -1,0 +1,144 @@
+"""What a model knows before its first step: the weights of another model, word vectors.
+
+Pretraining, then fine-tuning: a run with `objective: masked_lm` (BERT; Devlin et al. 2019, arXiv:1810.04805) gives an
+encoder, one with `causal_lm` (GPT; Radford et al. 2018) a decoder without cross-attention. A second run begins with
+
+    tokenizer: {path: RUN/model}
+    training: {init_from: RUN/model}
+
+and takes every weight whose name and shape are its own; the others stay fresh (Ramachandran et al. 2017,
+arXiv:1611.02683, begin translators so). Rows of embeddings are matched by token, so that another tokenizer will do,
+as far as it cuts words alike.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, PreTrainedModel
+
+from training.args import TrainingArguments
+
+EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")  # a row for each token
+
+
+def initialise(model: PreTrainedModel, tokenizer, settings: TrainingArguments) -> list[str]:
+    """Give a fresh model what the recipe says it begins with, in place.
+
+    Returns:
+        What it got, to be printed.
+
+    Raises:
+        ValueError: When a folder or file fits nothing in the model.
+    """
+    reports = []
+    if settings.init_from:
+        reports.append(take_weights(model, tokenizer, Path(settings.init_from)))
+    for side, path in (("source", settings.source_vectors), ("target", settings.target_vectors)):
+        if path:
+            try:
+                from fun_transformer.embeddings import initialize_embeddings, load_vectors
+            except ImportError as error:
+                raise ValueError(f"training.{side}_vectors: {error}") from error
+
+            coverage = initialize_embeddings(model, load_vectors(path), tokenizer, side)
+            reports.append(f"{path}: {coverage}.")
+    return reports
+
+
+@torch.no_grad()
+def take_weights(model: PreTrainedModel, tokenizer, folder: Path) -> str:
+    """Copy weights of the same name and shape from a model's folder; embeddings by token.
+
+    Args:
+        model: To be changed.
+        tokenizer: The model's.
+        folder: With model.safetensors (or its parts) and the tokenizer of that model.
+
+    Returns:
+        How many weights were taken, which are fresh, and which were not needed.
+
+    Raises:
+        ValueError: When there is no model in the folder, or nothing in it fits.
+    """
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"training.init_from={folder} has no model.safetensors. Name the folder of a model: RUN/model."
+        )
+    given = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    source, target = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
+    if source in given and target not in given and any(name.startswith("model.decoder.") for name in given):
+        given[target] = given[source]  # tied weights are saved once
+    rows = {name: matching_rows(tokenizer, folder, is_of_target(name)) for name in given if name.endswith(EMBEDDINGS)}
+    used, filled, notes = set(), set(), []
+    own = model.state_dict()
+    for name in sorted(own.keys() & given.keys(), reverse=True):  # of tied weights, the encoder's
+        weights, new = own[name], given[name]
+        if weights.data_ptr() in filled:
+            used.add(name)
+            continue
+        if rows.get(name) is not None and weights.shape[1:] == new.shape[1:]:
+            ours, theirs = rows[name]
+            weights[ours] = new[theirs].to(weights)
+            notes.append(f"{len(ours):,} of {len(weights):,} rows of {name}")
+        elif weights.shape == new.shape:
+            weights.copy_(new)
+        else:
+            continue
+        used.add(name)
+        filled.add(weights.data_ptr())
+    if not used:
+        raise ValueError(
+            f"training.init_from={folder}: no weight has the name and the shape of one of this model. Give it that "
+            "model's kind and sizes, as with model.config."
+        )
+    taken = {name for name, weights in own.items() if weights.data_ptr() in filled}  # tied ones too
+    fresh, unused = prefixes(own.keys() - taken, taken), prefixes(given.keys() - used, used)
+    parts = [f"{len(taken)} of {len(own)} weights were taken from {folder}", *notes]
+    return f"{', '.join(parts)}; fresh: {', '.join(fresh) or 'none'}; not needed: {', '.join(unused) or 'none'}."
+
+
+def is_of_target(name: str) -> bool:
+    """Whether the rows of these embeddings are tokens of the target."""
+    return ".encoder." not in f".{name}"
+
+
+def matching_rows(tokenizer, folder: Path, target: bool) -> tuple[list[int], list[int]] | None:
+    """Our and their numbers of the tokens that both vocabularies have; None where they are the same."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    ours, theirs = vocabulary(tokenizer, target), vocabulary(AutoTokenizer.from_pretrained(folder), target)
+    if ours == theirs:
+        return None
+    both = sorted(ours.keys() & theirs.keys())
+    return [ours[token] for token in both], [theirs[token] for token in both]
+
+
+def vocabulary(tokenizer, target: bool) -> dict[str, int]:
+    """The numbers of a side's tokens."""
+    if not target or getattr(tokenizer, "target_vocab_size", None) is None:
+        return tokenizer.get_vocab()
+    tokenizer._switch_to_target_mode()
+    try:
+        return tokenizer.get_vocab()
+    finally:
+        tokenizer._switch_to_input_mode()
+
+
+def prefixes(names: set[str], others: set[str]) -> list[str]:
+    """The fewest beginnings that cover `names` and none of `others`; numbers of layers become *.
+
+    Args:
+        names: Such as model.decoder.layers.0.fc1.weight.
+        others: To be told apart from them.
+    """
+    covered = {re.sub(r"\.\d+\.", ".*.", name) for name in others}
+    found = set()
+    for name in {re.sub(r"\.\d+\.", ".*.", name) for name in names}:
+        parts = name.split(".")
+        beginnings = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+        clear = (b for b in beginnings if not any(f"{other}.".startswith(f"{b}.") for other in covered))
+        found.add(next(clear, name))
+    return sorted(found)
