@@ -24,7 +24,7 @@ demo-zh-en: $(READY)  ## Chinese to English on 4,000 HSK sentences: the same flo
 	$(PY) -m examples.demo hub_configs/zh-en-tiny/recipe.yaml runs/demo-zh-en
 
 pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
-	for name in masks attention_by_hand positions learning_rates reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
+	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
 
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
 	$(PY) -m pytest -m "not gpu and not library"
