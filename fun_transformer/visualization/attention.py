@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from .figures import fonts_for, new_figure, save_figure, text_width
 
 MAX_INCHES = 14  # a side of the matrix: more tokens than fit become smaller cells
+MAX_INCHES_OF_ALL = 20  # a side of all matrices of all layers and heads together
 
 Kind = Literal["cross", "encoder", "decoder"]
 
@@ -195,7 +196,7 @@ def plot_attention_heads(
     layers, heads, query_len, key_len = view.weights.shape
     points = 6
     cell = 1.15 * points / 72  # inches: every token can have a label
-    cell = min(cell, 2 * MAX_INCHES / (heads * key_len), 3 * MAX_INCHES / (layers * query_len))
+    cell = min(cell, MAX_INCHES_OF_ALL / (heads * key_len), MAX_INCHES_OF_ALL / (layers * query_len))
     step = math.ceil(1.15 * points / 72 / cell)
     x_labels, y_labels = (max(map(text_width, tokens)) * 0.6 * points / 72 for tokens in (view.keys, view.queries))
     panel_width, panel_height = max(0.9, key_len * cell), max(0.9, query_len * cell)
