@@ -70,7 +70,8 @@ def run_rnn(
         States of the top layer (batch, seq_len, d_model), zeros at padding; and the last state of all layers.
     """
     inputs = inputs.to(rnn.weight_ih_l0.dtype)  # autocast does not know recurrences
-    start = None if state is None else state if isinstance(rnn, nn.LSTM) else state[0]
+    start = None if state is None else tuple(part.to(inputs.dtype) for part in state)
+    start = start[0] if start and isinstance(rnn, nn.GRU) else start
     if attention_mask is None or attention_mask.all():
         outputs, last = rnn(inputs, start)  # (batch, seq_len, d_model)
         return outputs, last if isinstance(last, tuple) else (last,)
@@ -116,7 +117,9 @@ class Encoder(nn.Module):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        **kwargs,  # what generate() passes to every encoder: return_dict, output_attentions
+        return_dict: bool = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> BaseModelOutput:
         """Read the source.
 
@@ -124,6 +127,7 @@ class Encoder(nn.Module):
             input_ids: (batch, source_len); or
             inputs_embeds: (batch, source_len, d_model), not yet scaled.
             attention_mask: (batch, source_len), 1 = token, 0 = padding.
+            (others): generate() gives them to every encoder; there are neither weights nor other states to return.
 
         Returns:
             `last_hidden_state` (batch, source_len, d_model): h_j, zeros at padding.
@@ -467,6 +471,7 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config: Seq2SeqRNNConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
+    accepts_loss_kwargs = True  # the Trainer may pass num_items_in_batch
     _is_stateful = True  # no assisted generation: a state cannot go back
     _skip_keys_device_placement = ["past_key_values"]
 

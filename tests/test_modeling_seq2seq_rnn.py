@@ -284,6 +284,17 @@ def test_weights_are_shown_one_row_a_target_token_and_none_falls_on_padding(buil
     assert [states.shape for states in outputs.decoder_hidden_states] == [(3, 6, 12)]
 
 
+@EVERY_VARIANT
+def test_half_precision_stays_near_float32(variant, build, tiny_batch):
+    model = build(variant)
+    expected = model(**tiny_batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        close(model(**tiny_batch).logits.float(), expected.logits, 0.05)
+    outputs = model.to(torch.bfloat16)(**tiny_batch)
+    assert outputs.logits.dtype == torch.bfloat16
+    close(outputs.loss.float(), expected.loss, 0.05)
+
+
 # Generation
 
 
