@@ -4,11 +4,15 @@ Table 3 of the paper (arXiv:1706.03762) varies just these numbers: N (`encoder_l
 d_ff (`*_ffn_dim`), h (`*_attention_heads`), P_drop (`dropout`) and epsilon_ls (`label_smoothing`).
 """
 
+import copy
 import difflib
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+LayerType = Literal["full_attention", "sliding_attention", "linear_attention", "conv"]
+RECURRENT_STATE = "fun_transformer_state"  # the name in transformers' table of caches of `mixers.RecurrentState`
 
 
 @strict
@@ -30,6 +34,13 @@ class FunTransformerConfig(PreTrainedConfig):
         position_embedding_type: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
         norm_position: "post" is LayerNorm(x + Sublayer(x)) as in section 3.1; "pre" is x + Sublayer(LayerNorm(x)) with
             a final LayerNorm on each stack (Xiong et al. 2020, arXiv:2002.04745), which trains without warmup.
+        encoder_layer_types, decoder_layer_types: How each layer mixes the tokens of a text, from the first layer on;
+            full attention in all of them when None. "full_attention" (section 3.2), "sliding_attention" (local:
+            tokens within `sliding_window`), "linear_attention" (Katharopoulos et al. 2020, arXiv:2006.16236) or "conv"
+            (gated convolution, Gehring et al. 2017, arXiv:1705.03122). Attention to the source is always full.
+        sliding_window: Reach of local attention. In the encoder so many tokens on each side; in the decoder so many in
+            all, the token itself included.
+        conv_kernel_size: Number of tokens that a convolution sees: around it in the encoder, up to it in the decoder.
         scale_embedding: Multiply embeddings by sqrt(d_model) (section 3.4).
         share_encoder_decoder_embeddings: One embedding for source and target (section 3.4).
         tie_word_embeddings: The output layer uses the target's embedding (section 3.4).
@@ -66,6 +77,10 @@ class FunTransformerConfig(PreTrainedConfig):
     max_position_embeddings: int = 1024
     position_embedding_type: Literal["sinusoidal", "learned"] = "sinusoidal"
     norm_position: Literal["post", "pre"] = "post"
+    encoder_layer_types: list[LayerType] | None = None
+    decoder_layer_types: list[LayerType] | None = None
+    sliding_window: int | None = None
+    conv_kernel_size: int = 3
     scale_embedding: bool = True
     share_encoder_decoder_embeddings: bool = True
     tie_word_embeddings: bool = True
@@ -92,7 +107,7 @@ class FunTransformerConfig(PreTrainedConfig):
         for name in (
             *("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"),
             *("encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
-            "max_position_embeddings",
+            *("max_position_embeddings", "conv_kernel_size"),
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -108,6 +123,24 @@ class FunTransformerConfig(PreTrainedConfig):
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
 
+    def validate_layer_types(self):
+        """One type for each layer; local attention needs a window, even to generate."""
+        for stack in ("encoder", "decoder"):
+            layer_types, layers = getattr(self, f"{stack}_layer_types"), getattr(self, f"{stack}_layers")
+            if layer_types is not None and len(layer_types) != layers:
+                raise ValueError(
+                    f"{stack}_layer_types has {len(layer_types)} entries, but {stack}_layers={layers}. Name one type "
+                    "for each layer, or leave it None for full attention in all of them."
+                )
+        if self.sliding_window is None:
+            if "sliding_attention" in self.stack_layer_types("encoder") + self.stack_layer_types("decoder"):
+                raise ValueError(
+                    "A layer of sliding_attention needs to know how many tokens it reaches, and sliding_window is None. "
+                    "Set it, to 8 for example."
+                )
+        elif self.sliding_window < 2:
+            raise ValueError(f"sliding_window={self.sliding_window} must be at least 2: a token and its neighbour.")
+
     def validate_probabilities(self):
         """Dropout rates and label smoothing are probabilities below 1."""
         for name in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
@@ -121,6 +154,43 @@ class FunTransformerConfig(PreTrainedConfig):
                 f"vocab_size={self.vocab_size} and decoder_vocab_size={self.decoder_vocab_size} differ, so source and "
                 "target cannot share one embedding. Set share_encoder_decoder_embeddings=False or make them equal."
             )
+
+    def stack_layer_types(self, stack: Literal["encoder", "decoder"]) -> list[LayerType]:
+        """The type of each layer of a stack."""
+        return getattr(self, f"{stack}_layer_types") or ["full_attention"] * getattr(self, f"{stack}_layers")
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None):
+        """As in transformers; that of the decoder says for each of its layers what a cache has to keep.
+
+        Without `layer_types` transformers would let all layers of a model with a `sliding_window` forget.
+        """
+        config = super().get_text_config(decoder=decoder, encoder=encoder)
+        if not decoder or encoder or "layer_types" in vars(self):
+            return config
+        if config is self:  # a decoder alone
+            config = copy.copy(self)
+        kept = {"linear_attention": RECURRENT_STATE, "conv": RECURRENT_STATE}
+        config.layer_types = [kept.get(layer_type, layer_type) for layer_type in self.stack_layer_types("decoder")]
+        return config
+
+
+def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTransformerConfig:
+    """Say whether the model has both stacks: a copy, where the config came from another kind of model."""
+    if config.is_encoder_decoder != is_encoder_decoder:
+        config = copy.deepcopy(config)
+        config.is_encoder_decoder = is_encoder_decoder
+    return config
+
+
+def decoder_only(config: FunTransformerConfig) -> FunTransformerConfig:
+    """A copy all of whose sizes are the decoder's: transformers reads a lone stack's where ours has the encoder's."""
+    config = copy.deepcopy(fit_config(config, is_encoder_decoder=False))
+    config.vocab_size = config.decoder_vocab_size
+    config.encoder_layers = config.decoder_layers
+    config.encoder_attention_heads = config.decoder_attention_heads
+    config.encoder_ffn_dim = config.decoder_ffn_dim
+    config.encoder_layer_types = config.decoder_layer_types
+    return config
 
 
 __all__ = ["FunTransformerConfig"]

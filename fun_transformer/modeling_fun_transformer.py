@@ -6,10 +6,10 @@ After the paper's translation model come those that use one of its halves: the e
 2019, arXiv:1810.04805), the decoder alone as in GPT (Radford et al. 2018). All call a stack `encoder` or `decoder`, so
 that what one has learned, another loads with `from_pretrained`.
 
-Read `attention.py`, `positions.py` and `losses.py` first: they hold the formulas that this file puts together.
+Read `attention.py`, `masks.py`, `positions.py` and `losses.py` first: they hold the formulas that this file puts
+together. `mixers.py` holds what may stand in the place of self-attention.
 """
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -39,28 +39,12 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import eager_attention
-from .configuration_fun_transformer import FunTransformerConfig
+from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
 from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
+from .masks import decoder_masks, encoder_masks, mask_settings
+from .mixers import GatedConvolution, LinearAttention, keep_the_whole_source
 from .positions import POSITIONS, position_ids_from_mask
-
-
-def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTransformerConfig:
-    """Say whether the model has both stacks: a copy, where the config came from another kind of model."""
-    if config.is_encoder_decoder != is_encoder_decoder:
-        config = copy.deepcopy(config)
-        config.is_encoder_decoder = is_encoder_decoder
-    return config
-
-
-def decoder_only(config: FunTransformerConfig) -> FunTransformerConfig:
-    """A copy all of whose sizes are the decoder's: transformers reads a lone stack's where ours has the encoder's."""
-    config = copy.deepcopy(fit_config(config, is_encoder_decoder=False))
-    config.vocab_size = config.decoder_vocab_size
-    config.encoder_layers = config.decoder_layers
-    config.encoder_attention_heads = config.decoder_attention_heads
-    config.encoder_ffn_dim = config.decoder_ffn_dim
-    return config
 
 
 class MultiHeadAttention(nn.Module):
@@ -150,6 +134,26 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(context), weights
 
 
+class SlidingWindowAttention(MultiHeadAttention):
+    """Local attention: full attention but for its mask, of which kernels that take none read the width."""
+
+    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
+        super().__init__(config, num_heads, layer_idx, is_causal)
+        self.sliding_window = config.sliding_window if is_causal else config.sliding_window + 1  # the token included
+
+    def forward(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in `MultiHeadAttention`."""
+        return super().forward(*args, sliding_window=self.sliding_window, **kwargs)
+
+
+MIXERS = {
+    "full_attention": MultiHeadAttention,
+    "sliding_attention": SlidingWindowAttention,
+    "linear_attention": LinearAttention,
+    "conv": GatedConvolution,
+}
+
+
 class FeedForward(nn.Module):
     """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2, at each position alike (section 3.3)."""
 
@@ -179,13 +183,19 @@ RESIDUALS = {"post": post_norm, "pre": pre_norm}
 
 
 class EncoderLayer(GradientCheckpointingLayer):
-    """Self-attention, then a feed-forward network, each in a residual connection (Figure 1, left)."""
+    """Self-attention, then a feed-forward network, each in a residual connection (Figure 1, left).
+
+    Whatever mixes the tokens, `config.encoder_layer_types` says what it is, is called `self_attn`.
+    """
+
+    is_causal = False
 
     def __init__(self, config: FunTransformerConfig, layer_idx: int):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
         self.dropout = Dropout(config.dropout)
-        self.self_attn = MultiHeadAttention(config, config.encoder_attention_heads, layer_idx)
+        mixer = MIXERS[config.stack_layer_types("encoder")[layer_idx]]
+        self.self_attn = mixer(config, config.encoder_attention_heads, layer_idx, self.is_causal)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
@@ -209,7 +219,8 @@ class DecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
         self.dropout = Dropout(config.dropout)
-        self.self_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx, is_causal=True)
+        mixer = MIXERS[config.stack_layer_types("decoder")[layer_idx]]
+        self.self_attn = mixer(config, config.decoder_attention_heads, layer_idx, is_causal=True)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.encoder_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx)
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
@@ -243,9 +254,7 @@ class DecoderLayer(GradientCheckpointingLayer):
 class DecoderOnlyLayer(EncoderLayer):
     """Masked self-attention, then a feed-forward network: an encoder layer that looks at no later token."""
 
-    def __init__(self, config: FunTransformerConfig, layer_idx: int):
-        super().__init__(config, layer_idx)
-        self.self_attn.is_causal = True
+    is_causal = True
 
 
 class FunTransformerPreTrainedModel(PreTrainedModel):
@@ -261,6 +270,11 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _can_compile_fullgraph = True
 
+    @staticmethod
+    def create_masks_for_generate(config, inputs_embeds, attention_mask, past_key_values=None, **kwargs) -> dict:
+        """The decoder's masks, which `generate` makes ahead of compiled code; `kwargs` are other models'."""
+        return decoder_masks(config, inputs_embeds, attention_mask, past_key_values)
+
     @torch.no_grad()
     def _init_weights(self, module):
         """Xavier for projections (Glorot & Bengio 2010); N(0, 1 / d_model) for embeddings, variance 1 once scaled."""
@@ -270,6 +284,9 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
+        elif isinstance(module, nn.Conv1d):  # variance 4, of which the gate lets a quarter through
+            init.normal_(module.weight, mean=0.0, std=(4 / (module.in_channels * module.kernel_size[0])) ** 0.5)
+            init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -327,32 +344,6 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
         labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(weight.device)
         return linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
 
-    def attention_settings(
-        self, hidden_states: torch.Tensor, kwargs: dict
-    ) -> tuple[FunTransformerConfig, torch.Tensor]:
-        """Choose the attention kernel of this call, and what its masks are made from.
-
-        Fused kernels never build the attention weights: a call that asks for them runs eager attention.
-
-        Args:
-            hidden_states: (batch, seq_len, d_model).
-            kwargs: The keyword arguments of the call; gets `attn_implementation` where it differs from the config's.
-
-        Returns:
-            The config to make masks with, and an empty tensor (batch, seq_len, 0) of the dtype to make them in: under
-            autocast that of the scores, which is not that of the hidden states.
-        """
-        config, device_type = self.config, hidden_states.device.type
-        names = ("output_attentions", "output_cross_attentions")
-        wanted = any(kwargs.get(name, getattr(config, name, False)) for name in names)
-        if wanted and config._attn_implementation != "eager":
-            config = copy.copy(config)
-            config._attn_implementation = "eager"
-            kwargs["attn_implementation"] = "eager"
-        autocast = torch.is_autocast_enabled(device_type)
-        dtype = torch.get_autocast_dtype(device_type) if autocast else hidden_states.dtype
-        return config, hidden_states.new_empty((*hidden_states.shape[:2], 0), dtype=dtype)
-
 
 class Stack(FunTransformerPreTrainedModel):
     """What encoder and decoder share: embeddings + positions, then layers, then a norm if norms come first."""
@@ -399,7 +390,7 @@ class Stack(FunTransformerPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)  # (batch, seq_len, d_model)
         seq_len = inputs_embeds.shape[1]
         if position_ids is None:
-            if attention_mask is not None and attention_mask.dim() == 2:
+            if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
                 position_ids = position_ids_from_mask(attention_mask)[:, -seq_len:]  # (batch, seq_len)
             else:
                 position_ids = (torch.arange(seq_len, device=inputs_embeds.device) + past_len).unsqueeze(0)
@@ -452,10 +443,9 @@ class Encoder(Stack):
             `last_hidden_state` (batch, source_len, d_model).
         """
         hidden_states = self.embed(input_ids, inputs_embeds, attention_mask)
-        mask_config, mask_like = self.attention_settings(hidden_states, kwargs)
-        mask = create_bidirectional_mask(mask_config, mask_like, attention_mask)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, mask, **kwargs)
+        masks = encoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask)
+        for layer, layer_type in zip(self.layers, self.config.stack_layer_types("encoder")):
+            hidden_states = layer(hidden_states, masks[layer_type], **kwargs)
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
 
 
@@ -505,18 +495,24 @@ class Decoder(Stack):
         if encoder_hidden_states is None:
             raise ValueError("The decoder attends to a source: pass encoder_hidden_states, the encoder's output.")
         if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
+        if past_key_values is not None:
+            keep_the_whole_source(past_key_values, encoder_hidden_states.shape[1])
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
         hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len)
-        mask_config, mask_like = self.attention_settings(hidden_states, kwargs)
-        self_cache = past_key_values.self_attention_cache if past_key_values is not None else None
-        mask = create_causal_mask(mask_config, mask_like, attention_mask, self_cache)
+        mask_config, mask_like = mask_settings(self.config, hidden_states, kwargs)
+        masks = decoder_masks(mask_config, mask_like, attention_mask, past_key_values)
         encoder_mask = create_bidirectional_mask(
             mask_config, mask_like, encoder_attention_mask, encoder_hidden_states.to(mask_like.dtype)
         )
-        for layer in self.layers:
+        for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
             hidden_states = layer(
-                hidden_states, mask, encoder_hidden_states, encoder_mask, past_key_values=past_key_values, **kwargs
+                hidden_states,
+                masks[layer_type],
+                encoder_hidden_states,
+                encoder_mask,
+                past_key_values=past_key_values,
+                **kwargs,
             )
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=self.layer_norm(hidden_states), past_key_values=past_key_values
@@ -553,10 +549,9 @@ class DecoderOnly(Stack):
             past_key_values = DynamicCache(config=self.config)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
         hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len)
-        mask_config, mask_like = self.attention_settings(hidden_states, kwargs)
-        mask = create_causal_mask(mask_config, mask_like, attention_mask, past_key_values)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, mask, past_key_values=past_key_values, **kwargs)
+        masks = decoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask, past_key_values)
+        for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
+            hidden_states = layer(hidden_states, masks[layer_type], past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPast(
             last_hidden_state=self.layer_norm(hidden_states), past_key_values=past_key_values
         )
