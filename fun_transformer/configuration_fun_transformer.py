@@ -135,7 +135,7 @@ class FunTransformerConfig(PreTrainedConfig):
         if self.sliding_window is None:
             if "sliding_attention" in self.stack_layer_types("encoder") + self.stack_layer_types("decoder"):
                 raise ValueError(
-                    "A layer of sliding_attention needs to know how many tokens it reaches, and sliding_window is None. "
+                    "A layer of sliding_attention has to know how many tokens it reaches: sliding_window is None. "
                     "Set it, to 8 for example."
                 )
         elif self.sliding_window < 2:
