@@ -1,10 +1,13 @@
-"""Costs by formula against torch's own counter."""
+"""Costs by formula against torch's own counter and the clock; exposure bias where it is known what it must be."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import MarianConfig, MarianMTModel
 
-from fun_transformer.analysis import flops_per_token
+from fun_transformer import Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration
+from fun_transformer.analysis import ExposureGap, exposure_gap, flops_per_token
+from fun_transformer.visualization import plot_exposure_gap
 
 
 @pytest.mark.parametrize("source_len, target_len", [(7, 5), (3, 11)])
@@ -21,3 +24,79 @@ def test_flops_per_token_equals_torchs_count(tiny_model, source_len, target_len)
         model(source, labels=target, skip_logits=True).loss.backward()
     assert flops_per_token(model.config, source_len, target_len) * tokens == pytest.approx(3 * forward)
     assert counter.get_total_flops() == 3 * forward
+
+
+def test_the_exposure_gap_is_that_of_a_loop_over_positions(tiny_model, tiny_batch):
+    """Each true token's loss after the model's own prefix, one position at a time, one sentence at a time."""
+    model = tiny_model()
+    gap = exposure_gap(model, [tiny_batch])
+    labels, sources, masks = (tiny_batch[name] for name in ("labels", "input_ids", "attention_mask"))
+    eos = model.config.eos_token_id
+    for position in range(labels.shape[1]):
+        forced, free = [], []
+        for row in range(len(labels)):
+            if labels[row, position] == -100:
+                continue
+            source = {"input_ids": sources[row : row + 1], "attention_mask": masks[row : row + 1]}
+            true = model.prepare_decoder_input_ids_from_labels(labels[row : row + 1])
+            own = true[:, :1]
+            for _ in range(position):
+                scores = model(**source, decoder_input_ids=own).logits[:, -1].detach()
+                scores[:, eos] = -torch.inf  # held back
+                own = torch.cat([own, scores.argmax(-1, keepdim=True)], dim=1)
+            for found, prefix in ((forced, true[:, : position + 1]), (free, own)):
+                logits = model(**source, decoder_input_ids=prefix).logits[0, -1]
+                found.append(torch.nn.functional.cross_entropy(logits, labels[row, position]).item())
+        assert gap.counts[position] == len(forced)
+        assert gap.teacher_forced_loss[position] == pytest.approx(sum(forced) / len(forced), abs=1e-4)
+        assert gap.free_running_loss[position] == pytest.approx(sum(free) / len(free), abs=1e-4)
+    assert gap.teacher_forced_loss[0] == pytest.approx(gap.free_running_loss[0])
+    assert any(abs(a - b) > 0.01 for a, b in zip(gap.teacher_forced_loss, gap.free_running_loss, strict=True))
+
+
+def test_a_model_whose_own_prefix_is_the_reference_has_no_gap(tiny_model, tiny_batch):
+    """The reference is what the model itself writes: all tokens are right, and both losses are equal."""
+    model = tiny_model().train()
+    source = {name: tensor for name, tensor in tiny_batch.items() if name != "labels"}
+    model.eval()
+    written = model.generate(**source, num_beams=1, do_sample=False, min_new_tokens=9, max_new_tokens=9)[:, 1:]
+    gap = exposure_gap(model.train(), [{**tiny_batch, "labels": written}])
+    assert gap.mean_gap == pytest.approx(0, abs=1e-5)
+    assert gap.free_running_accuracy == gap.teacher_forced_accuracy
+    assert model.training
+
+
+def test_batches_of_different_lengths_are_weighted_by_their_tokens(tiny_model, tiny_batch):
+    model = tiny_model()
+    rows = [{name: tensor[row : row + 1] for name, tensor in tiny_batch.items()} for row in range(3)]
+    for row in rows:
+        row["labels"] = row["labels"][:, : int((row["labels"] != -100).sum())]
+    whole, parts = exposure_gap(model, [tiny_batch]), exposure_gap(model, rows[::-1])
+    assert parts.counts == whole.counts == [3, 3, 2, 2, 1, 1]
+    assert parts.free_running_loss == pytest.approx(whole.free_running_loss, abs=1e-5)
+    with pytest.raises(ValueError, match="no label"):
+        exposure_gap(model, [])
+
+
+@pytest.mark.parametrize("kind", ["rnn", "marian"])
+def test_the_exposure_gap_of_other_models(kind, tiny_batch):
+    if kind == "rnn":
+        model = Seq2SeqRNNForConditionalGeneration(Seq2SeqRNNConfig(vocab_size=23, d_model=16))
+    else:
+        sizes = {f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+        ids = {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0, "forced_eos_token_id": None}
+        model = MarianMTModel(MarianConfig(vocab_size=23, d_model=16, max_position_embeddings=32, **sizes, **ids))
+    gap = exposure_gap(model, [tiny_batch])
+    assert gap.counts == [3, 3, 2, 2, 1, 1]
+    assert gap.teacher_forced_loss[0] == pytest.approx(gap.free_running_loss[0], abs=1e-5)
+    assert gap.teacher_forced_loss[1:] != gap.free_running_loss[1:]
+
+
+def test_the_exposure_picture_leaves_out_positions_of_few_references(tmp_path):
+    gap = ExposureGap([1, 1, 1], [1, 2, 3], [0.5, 0.5, 0.5], [0.5, 0.2, 0.1], [9, 5, 1])
+    figure = plot_exposure_gap(gap, tmp_path / "gap.png")
+    loss, accuracy = figure.axes
+    assert list(loss.lines[1].get_ydata()) == [1, 2] and list(accuracy.lines[1].get_ydata()) == [0.5, 0.2]
+    assert (tmp_path / "gap.png").exists()
+    with pytest.raises(ValueError, match="min_count=10"):
+        plot_exposure_gap(gap, tmp_path / "gap.png", min_count=10)

@@ -3,6 +3,7 @@
 try:
     from .attention import AttentionMap, cross_attention, plot_attention, plot_attention_heads
     from .curves import plot_training_curve
+    from .exposure import plot_exposure_gap
     from .html import write_attention_page
     from .pictures import Panel, plot_lines, plot_matrices
     from .vectors import plot_word_vectors
@@ -17,6 +18,7 @@ __all__ = [
     "cross_attention",
     "plot_attention",
     "plot_attention_heads",
+    "plot_exposure_gap",
     "plot_lines",
     "plot_matrices",
     "plot_training_curve",

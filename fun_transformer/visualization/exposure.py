@@ -1,0 +1,52 @@
+"""A picture of exposure bias: what a model's own mistakes cost it, position by position."""
+
+import os
+from typing import Protocol
+
+from matplotlib.figure import Figure
+
+from .figures import new_figure, save_figure
+
+
+class Gap(Protocol):
+    """What `fun_transformer.analysis.exposure_gap` returns: means by position."""
+
+    teacher_forced_loss: list[float]
+    free_running_loss: list[float]
+    teacher_forced_accuracy: list[float]
+    free_running_accuracy: list[float]
+    counts: list[int]
+
+
+def plot_exposure_gap(gap: Gap, picture_path: str | os.PathLike, min_count: int = 5) -> Figure:
+    """Draws the loss and the accuracy after true prefixes and after the model's own; the gap is shaded.
+
+    Args:
+        gap: from `fun_transformer.analysis.exposure_gap`.
+        picture_path: where to write the picture (.png, .pdf, .svg).
+        min_count: positions that fewer references have are left out: a mean of a few is noise.
+
+    Raises:
+        ValueError: no position has so many references.
+    """
+    shown = sum(count >= min_count for count in gap.counts)  # counts never rise
+    if not shown:
+        raise ValueError(f"No position has min_count={min_count} references. Give more data, or a lower min_count.")
+    positions = range(1, shown + 1)
+    figure = new_figure(7, 5.5)
+    panels = (
+        ("loss of the true token (nats)", gap.teacher_forced_loss, gap.free_running_loss),
+        ("accuracy", gap.teacher_forced_accuracy, gap.free_running_accuracy),
+    )
+    for axes, (name, forced, free) in zip(figure.subplots(2, sharex=True), panels):
+        forced, free = forced[:shown], free[:shown]
+        axes.plot(positions, forced, marker=".", label="after the true prefix (teacher forcing)")
+        axes.plot(positions, free, marker=".", label="after its own prefix (free-running)")
+        axes.fill_between(positions, forced, free, alpha=0.15, color="tab:red")
+        axes.set_ylabel(name)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.axes[1].set_xlabel("position in the target")
+    save_figure(figure, picture_path)
+    return figure
