@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -214,3 +215,16 @@ def test_small_multiples_show_every_layer_and_head(attention_map):
         torch.testing.assert_close(torch.tensor(panel.images[0].get_array()), weights)
     assert [label.get_text() for label in panels[0].get_yticklabels()] == TARGET
     assert plot_attention(attention_map, kind="decoder").axes[0].images[0].get_array().shape == (2, 2)
+
+
+def test_layers_without_weights_keep_their_numbers(attention_map, tmp_path):
+    found = replace(attention_map, layers={"decoder": [1, 3]})
+    assert (
+        plot_attention(found, kind="decoder", layer=1).axes[-1].get_ylabel() == "weights of layer 1, mean of 1 heads"
+    )
+    assert plot_attention_heads(found, kind="decoder").axes[1].get_ylabel() == "layer 3"
+    with pytest.raises(ValueError, match=r"layer=2 has no weights: layers 1, 3 have some\."):
+        plot_attention(found, kind="decoder", layer=2)
+    write_attention_page(found, tmp_path / "page.html", layer=3, kind="decoder")
+    data = json.loads(re.search('type="application/json">(.*?)</script>', (tmp_path / "page.html").read_text())[1])
+    assert (data["layer"], data["views"]["decoder"]["layers"]) == ("1", [1, 3])

@@ -36,6 +36,7 @@ class View(NamedTuple):
         keys: the tokens that they look at (key_len).
         query_name, key_name: what these tokens are, such as "target" and "source".
         texts: the texts they come from: one, or source and target.
+        layers: the numbers of the layers, counted from 0; not all have weights where some mix tokens in another way.
     """
 
     weights: torch.Tensor
@@ -44,6 +45,7 @@ class View(NamedTuple):
     query_name: str
     key_name: str
     texts: tuple[str, ...]
+    layers: list[int]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class AttentionMap:
         encoder_weights: (layers, heads, source_len, source_len); None where the encoder has no attention.
         decoder_weights: (layers, heads, target_len, target_len), zero above the diagonal; None likewise.
         decoder_tokens: what the decoder read: its start token, then all target tokens but the last (target_len).
+        layers: by kind, the numbers of the layers that have weights, where not all have.
     """
 
     source: str
@@ -69,17 +72,20 @@ class AttentionMap:
     encoder_weights: torch.Tensor | None = None
     decoder_weights: torch.Tensor | None = None
     decoder_tokens: list[str] = field(default_factory=list)
+    layers: dict[Kind, list[int]] = field(default_factory=dict)
 
     def views(self) -> dict[Kind, View]:
         """The attentions that the model has, by kind."""
-        source, read = self.source_tokens, self.decoder_tokens
-        views: dict[Kind, View] = {
-            "cross": View(self.weights, self.target_tokens, source, "target", "source", (self.source, self.target))
+        source, target, read = self.source_tokens, self.target_tokens, self.decoder_tokens
+        found: dict[Kind, tuple] = {
+            "cross": (self.weights, target, source, "target", "source", (self.source, self.target)),
+            "encoder": (self.encoder_weights, source, source, "source", "source", (self.source,)),
+            "decoder": (self.decoder_weights, read, read, "target so far", "target so far", (self.target,)),
         }
-        if self.encoder_weights is not None:
-            views["encoder"] = View(self.encoder_weights, source, source, "source", "source", (self.source,))
-        if self.decoder_weights is not None and read:
-            views["decoder"] = View(self.decoder_weights, read, read, "target so far", "target so far", (self.target,))
+        views: dict[Kind, View] = {}
+        for kind, (weights, queries, *names) in found.items():
+            if weights is not None and queries:
+                views[kind] = View(weights, queries, *names, self.layers.get(kind, list(range(len(weights)))))
         return views
 
     def view(self, kind: Kind) -> View:
@@ -144,6 +150,7 @@ def cross_attention(model, tokenizer, source: str, target: str | None = None, **
         encoder_weights=_stack(outputs.get("encoder_attentions")),  # (layers, heads, source_len, source_len)
         decoder_weights=_stack(outputs.get("decoder_attentions")),  # (layers, heads, target_len, target_len)
         decoder_tokens=_readable_tokens(tokenizer, read_ids[0]),
+        layers=_layers_with_weights(model.config),
     )
 
 
@@ -173,7 +180,7 @@ def plot_attention(
     else:
         weights, name = view.weights[layer, head], f"head {head}"
     with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):
-        figure = _draw_matrix(view, weights.numpy(), f"weights of layer {layer}, {name}")
+        figure = _draw_matrix(view, weights.numpy(), f"weights of layer {view.layers[layer]}, {name}")
         if path is not None:
             save_figure(figure, path)
     return figure
@@ -210,7 +217,7 @@ def plot_attention_heads(
                 image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
                 axes.tick_params(length=1, pad=1)
                 axes.tick_params(axis="x", rotation=90)
-            row[0].set_ylabel(f"layer {layer}", fontsize=8)
+            row[0].set_ylabel(f"layer {view.layers[layer]}", fontsize=8)
         for head, axes in enumerate(panels[0]):
             axes.set_title(f"head {head}", fontsize=8)
         for axis, tokens in ((axes.xaxis, view.keys), (axes.yaxis, view.queries)):  # shared by all panels
@@ -228,14 +235,19 @@ def plot_attention_heads(
 
 
 def check_layer_and_head(view: View, layer: int | None, head: int | None) -> tuple[int, int | None]:
-    """The layer, the last one when None, and the head, None for the mean; both counted from 0.
+    """Where the layer stands in the weights, the last one when None; and the head, None for the mean over all.
 
     Raises:
-        ValueError: there is no such layer or head.
+        ValueError: there is no such layer or head, or the layer has no weights.
     """
-    layers, heads = view.weights.shape[:2]
-    layer = layers - 1 if layer is None else _check_index(layer, layers, "layer")
-    return layer, None if head is None else _check_index(head, heads, "head")
+    layers, heads = view.layers, view.weights.shape[1]
+    if layer is not None and layer >= 0 and layer not in layers and layers != list(range(len(layers))):
+        raise ValueError(f"layer={layer} has no weights: layers {', '.join(map(str, layers))} have some.")
+    if layer in layers:
+        place = layers.index(layer)
+    else:
+        place = len(layers) - 1 if layer is None else _check_index(layer, len(layers), "layer")
+    return place, None if head is None else _check_index(head, heads, "head")
 
 
 def _draw_matrix(view: View, weights, legend: str) -> Figure:
@@ -290,6 +302,15 @@ def _stack(attentions) -> torch.Tensor | None:
     if not attentions or any(weights is None for weights in attentions):
         return None
     return torch.cat(attentions).float().cpu()  # (layers, heads, query_len, key_len)
+
+
+def _layers_with_weights(config) -> dict[Kind, list[int]]:
+    """By stack, the layers that have attention weights, where the config gives each layer a type."""
+    layers: dict[Kind, list[int]] = {}
+    for kind in ("encoder", "decoder"):
+        if layer_types := getattr(config, f"{kind}_layer_types", None):
+            layers[kind] = [i for i, name in enumerate(layer_types) if name in ("full_attention", "sliding_attention")]
+    return layers
 
 
 def _readable_tokens(tokenizer, ids) -> list[str]:

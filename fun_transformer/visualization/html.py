@@ -67,4 +67,5 @@ def _view_data(kind: str, view: View) -> dict:
         ]
     else:
         lines[0]["side"] = "query"
-    return {"name": NAMES[kind], "lines": lines, "weights": (view.weights * 1000).round().int().tolist()}
+    weights = (view.weights * 1000).round().int().tolist()
+    return {"name": NAMES[kind], "lines": lines, "layers": view.layers, "weights": weights}
