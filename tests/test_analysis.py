@@ -6,7 +6,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import MarianConfig, MarianMTModel
 
 from fun_transformer import Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration
-from fun_transformer.analysis import ExposureGap, exposure_gap, flops_per_token
+from fun_transformer.analysis import (
+    ExposureGap,
+    LayerSizes,
+    build_layer,
+    exposure_gap,
+    fit_exponent,
+    flops_per_token,
+    layer_cost,
+    measure_layer,
+)
+from fun_transformer.analysis.complexity import eager_attention, linear_attention, restricted_attention
 from fun_transformer.visualization import plot_exposure_gap
 
 
@@ -100,3 +110,81 @@ def test_the_exposure_picture_leaves_out_positions_of_few_references(tmp_path):
     assert (tmp_path / "gap.png").exists()
     with pytest.raises(ValueError, match="min_count=10"):
         plot_exposure_gap(gap, tmp_path / "gap.png", min_count=10)
+
+
+SIZES = LayerSizes(d_model=16, heads=2, window=8, kernel_size=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [("self_attention", 4), ("linear_attention", 4), ("convolution", 2)],  # two products, or one, of two operations
+)
+@pytest.mark.parametrize("length", [64, 256])
+def test_the_tables_operations_are_torchs_count_but_for_a_constant(kind, times, length):
+    layer = build_layer(kind, SIZES)
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.randn(1, length, 16))
+    normalizer = 2 * length * 16 if kind == "linear_attention" else 0
+    assert counter.get_total_flops() - normalizer == times * layer_cost(kind, length, SIZES).operations
+
+
+def test_the_table_is_that_of_the_paper():
+    rows = {
+        kind: layer_cost(kind, 64, SIZES)
+        for kind in ("self_attention", "restricted_attention", "recurrent", "convolution")
+    }
+    found = {kind: (row.operations, row.sequential_steps, round(row.longest_path, 3)) for kind, row in rows.items()}
+    assert found == {
+        "self_attention": (64**2 * 16, 1, 1),
+        "restricted_attention": (8 * 64 * 16, 1, 64 / 8),
+        "recurrent": (64 * 16**2, 64, 64),
+        "convolution": (3 * 64 * 16**2, 1, 3.786),  # log_3 64
+    }
+    with pytest.raises(ValueError, match="kind must be one of self_attention"):
+        layer_cost("attention", 64)
+
+
+@pytest.mark.parametrize("length", [3, 8, 21, 32])
+def test_restricted_attention_is_full_attention_in_a_band(length):
+    query, key, value = torch.randn(3, 2, 2, length, 4).unbind()
+    band = (torch.arange(length)[:, None] - torch.arange(length)).abs() <= 4
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=band)
+    torch.testing.assert_close(restricted_attention(query, key, value, window=8), expected)
+
+
+def test_linear_attention_is_attention_with_another_similarity():
+    query, key, value = torch.randn(3, 2, 2, 7, 4).unbind()
+    similarity = (torch.nn.functional.elu(query) + 1) @ (torch.nn.functional.elu(key) + 1).transpose(-1, -2)
+    expected = similarity / similarity.sum(-1, keepdim=True) @ value
+    torch.testing.assert_close(linear_attention(query, key, value), expected)
+
+
+def test_both_kernels_of_self_attention_give_the_same():
+    query, key, value = torch.randn(3, 2, 2, 7, 4).unbind()
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(eager_attention(query, key, value), expected)
+
+
+def test_the_memory_of_eager_attention_grows_with_the_square_and_that_of_sdpa_does_not():
+    lengths = [128, 256, 512]
+    peaks = {
+        kernel: [row.peak_bytes for row in measure_layer(build_layer("self_attention", SIZES, kernel), lengths, 16)]
+        for kernel in ("eager", "sdpa")
+    }
+    assert fit_exponent(lengths, peaks["eager"]) == pytest.approx(2, abs=0.15)
+    assert fit_exponent(lengths, peaks["sdpa"]) < 1.3
+    assert peaks["eager"][-1] > 2 * 512 * 512 * 4  # the scores of two heads
+
+
+@pytest.mark.parametrize("kind", ["restricted_attention", "linear_attention", "recurrent", "convolution"])
+def test_every_layer_is_measured(kind):
+    (row,) = measure_layer(build_layer(kind, SIZES), [20], 16, repeats=1)
+    assert row.length == 20 and row.seconds > 0 and row.peak_bytes >= 20 * 16 * 4
+
+
+def test_an_exponent_is_found_whatever_the_constant():
+    assert fit_exponent([64, 128, 1024], [7.0 * n**1.5 for n in (64, 128, 1024)]) == pytest.approx(1.5)
+    with pytest.raises(ValueError, match="two or more lengths"):
+        fit_exponent([64], [1.0])
+    with pytest.raises(ValueError, match="positive"):
+        fit_exponent([64, 128], [1.0, 0.0])
