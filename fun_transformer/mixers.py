@@ -18,7 +18,7 @@ from transformers.cache_utils import (
 
 from .configuration_fun_transformer import RECURRENT_STATE, FunTransformerConfig
 
-EPSILON = 1e-6  # what the authors of linear attention add to its denominator
+EPSILON = 1e-6  # the least denominator of linear attention: where all is padding, it would be 0
 
 
 class RecurrentState(CacheLayerMixin):
@@ -123,8 +123,8 @@ def keep_the_whole_source(past_key_values: EncoderDecoderCache, source_len: int)
 
 
 def feature_map(states: torch.Tensor) -> torch.Tensor:
-    """phi(x) = elu(x) + 1 (equation 7), in float32: positive, and with a gradient where x < 0, unlike relu."""
-    return nn.functional.elu(states.float()) + 1
+    """phi(x) = elu(x) + 1 (equation 7), in float32 at least: positive, and with a gradient where x < 0."""
+    return nn.functional.elu(states.to(torch.promote_types(states.dtype, torch.float32))) + 1
 
 
 def bidirectional_linear_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -139,7 +139,7 @@ def bidirectional_linear_attention(query: torch.Tensor, key: torch.Tensor, value
     """
     state = key.transpose(-2, -1) @ value  # (batch, heads, head_dim, head_dim)
     normalizer = key.sum(dim=-2).unsqueeze(-1)  # (batch, heads, head_dim, 1)
-    return (query @ state) / (query @ normalizer + EPSILON)
+    return (query @ state) / (query @ normalizer).clamp(min=EPSILON)
 
 
 def causal_linear_attention(
@@ -169,7 +169,7 @@ def causal_linear_attention(
     for q, k, v in zip(*(states.split(chunk_len, dim=-2) for states in (query, key, value))):
         scores = (q @ k.transpose(-2, -1)).tril()  # (batch, heads, chunk_len, chunk_len)
         total = scores.sum(dim=-1, keepdim=True) + q @ normalizer  # (batch, heads, chunk_len, 1)
-        contexts.append((scores @ v + q @ state) / (total + EPSILON))  # (batch, heads, chunk_len, head_dim)
+        contexts.append((scores @ v + q @ state) / total.clamp(min=EPSILON))  # (batch, heads, chunk_len, head_dim)
         state = state + k.transpose(-2, -1) @ v
         normalizer = normalizer + k.sum(dim=-2).unsqueeze(-1)
     return torch.cat(contexts, dim=-2), state, normalizer
@@ -222,7 +222,7 @@ class LinearAttention(Mixer):
             (batch, query_len, d_model), and None: there are no weights.
         """
         query, key = (feature_map(self.split_heads(proj(hidden_states))) for proj in (self.q_proj, self.k_proj))
-        value = self.split_heads(self.v_proj(hidden_states)).float()  # all (batch, heads, query_len, head_dim)
+        value = self.split_heads(self.v_proj(hidden_states)).to(key.dtype)  # all (batch, heads, query_len, head_dim)
         if attention_mask is not None:
             key = key * attention_mask[:, None, :, None]
         with torch.autocast(hidden_states.device.type, enabled=False):  # sums over a text need float32

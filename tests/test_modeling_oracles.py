@@ -28,6 +28,17 @@ VARIANTS = {
         "tie_word_embeddings": False,
     },
     "no label smoothing": {"label_smoothing": 0.0},
+    "local": {"encoder_layer_types": ["sliding_attention"] * 2, "decoder_layer_types": ["sliding_attention"] * 3}
+    | {"sliding_window": 2},
+    "linear": {"encoder_layer_types": ["linear_attention"] * 2, "decoder_layer_types": ["linear_attention"] * 3},
+    "convolutions": {"encoder_layer_types": ["conv"] * 2, "decoder_layer_types": ["conv"] * 3},
+    "each layer another": {
+        "encoder_layer_types": ["conv", "sliding_attention"],
+        "decoder_layer_types": ["linear_attention", "full_attention", "conv"],
+        "sliding_window": 2,
+        "conv_kernel_size": 4,
+        "norm_position": "pre",
+    },
 }
 
 
@@ -65,9 +76,16 @@ def test_loss_equals_the_numpy_loss(variant, tiny_model, sentence_pairs, tiny_ba
     )
 
 
-@pytest.mark.parametrize("variant", ["paper", "learned pre-norm gelu", "two vocabularies, untied head"])
+LAYERS = {
+    layer_type: {"encoder_layer_types": [layer_type], "decoder_layer_types": [layer_type], "sliding_window": 2}
+    for layer_type in ("sliding_attention", "linear_attention", "conv")
+}
+
+
+@pytest.mark.parametrize("variant", ["paper", "learned pre-norm gelu", "two vocabularies, untied head", *LAYERS])
 def test_gradients_equal_the_slope_of_the_numpy_loss(variant, tiny_model, sentence_pairs, tiny_batch):
-    model = tiny_model(encoder_layers=1, decoder_layers=1, dropout=0.0, **VARIANTS[variant]).double().train()
+    fields = (VARIANTS | LAYERS)[variant]
+    model = tiny_model(encoder_layers=1, decoder_layers=1, dropout=0.0, **fields).double().train()
     model(**tiny_batch).loss.backward()
     step = 1e-6
     for name, parameter in model.named_parameters():

@@ -11,6 +11,7 @@ In shapes, `tokens` is the length of one sentence; source_len and target_len whe
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def softmax(scores):
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def scaled_dot_product_attention(query, key, value, causal=False):
+def scaled_dot_product_attention(query, key, value, causal=False, window=None):
     """Section 3.2.1, equation 1: softmax(Q K^T / sqrt(d_k)) V.
 
     Args:
@@ -47,6 +48,7 @@ def scaled_dot_product_attention(query, key, value, causal=False):
         key: (key_len, head_dim).
         value: (key_len, head_dim).
         causal: Section 3.2.3: a position may look at itself and to its left; all other scores become -inf.
+        window: A causal position looks at so many, itself included; any other at so many on each side.
 
     Returns:
         The context (query_len, head_dim) and the attention weights (query_len, key_len).
@@ -55,8 +57,60 @@ def scaled_dot_product_attention(query, key, value, causal=False):
     if causal:
         for i in range(len(query)):
             scores[i, i + 1 :] = -np.inf
+    if window is not None:
+        reach = window - 1 if causal else window
+        for i, j in np.ndindex(scores.shape):
+            if abs(i - j) > reach:
+                scores[i, j] = -np.inf
     weights = softmax(scores)
     return weights @ value, weights
+
+
+def linear_attention(query, key, value, causal=False):
+    """Katharopoulos et al. (2020), equation 4: the weights are phi(q_i) . phi(k_j), and sum to 1; phi(x) = elu(x) + 1.
+
+    Args:
+        query, key, value: (tokens, head_dim).
+        causal: A position looks at itself and to its left (equation 8).
+
+    Returns:
+        The context (tokens, head_dim) and the weights (tokens, tokens).
+    """
+
+    def phi(x):
+        return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+
+    weights = np.zeros((len(query), len(key)))
+    for i in range(len(query)):
+        for j in range(i + 1 if causal else len(key)):
+            weights[i, j] = phi(query[i]) @ phi(key[j])
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights @ value, weights
+
+
+def gated_convolution(inputs, weight, bias, causal=False):
+    """Gehring et al. (2017), section 3.2: A * sigmoid(B), with [A; B] = W [x_i+first; ...; x_i+first+k-1] + b.
+
+    Args:
+        inputs: (tokens, d_model); zeros stand on both sides.
+        weight: W, (2 * d_model, d_model, k).
+        bias: b, (2 * d_model,).
+        causal: The window ends at the token; else it is around it.
+
+    Returns:
+        (tokens, d_model).
+    """
+    tokens, d_model = inputs.shape
+    k = weight.shape[-1]
+    first = 1 - k if causal else -(k // 2)
+    outputs = []
+    for i in range(tokens):
+        doubled = bias.copy()
+        for offset in range(k):
+            if 0 <= i + first + offset < tokens:
+                doubled += weight[:, :, offset] @ inputs[i + first + offset]
+        outputs.append(doubled[:d_model] / (1 + np.exp(-doubled[d_model:])))
+    return np.stack(outputs)
 
 
 def layer_norm(hidden_states, weight, bias, epsilon=1e-5):
@@ -95,7 +149,7 @@ def label_smoothed_loss(logits, labels, label_smoothing):
 
 
 class NumpyTransformer:
-    """Section 3: encoder, decoder and generator, without dropout.
+    """Section 3: encoder, decoder and generator, without dropout; and what may stand in the place of self-attention.
 
     Args:
         parameters: name -> array, under the names of FunTransformerForConditionalGeneration.
@@ -114,7 +168,21 @@ class NumpyTransformer:
     def norm(self, name, hidden_states):
         return layer_norm(hidden_states, self.parameters[name + ".weight"], self.parameters[name + ".bias"])
 
-    def multi_head_attention(self, name, queries, keys_and_values, heads, causal=False):
+    def mix(self, stack, i, hidden_states, heads):
+        """What a layer does in the place of self-attention, (tokens, d_model) -> (tokens, d_model)."""
+        name, causal = f"model.{stack}.layers.{i}.self_attn", stack == "decoder"
+        layer_type = (self.config.get(f"{stack}_layer_types") or {i: "full_attention"})[i]
+        if layer_type == "conv":
+            weight, bias = (self.parameters[f"{name}.conv.{part}"] for part in ("weight", "bias"))
+            return gated_convolution(hidden_states, weight, bias, causal)
+        attention = linear_attention if layer_type == "linear_attention" else scaled_dot_product_attention
+        if layer_type == "sliding_attention":
+            attention = partial(attention, window=self.config["sliding_window"])
+        return self.multi_head_attention(name, hidden_states, hidden_states, heads, causal, attention)[0]
+
+    def multi_head_attention(
+        self, name, queries, keys_and_values, heads, causal=False, attention=scaled_dot_product_attention
+    ):
         """Section 3.2.2: Concat(head_1, ..., head_h) W^O, where head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
         Args:
@@ -132,9 +200,7 @@ class NumpyTransformer:
         contexts, weights = [], []
         for i in range(heads):
             head = slice(i * head_dim, (i + 1) * head_dim)
-            head_context, head_weights = scaled_dot_product_attention(
-                query[:, head], key[:, head], value[:, head], causal
-            )
+            head_context, head_weights = attention(query[:, head], key[:, head], value[:, head], causal)
             contexts.append(head_context)
             weights.append(head_weights)
         return self.linear(name + ".out_proj", np.concatenate(contexts, axis=-1)), np.stack(weights)
@@ -179,7 +245,7 @@ class NumpyTransformer:
             hidden_states = self.residual(
                 f"{layer}.self_attn_layer_norm",
                 hidden_states,
-                lambda x, layer=layer: self.multi_head_attention(f"{layer}.self_attn", x, x, heads)[0],
+                lambda x, i=i: self.mix("encoder", i, x, heads),
             )
             hidden_states = self.residual(
                 f"{layer}.final_layer_norm",
@@ -215,7 +281,7 @@ class NumpyTransformer:
             hidden_states = self.residual(
                 f"{layer}.self_attn_layer_norm",
                 hidden_states,
-                lambda x, layer=layer: self.multi_head_attention(f"{layer}.self_attn", x, x, heads, causal=True)[0],
+                lambda x, i=i: self.mix("decoder", i, x, heads),
             )
             hidden_states = self.residual(
                 f"{layer}.encoder_attn_layer_norm", hidden_states, lambda x, layer=layer: cross_attention(layer, x)
