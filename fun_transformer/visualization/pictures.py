@@ -70,6 +70,8 @@ def plot_matrices(
             axes.set_axis_off()
         for axes, panel, matrix in zip(all_axes, panels, matrices):
             _draw_panel(figure, axes, panel, matrix, numbers, bar)
+            if max(map(text_width, panel.columns), default=0) * letter > cell:
+                axes.tick_params(axis="x", rotation=90)
             if cell >= LARGE:
                 _draw_cell_borders(axes, matrix)
         if path is not None:
