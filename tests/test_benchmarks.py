@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import training
+from benchmarks import complexity, training
 
 
 @pytest.mark.slow
@@ -24,3 +24,25 @@ def test_all_contenders_train_on_the_same_corpus(tmp_path, monkeypatch, capsys):
     assert all(turn["tokens"] > 0 for turns in results["turns"].values() for turn in turns)
     assert results["environment"]["device"] and results["flops_per_token"] > 1e6
     assert "Marian, Seq2SeqTrainer" in capsys.readouterr().out
+
+
+def test_layers_are_measured_and_drawn(tmp_path, monkeypatch, capsys):
+    output, picture = tmp_path / "results.json", tmp_path / "picture.svg"
+    argv = ["complexity", "--lengths", "16", "32", "--d_model=8", "--heads=2", "--window=4", "--repeats=1"]
+    monkeypatch.setattr(sys, "argv", [*argv, f"--output={output}", f"--picture={picture}"])
+    complexity.main()
+    results = json.loads(output.read_text())
+    assert list(results["layers"]) == list(complexity.CONTENDERS)
+    assert all(len(found["measured"]) == 2 for found in results["layers"].values())
+    assert results["layers"]["self-attention, eager"]["exponents"]["operations"] == pytest.approx(2)
+    assert "n^2.00 by formula" in capsys.readouterr().out
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_the_crossing_lies_where_two_power_laws_meet():
+    square, line = (
+        [{"length": n, "seconds": value} for n in (64, 128, 256) for value in [of(n)]]
+        for of in (lambda n: n**2 / 100, lambda n: float(n))
+    )
+    assert complexity.crossing(square, line) == 100
+    assert complexity.crossing(line, square) is None

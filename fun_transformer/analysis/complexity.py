@@ -201,8 +201,8 @@ def measure(layer: Callable, length: int, d_model: int, device: torch.device, re
     gradient = torch.ones_like(states)
 
     def step() -> None:
-        states.grad = None
         layer(states).backward(gradient)
+        states.grad = None
 
     def now() -> float:
         if device.type == "cpu":
