@@ -32,7 +32,7 @@ folder = Path(fun_transformer.__file__).parent
 print(json.dumps({
     "folder": str(folder),
     "beside": sorted(path.name for path in folder.parent.iterdir()),
-    "typed": (folder / "py.typed").exists(),
+    "data": [name for name in ("py.typed", "visualization/attention_page.html") if (folder / name).exists()],
     "modules": sorted(sys.modules),
     "extras": metadata.metadata("fun-transformer").get_all("Provides-Extra"),
     "version": metadata.version("fun-transformer"),
@@ -160,7 +160,7 @@ def installed(tmp_path_factory):
 def test_the_wheel_installs_and_works_outside_the_checkout(installed):
     found = json.loads(run(installed / "venv/bin/python", "-I", "-c", LOOK, cwd=installed).splitlines()[-1])
     assert Path(found["folder"]).is_relative_to(installed / "venv")
-    assert found["typed"]
+    assert found["data"] == ["py.typed", "visualization/attention_page.html"]
     assert not {"training", "tests", "examples"} & set(found["beside"])
     assert set(found["extras"]) == set(PROJECT["optional-dependencies"])
     assert found["version"] == PROJECT["version"]
