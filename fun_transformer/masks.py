@@ -11,7 +11,7 @@ type of layer its own; layers without attention weights get the padding alone, (
 import copy
 
 import torch
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, StaticCache
 from transformers.masking_utils import (
     create_bidirectional_mask,
     create_bidirectional_sliding_window_mask,
@@ -124,9 +124,13 @@ def decoder_masks(
         return attention_mask
     cache = getattr(past_key_values, "self_attention_cache", past_key_values)
     layer_types = config.stack_layer_types("decoder")
+    # A static cache has empty slots, which no mask at all would show. transformers knows, if it can be compiled.
+    may_be_none = not isinstance(cache, StaticCache) or cache.is_compileable
     return {
         layer_type: CAUSAL_MASKS[layer_type](
-            config, mask_like, attention_mask, cache, layer_idx=layer_types.index(layer_type)
+            *(config, mask_like, attention_mask, cache),
+            layer_idx=layer_types.index(layer_type),
+            allow_is_causal_skip=may_be_none,
         )
         for layer_type in dict.fromkeys(layer_types)
     }
