@@ -15,7 +15,8 @@ FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "hub_configs").it
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_folder_holds_a_config_a_recipe_and_a_card(folder):
-    assert AutoConfig.from_pretrained(folder).model_type == "fun_transformer"
+    model_type = "seq2seq_rnn" if folder.name.startswith("rnn-") else "fun_transformer"
+    assert AutoConfig.from_pretrained(folder).model_type == model_type
     arguments = parse_arguments([str(folder / "recipe.yaml")])
     if arguments.objective in ("seq2seq", "causal_lm"):
         generation = GenerationConfig.from_pretrained(folder)

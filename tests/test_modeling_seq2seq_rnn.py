@@ -181,6 +181,8 @@ def test_the_loss_is_that_of_torch_on_labels_shifted_once(build, tiny_batch):
             outputs.logits.flatten(0, 1), labels.flatten(), label_smoothing=0.1, reduction=reduction
         )
         close(model(**tiny_batch, num_items_in_batch=items).loss, expected / (items or 1))
+    padded = {**tiny_batch, "labels": labels.masked_fill(labels == -100, model.config.pad_token_id)}
+    close(model(**padded).loss, model(**tiny_batch).loss)
 
 
 def test_initial_weights_are_those_of_the_docstring():
@@ -438,6 +440,16 @@ def test_a_saved_model_is_the_same_model(variant, apart, build, tiny_batch, tmp_
     close(loaded(**tiny_batch).logits, model(**tiny_batch).logits, 1e-6)
     embeddings = {loaded.get_input_embeddings().weight, loaded.decoder.embed_tokens.weight, loaded.lm_head.weight}
     assert len(embeddings) == (3 if apart else 1)
+
+
+def test_a_weight_that_is_missing_does_not_cost_its_neighbours(build, tmp_path):
+    model = build()
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name != "decoder.rnn.bias_hh_l0"}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    loaded, report = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert report["missing_keys"] == {"decoder.rnn.bias_hh_l0"}
+    assert not loaded.decoder.rnn.bias_hh_l0.any()
+    close({name: loaded.state_dict()[name] for name in kept}, kept, 0)
 
 
 def test_more_tokens_need_one_vocabulary(build, tiny_batch):
