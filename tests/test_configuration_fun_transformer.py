@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig
+from transformers import AutoConfig, DynamicCache
 
 from fun_transformer import FunTransformerConfig
 
@@ -24,6 +24,9 @@ PAPER_BASE = {
     "label_smoothing": 0.1,
     "position_embedding_type": "sinusoidal",
     "norm_position": "post",
+    "encoder_layer_types": None,
+    "decoder_layer_types": None,
+    "sliding_window": None,
     "scale_embedding": True,
     "share_encoder_decoder_embeddings": True,
     "tie_word_embeddings": True,
@@ -54,6 +57,10 @@ def test_every_field_survives_saving(tmp_path, tiny_config):
         scale_embedding=False,
         label_smoothing=0.2,
         attention_dropout=0.3,
+        encoder_layer_types=["conv", "sliding_attention"],
+        decoder_layer_types=["linear_attention", "full_attention", "conv"],
+        sliding_window=5,
+        conv_kernel_size=4,
         eos_token_id=[2, 3],
     )
     config.save_pretrained(tmp_path)
@@ -109,6 +116,11 @@ def test_a_misspelt_field_is_refused_with_the_nearest_known_one(wrong, meant):
         ({"position_embedding_type": "rotary"}, ["position_embedding_type", "sinusoidal", "learned"]),
         ({"activation_function": "tanh"}, ["activation_function", "relu"]),
         ({"d_model": "512"}, ["d_model", "int"]),
+        ({"encoder_layer_types": ["conv"]}, ["encoder_layer_types has 1", "encoder_layers=6", "None for full"]),
+        ({"decoder_layer_types": ["lstm"] * 6}, ["decoder_layer_types", "linear_attention"]),
+        ({"decoder_layer_types": ["sliding_attention"] * 6}, ["sliding_window is None", "8 for example"]),
+        ({"sliding_window": 1}, ["sliding_window=1", "at least 2"]),
+        ({"conv_kernel_size": 0}, ["conv_kernel_size=0", "at least 1"]),
     ],
     ids=str,
 )
@@ -117,6 +129,21 @@ def test_fields_that_do_not_fit_are_refused_in_words(fields, words):
         FunTransformerConfig(**fields)
     message = f"{error.value} {error.value.__cause__}"
     assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize("is_encoder_decoder", [True, False])
+def test_a_cache_learns_from_the_config_what_each_layer_keeps(is_encoder_decoder):
+    """Without that, transformers takes a `sliding_window` for the window of all layers."""
+    types = ["full_attention", "sliding_attention", "linear_attention", "conv"]
+    fields = {"decoder_layers": 4, "encoder_layers": 4, "sliding_window": 5, "is_encoder_decoder": is_encoder_decoder}
+    config = FunTransformerConfig(decoder_layer_types=types, **fields)
+    layers = DynamicCache(config=config.get_text_config(decoder=True)).layers
+    names = ["DynamicLayer", "DynamicSlidingWindowLayer", "RecurrentState", "RecurrentState"]
+    assert [type(layer).__name__ for layer in layers] == names
+    assert layers[1].sliding_window == 5
+    layers = DynamicCache(config=FunTransformerConfig(**fields)).layers
+    assert [type(layer).__name__ for layer in layers] == ["DynamicLayer"] * 4
+    assert not hasattr(config, "layer_types")
 
 
 def test_odd_widths_are_fine_for_learned_positions():

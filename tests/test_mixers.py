@@ -24,6 +24,7 @@ from fun_transformer import FunTransformerForCausalLM, FunTransformerForConditio
 from fun_transformer.hub.code import travelling_files
 from fun_transformer.mixers import (
     GatedConvolution,
+    LinearAttention,
     RecurrentState,
     bidirectional_linear_attention,
     causal_linear_attention,
@@ -110,6 +111,18 @@ def test_the_feature_map_is_positive_and_needs_float32():
     states = torch.tensor([-20.0, -1.0, 0.0, 2.0])
     close(feature_map(states), torch.tensor([0.0, math.exp(-1), 1.0, 3.0]))
     assert feature_map(states.bfloat16()).dtype == torch.float32
+
+
+def test_the_sums_of_linear_attention_run_in_float32_under_autocast(tiny_config):
+    mixer, seen = LinearAttention(tiny_config(), 2, 0, is_causal=True), {}
+    for name, module in mixer.named_children():
+        module.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        mixer(torch.randn(2, 300, 16))
+    query, key, value = (mixer.split_heads(seen[f"{name}_proj"][1]) for name in "qkv")
+    assert query.dtype == torch.bfloat16
+    expected = mixer.attend(feature_map(query), feature_map(key), value.float(), None)
+    close(seen["out_proj"][0], expected.transpose(1, 2).flatten(-2), 1e-6)
 
 
 # Convolution
