@@ -172,7 +172,7 @@ def test_scheduled_sampling_reads_the_models_own_tokens_and_asks_for_the_true_on
     source = {name: tensor for name, tensor in tiny_batch.items() if name != "labels"}
     true = model.prepare_decoder_input_ids_from_labels(labels)
     guesses = model(**source, decoder_input_ids=true).logits.argmax(-1)
-    read = torch.cat([true[:, :1], torch.where(labels[:, :-1] == -100, true[:, 1:], guesses[:, :-1])], dim=1)
+    read = torch.cat([true[:, :1], torch.where(labels[:, 1:] == -100, true[:, 1:], guesses[:, :-1])], dim=1)
     assert (read != true).any()
     expected = model(**source, decoder_input_ids=read, labels=labels, num_items_in_batch=9.0).loss
     loss = scheduled_sampling_loss(model, tiny_batch, 9.0, 1.0)

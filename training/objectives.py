@@ -74,9 +74,8 @@ def scheduled_sampling_loss(model, batch: dict[str, torch.Tensor], items: float,
     with torch.no_grad():
         source = {name: tensor for name, tensor in batch.items() if name != "labels"}
         predicted = model(**source, decoder_input_ids=decoder_input_ids).logits.argmax(-1)  # (batch, target_len)
-    # What is predicted at t is read at t + 1.
+    # What is predicted at t is read at t + 1. Padding is no label, and nothing before it sees what is read there.
     replaced = torch.rand(labels[:, 1:].shape, device=labels.device) < probability  # (batch, target_len - 1)
-    replaced &= labels[:, :-1] != -100
     mixed = decoder_input_ids.clone()
     mixed[:, 1:] = torch.where(replaced, predicted[:, :-1], decoder_input_ids[:, 1:])
     return model(**batch, decoder_input_ids=mixed, num_items_in_batch=items).loss
