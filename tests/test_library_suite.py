@@ -203,6 +203,9 @@ def suite_case(suite, head: str, fields: dict) -> type[unittest.TestCase]:
                 "It differentiates the loss by the logits, which ours does not build: see "
                 "test_the_loss_reads_labels_without_a_second_shift."
             )
+        if "decoder_layer_types" in fields:
+            test_attention_outputs = skipped("It wants weights of all layers.")
+            test_retain_grad_hidden_states_attentions = skipped("It wants weights of all layers.")
         if KINDS[head] is modeling_auto.MODEL_MAPPING_NAMES:
             test_training_overfit = skipped("A model without a head has no loss.")
         if head == "FunTransformerModel" and separate:
@@ -224,6 +227,17 @@ CASES = [
     for vocabularies, name in (({}, f"{head}-{positions}-{norm}"), (SEPARATE, f"{head}-{positions}-{norm}-separate"))
     if head in SEQ2SEQ or not vocabularies
 ]
+MIXED = {
+    "encoder_layer_types": ["conv", "sliding_attention"],
+    "decoder_layer_types": ["linear_attention", "sliding_attention"],
+    "sliding_window": 3,
+}
+RECURRENT = {"encoder_layer_types": ["linear_attention", "conv"], "decoder_layer_types": ["conv", "linear_attention"]}
+CASES += [
+    pytest.param(head, fields, id=f"{head}-{name}")
+    for head in ("FunTransformerForConditionalGeneration", "FunTransformerForCausalLM")
+    for fields, name in ((MIXED, "mixed"), (RECURRENT, "recurrent"))
+]
 
 # Every reason to skip that is right for our models: what the machine lacks, and what they do not have or are not.
 RIGHT_REASONS = [
@@ -236,6 +250,7 @@ RIGHT_REASONS = [
     "does not propagate hidden states correctly or uses another name",  # encoder_hidden_states, decoder_hidden_states
     "`test_resize_embeddings`|test_resize_embeddings is set to `False`",
     *("It differentiates the loss", "A model without a head", "It embeds the target", "It loads the classifier"),
+    "It wants weights of all layers",
 ]
 
 
