@@ -253,7 +253,7 @@ class GatedConvolution(Mixer):
 
     Each token sees the k around it in the encoder and the last k in the decoder, and N layers see N (k - 1) + 1. The
     paper has only such layers, and sums with a residual times sqrt(0.5); here the layer's own residual and norm do
-    that. Padding counts as zeros, as does what lies beyond the text.
+    that. Padding counts as zeros, as does what lies beyond the text: pad prompts on the left, where they begin.
     """
 
     def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
@@ -279,7 +279,7 @@ class GatedConvolution(Mixer):
         else:
             inputs = nn.functional.pad(hidden_states, (0, 0, left, right))  # the same shape
         if memory is not None:
-            last = inputs[:, inputs.shape[1] - left :]  # (batch, kernel_size - 1, d_model)
+            last = inputs[:, inputs.shape[1] - left :].clone()  # (batch, kernel_size - 1, d_model)
             memory.update(last, last[:, :0], hidden_states.shape[1])
         doubled = self.conv(inputs.transpose(1, 2)).transpose(1, 2)  # (batch, query_len, 2 * d_model)
         return nn.functional.glu(doubled, dim=-1), None

@@ -106,7 +106,7 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             hidden_states: (batch, query_len, d_model).
-            attention_mask: What `create_causal_mask` or `create_bidirectional_mask` make for the kernel in use.
+            attention_mask: What `masks.py` makes for the kernel in use.
             encoder_hidden_states: (batch, source_len, d_model).
             past_key_values: The cache, an `EncoderDecoderCache` where there is a source; it grows by this call's keys
                 and values.

@@ -18,7 +18,7 @@ from forked_runs import RECIPE, read_metrics, write_digits_recipe
 from reference.numpy_transformer import gated_convolution, linear_attention
 from test_generation import SEARCHES, likely_to_go_on, search
 from torch import nn
-from transformers import DynamicCache, EncoderDecoderCache, StaticCache
+from transformers import CompileConfig, DynamicCache, EncoderDecoderCache, StaticCache
 
 from fun_transformer import FunTransformerForCausalLM, FunTransformerForConditionalGeneration
 from fun_transformer.hub.code import travelling_files
@@ -225,6 +225,36 @@ def test_searches_agree_with_no_cache_and_with_a_static_one(kind, fields, tiny_m
         close(scores, expected_scores, 1e-4)
 
 
+def test_a_window_needs_no_cache_of_its_own(tiny_model, sources):
+    """A cache that nobody told of the window keeps all tokens; the mask hides what the window does not reach."""
+    model = tiny_model(**LAYERS["local"])
+    target = torch.randint(5, 23, (3, 8))
+    cache, logits = EncoderDecoderCache(DynamicCache(), DynamicCache()), []
+    with torch.no_grad():
+        expected = model(**sources, decoder_input_ids=target, use_cache=False).logits
+        for part in target.split([5, 1, 2], dim=1):
+            logits.append(model(**sources, decoder_input_ids=part, past_key_values=cache).logits)
+    close(torch.cat(logits, dim=1), expected)
+    assert cache.self_attention_cache.layers[0].keys.shape[2] == 8
+
+
+@pytest.mark.slow
+def test_compiled_code_finds_the_same(tiny_model, sources):
+    """States of linear attention and convolution are not compiled with a static cache; windows are."""
+    settings = {"max_new_tokens": 8, "min_new_tokens": 8}
+    compiled = CompileConfig(backend="eager", fullgraph=True, mode=None)
+    compiled._compile_all_devices = True
+    local = LAYERS["local"] | {"decoder_layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+    model = likely_to_go_on(tiny_model(**local))
+    expected, _ = search(model, sources, **settings)
+    assert search(model, sources, **settings, cache_implementation="static", compile_config=compiled)[0] == expected
+    model = tiny_model(**LAYERS["mixed"])
+    inputs = {**sources, "decoder_input_ids": torch.randint(5, 23, (3, 6)), "use_cache": False}
+    with torch.no_grad():
+        exported = torch.export.export(model, (), inputs).module()
+        close(exported(**inputs).logits, model(**inputs).logits)
+
+
 def test_states_do_not_grow_and_windows_stop_growing(tiny_model, sources):
     model = tiny_model(**LAYERS["mixed"])
     sizes = []
@@ -236,6 +266,8 @@ def test_states_do_not_grow_and_windows_stop_growing(tiny_model, sources):
     assert [size[:2] for size in sizes] == [[state, window]] * 2
     assert full[1] == 5 * full[0]
     assert (state, window) == (3 * 2 * (8 * 8 + 8), 2 * 3 * 2 * 2 * 8)
+    cache = tiny_model(**LAYERS["conv"])(**sources, decoder_input_ids=target, use_cache=True).past_key_values
+    assert cache.self_attention_cache.layers[0].keys.untyped_storage().nbytes() == 3 * 2 * 16 * 4
 
 
 def test_a_state_is_reset_repeated_and_selected_but_not_cropped(tiny_model, sources):
