@@ -208,8 +208,9 @@ def main() -> None:
             print(f"seed {seed}, {name}: {systems[name][-1]['score']:.1f}", flush=True)
     print(table(systems))
     if options.output:
+        words = [Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]]  # no folders of ours
         results = {
-            "command": f"python -m benchmarks.lineage {shlex.join(sys.argv[1:])}",
+            "command": f"python -m benchmarks.lineage {shlex.join(words)}",
             "environment": describe_environment(),
             "load": os.getloadavg(),
             "systems": systems,

@@ -389,8 +389,9 @@ def main() -> None:
         ratio = medians[names[0]][counted] / rates[counted]
         print(f"{name:30} {rates['wall']:9,.0f} {rates['cpu']:9,.0f} {ratio:20.2f}")
     if options.output:
+        words = [Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]]  # no folders of ours
         results = {
-            "command": f"python -m benchmarks.training {shlex.join(sys.argv[1:])}",
+            "command": f"python -m benchmarks.training {shlex.join(words)}",
             "environment": describe_environment(),
             "threads": options.threads,
             "load": os.getloadavg(),
