@@ -30,6 +30,7 @@ from fun_transformer import FunTransformerConfig, FunTransformerTokenizer, Seq2S
 from fun_transformer.analysis import flops_per_token
 from training import defaults
 from training.args import GenerationArguments, RunArguments, parse_arguments
+from training.caching import cores
 from training.checkpoints import CheckpointError, find_checkpoint, is_lost_process, publish, write_whole, writing
 from training.data import draw_rows, languages_of, load_splits, token_lengths, tokenize_splits
 from training.evaluate import evaluate_split
@@ -56,8 +57,7 @@ CONFIGS = {config.model_type: config for config in (FunTransformerConfig, Seq2Se
 
 def use_all_cores(processes_here: int) -> None:
     """Share this machine's cores among its processes: `accelerate launch` leaves one to each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // processes_here))
+    torch.set_num_threads(max(1, cores() // processes_here))
 
 
 def has_fast_bf16(device: torch.device) -> bool:
