@@ -1,8 +1,8 @@
 """Dropout (paper, section 5.4; Srivastava et al. 2014): zero each value with probability p, divide the rest by 1 - p.
 
 On a CPU torch draws one Bernoulli number at a time, a fifth of a small model's training step. Here four 16-bit random
-numbers come out of each 64-bit one, and a value is dropped where its number is under p * 2^16: five times faster, and
-p is exact to 2^-17.
+numbers come out of each 64-bit one, and a value is dropped where its number is under p * 2^16: 4.5 times
+faster in bf16, 1.7 times in float32, and p is exact to 2^-17.
 """
 
 import torch
