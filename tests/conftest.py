@@ -50,22 +50,50 @@ def tiny_config():
 
 
 @pytest.fixture
-def tiny_model(tiny_config):
-    """A function from config fields (and attn_implementation) to a tiny translation model in eval mode.
+def shake_vectors():
+    """A function that gives biases and norms random values: fresh ones are zeros and ones, and an ignored bias would
+    not be seen."""
 
-    Biases and norms get random values: fresh ones are zeros and ones, and an ignored bias would not be seen.
-    """
+    @torch.no_grad()
+    def shake(model):
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        return model
+
+    return shake
+
+
+@pytest.fixture
+def assert_learns_to_reverse():
+    """A function that trains a model on six words and their end, reversed: order is all there is to learn."""
+
+    def train(model):
+        words, end = torch.randint(5, 23, (32, 6)), torch.full((32, 1), model.config.eos_token_id)
+        batch = {"input_ids": torch.cat([words, end], dim=1), "labels": torch.cat([words.flip(1), end], dim=1)}
+        optimizer = torch.optim.Adam(model.train().parameters(), lr=5e-3)
+        for _ in range(200):
+            loss = model(**batch).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert loss < 0.05
+        generated = model.eval().generate(input_ids=batch["input_ids"], max_new_tokens=7, num_beams=1)
+        assert torch.equal(generated[:, 1:], batch["labels"])
+
+    return train
+
+
+@pytest.fixture
+def tiny_model(tiny_config, shake_vectors):
+    """A function from config fields (and attn_implementation) to a tiny translation model in eval mode."""
     from fun_transformer import FunTransformerForConditionalGeneration
 
     def build(attn_implementation="sdpa", **fields):
         torch.manual_seed(0)
         model = FunTransformerForConditionalGeneration(tiny_config(**fields))
         model.set_attn_implementation(attn_implementation)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() == 1:
-                    parameter.add_(0.3 * torch.randn_like(parameter))
-        return model.eval()
+        return shake_vectors(model).eval()
 
     return build
 

@@ -45,18 +45,14 @@ def close(actual, expected, tolerance=1e-5):
 
 
 @pytest.fixture
-def build():
+def build(shake_vectors):
     """A function from the name of a variant (and config fields) to a tiny model in eval mode; no bias is 0."""
 
     def build(variant="Bahdanau", **fields):
         torch.manual_seed(0)
         sizes = {"vocab_size": 23, "d_model": 12, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.2}
         model = Seq2SeqRNNForConditionalGeneration(Seq2SeqRNNConfig(**{**sizes, **VARIANTS[variant], **fields}))
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() == 1:
-                    parameter.add_(0.3 * torch.randn_like(parameter))
-        return model.eval()
+        return shake_vectors(model).eval()
 
     return build
 
