@@ -21,8 +21,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn.functional import elu, pad, scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
+
+from fun_transformer.attention import attention_weights, scaled_dot_product_scores
+from fun_transformer.mixers import bidirectional_linear_attention, feature_map
 
 LayerKind = Literal["self_attention", "restricted_attention", "linear_attention", "recurrent", "convolution"]
 Kernel = Literal["eager", "sdpa"]
@@ -102,8 +105,8 @@ def layer_cost(kind: LayerKind, length: int, sizes: LayerSizes = LayerSizes()) -
 
 def eager_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """softmax(Q K^T / sqrt(d_k)) V, step by step; all tensors are (batch, heads, length, head_dim)."""
-    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (batch, heads, length, length)
-    return scores.softmax(-1) @ value
+    scores = scaled_dot_product_scores(query, key, query.shape[-1] ** -0.5)  # (batch, heads, length, length)
+    return attention_weights(scores, None) @ value
 
 
 def restricted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int) -> torch.Tensor:
@@ -134,10 +137,8 @@ def restricted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Te
 
 
 def linear_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """phi(Q) (phi(K)^T V), normalised, phi(x) = elu(x) + 1; all tensors are (batch, heads, length, head_dim)."""
-    query, key = elu(query) + 1, elu(key) + 1
-    state = key.transpose(-1, -2) @ value  # (batch, heads, head_dim, head_dim)
-    return query @ state / (query @ key.sum(2).unsqueeze(-1))
+    """phi(Q) (phi(K)^T V), normalised; all tensors are (batch, heads, length, head_dim)."""
+    return bidirectional_linear_attention(feature_map(query), feature_map(key), value)
 
 
 def build_layer(
