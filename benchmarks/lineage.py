@@ -7,10 +7,14 @@ Each system trains in a process of its own, with the same data, tokenizer and ba
 table compares after equally many updates (on the test split), and after equal time (on the validation split, when the
 fastest had done all its updates). Time is that of the CPU, one thread, so that other programs do not count. `reverse`
 is a task without a data set: write up to 24 letters backwards. Scores are exact matches for `reverse`, else chrF; over
-all, and by length of the source.
+all, and by length of the source. Several `--rows` compare how much data each system needs:
+
+    python -m benchmarks.lineage train.jsonl validation.jsonl test.jsonl ... --rows 1000 3000 10000 30000
 """
 
 import argparse
+import bisect
+import itertools
 import json
 import os
 import random
@@ -81,13 +85,16 @@ def of_equal_size(name: str, vocab_size: int, d_model: int) -> dict[str, Any]:
         ffn = {} if "model_type" in system else {"encoder_ffn_dim": 4 * width, "decoder_ffn_dim": 4 * width}
         return system | {"vocab_size": vocab_size, "d_model": width} | ffn
 
+    def size(width: int) -> int:
+        return count_parameters(widened(SYSTEMS[name], width))
+
     wanted = count_parameters(widened(TRANSFORMER, d_model))
-    widths = range(d_model // 2, 3 * d_model + 1, 8)
-    misses = {width: abs(count_parameters(widened(SYSTEMS[name], width)) - wanted) for width in widths}
-    return widened(SYSTEMS[name], min(misses, key=misses.__getitem__))
+    widths = range(d_model // 2, 4 * d_model, d_model // 16)
+    above = bisect.bisect_left(widths, wanted, key=size)
+    return widened(SYSTEMS[name], min(widths[above - 1 : above + 1], key=lambda width: abs(size(width) - wanted)))
 
 
-def train_one(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score one system; called in a process of its own."""
     import torch
 
@@ -113,7 +120,7 @@ def train_one(name: str, seed: int, options: argparse.Namespace) -> dict[str, An
             command += ["--tokenizer.type=char", "--tokenizer.min_frequency=1"]
         else:
             command += [f"--tokenizer.vocab_size={options.vocab_size}"]
-        command += [f"--data.max_rows={options.rows}"] if options.rows else []
+        command += [f"--data.max_rows={rows}"] if rows else []
         command += [f"--training.max_steps={options.steps}", "--training.schedule=inverse_sqrt"]
         command += ["--training.batch_tokens=2048", "--training.learning_rate=1e-3", "--training.warmup_steps=200"]
         every = options.steps // options.evaluations
@@ -123,15 +130,17 @@ def train_one(name: str, seed: int, options: argparse.Namespace) -> dict[str, An
         scores = trainer.train(parse_arguments(command), "benchmark")["test"]
         run = Path(folder, "run")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+        tested = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
         return {
+            "system": name,
+            "rows": rows,
             "seed": seed,
             "score": scores[metric],
             "metric": metric,
             "tokens_per_second": statistics.median(x["tokens_per_second"] for x in lines if x["split"] == "train"),
             "curve": curve(lines, metric),
-            "generated_per_second": generation_speed(run / "model", [row["source"] for row in rows[:200]]),
-            "by_length": by_length(rows, metric),
+            "generated_per_second": generation_speed(run / "model", [row["source"] for row in tested[:200]]),
+            "by_length": by_length(tested, metric),
             "parameters": sum(p.numel() for p in load(run / "model").parameters()),
             "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         }
@@ -225,6 +234,30 @@ def draw(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+def draw_over_rows(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Quality by the number of training rows, a line for each system: mean and range over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    for name in dict.fromkeys(runs[0]["system"] for runs in systems.values()):
+        found = sorted(
+            (runs for runs in systems.values() if runs[0]["system"] == name), key=lambda runs: runs[0]["rows"]
+        )
+        rows, values = [runs[0]["rows"] for runs in found], [[run["score"] for run in runs] for runs in found]
+        axes.plot(rows, list(map(statistics.mean, values)), marker="o", label=name)
+        axes.fill_between(rows, list(map(min, values)), list(map(max, values)), alpha=0.12)
+    axes.set_xscale("log")
+    axes.set_xticks(rows, [f"{count:,}" for count in rows], minor=False)
+    axes.set_xlabel("training pairs")
+    axes.set_ylabel(f"{found[0][0]['metric']}, test split")
+    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=100)
+
+
 def table(systems: dict[str, list[dict[str, Any]]]) -> str:
     """Means over seeds, with half the range where there are several, as Markdown."""
     time_of_fastest = min(run["curve"][-1]["seconds"] for runs in systems.values() for run in runs)
@@ -266,7 +299,7 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--d_model", type=int, default=128, help="of the Transformer; the others get its size")
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--rows", type=int, help="of each split, at most")
+    parser.add_argument("--rows", nargs="+", type=int, default=[None], help="of each split, at most")
     parser.add_argument("--steps", type=int, default=1000, help="updates of each run")
     parser.add_argument("--evaluations", type=int, default=5, help="on the way")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
@@ -274,23 +307,24 @@ def main() -> None:
     parser.add_argument(
         "--output", help="where the results go (JSON), and the picture beside them; runs there are kept"
     )
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # "seed,system": in the child process
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # in the child process: system, rows, seed
     options = parser.parse_args()
     if options.one:
-        seed, name = options.one.split(",", 1)
-        print("\n" + json.dumps(train_one(name, int(seed), options)))
+        print("\n" + json.dumps(train_one(*json.loads(options.one), options)))
         return
     systems = read_results(options.output)
-    for seed in options.seeds:  # A B A B: what else the machine does strikes all alike
-        for name in options.only:
-            if any(run["seed"] == seed for run in systems.get(name, [])):
-                continue
-            child = [sys.executable, "-m", "benchmarks.lineage", *sys.argv[1:], "--one", f"{seed},{name}"]
-            done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True)
-            systems.setdefault(name, []).append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"seed {seed}, {name}: {systems[name][-1]['score']:.1f}", flush=True)
-            if options.output:
-                write_results(systems, Path(options.output))
+    # A B A B: what else the machine does strikes all alike.
+    for seed, rows, name in itertools.product(options.seeds, options.rows, options.only):
+        label = name if len(options.rows) == 1 else f"{name}, {rows:,} rows"
+        if any(run["seed"] == seed for run in systems.get(label, [])):
+            continue
+        one = json.dumps([name, rows, seed])
+        child = [sys.executable, "-m", "benchmarks.lineage", *sys.argv[1:], "--one", one]
+        done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True)
+        systems.setdefault(label, []).append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"seed {seed}, {label}: {systems[label][-1]['score']:.1f}", flush=True)
+        if options.output:
+            write_results(systems, Path(options.output))
     print(table(systems))
 
 
@@ -314,7 +348,8 @@ def write_results(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
         "systems": systems,
     }
     write_whole(path, json.dumps(results, indent=1))
-    draw(systems, path.with_suffix(".png"))
+    several = len({run["rows"] for runs in systems.values() for run in runs}) > 1
+    (draw_over_rows if several else draw)(systems, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import complexity, training
+from benchmarks import complexity, lineage, training
 
 
 @pytest.mark.slow
@@ -46,3 +46,47 @@ def test_the_crossing_lies_where_two_power_laws_meet():
     )
     assert complexity.crossing(square, line) == 100
     assert complexity.crossing(line, square) is None
+
+
+def test_systems_of_the_lineage_have_equally_many_parameters():
+    wanted = 234_880  # of the Transformer
+    for name in ("RNN, additive", "convolution"):
+        config = lineage.of_equal_size(name, vocab_size=17, d_model=64)
+        assert lineage.count_parameters(config) == pytest.approx(wanted, rel=0.05)
+
+
+def test_scores_at_equal_time_lie_on_the_curve():
+    lines = [
+        {"split": "train", "step": 10, "tokens": 1000, "tokens_per_second": 100.0},
+        {"split": "validation", "step": 10, "exact": 20.0},
+        {"split": "train", "step": 20, "tokens": 3000, "tokens_per_second": 200.0},
+        {"split": "validation", "step": 20, "exact": 60.0},
+    ]
+    points = lineage.curve(lines, "exact")
+    assert [point["seconds"] for point in points] == [10.0, 20.0]
+    assert [lineage.at_time(points, seconds) for seconds in (5.0, 10.0, 15.0, 99.0)] == [10.0, 20.0, 40.0, 60.0]
+
+
+def test_quality_is_told_apart_by_the_length_of_the_source():
+    rows = [
+        {"source": "abc", "prediction": "cba", "references": ["cba"]},
+        {"source": "abcdefg", "prediction": "gfedcba", "references": ["gfedcba"]},
+        {"source": "abcdefgh", "prediction": "hgfedcb", "references": ["hgfedcba"]},
+    ]
+    assert lineage.by_length(rows, "exact") == {"5": 100.0, "10": 50.0}
+
+
+@pytest.mark.slow
+def test_a_lineage_is_trained_drawn_and_not_trained_again(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "lineage.json"
+    argv = ["lineage", "reverse", "--d_model=16", "--steps=10", "--evaluations=1", "--seeds", "1"]
+    argv += ["--rows", "20", "40", "--only", "RNN, dot", f"--output={output}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    lineage.main()
+    assert output.with_suffix(".png").stat().st_size > 1000
+    table = capsys.readouterr().out
+    assert "| RNN, dot, 40 rows |" in table
+    before = output.read_text()
+    lineage.main()  # all runs are there
+    assert capsys.readouterr().out in table
+    assert output.read_text() == before
