@@ -89,7 +89,7 @@ def of_equal_size(name: str, vocab_size: int, d_model: int) -> dict[str, Any]:
         return count_parameters(widened(SYSTEMS[name], width))
 
     wanted = count_parameters(widened(TRANSFORMER, d_model))
-    widths = range(d_model // 2, 4 * d_model, d_model // 16)
+    widths = range(d_model // 2, 4 * d_model, 4 * max(1, d_model // 64))  # four heads
     above = bisect.bisect_left(widths, wanted, key=size)
     return widened(SYSTEMS[name], min(widths[above - 1 : above + 1], key=lambda width: abs(size(width) - wanted)))
 
@@ -122,7 +122,8 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
             command += [f"--tokenizer.vocab_size={options.vocab_size}"]
         command += [f"--data.max_rows={rows}"] if rows else []
         command += [f"--training.max_steps={options.steps}", "--training.schedule=inverse_sqrt"]
-        command += ["--training.batch_tokens=2048", "--training.learning_rate=1e-3", "--training.warmup_steps=200"]
+        command += [f"--training.batch_tokens={options.batch_tokens}"]
+        command += ["--training.learning_rate=1e-3", "--training.warmup_steps=200"]
         every = options.steps // options.evaluations
         command += [f"--training.eval_every={every}", f"--training.save_every={options.steps}"]
         command += ["--training.log_every=10", f"--training.best_metric={metric}", f"--generation.metrics={metric}"]
@@ -301,12 +302,12 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--rows", nargs="+", type=int, default=[None], help="of each split, at most")
     parser.add_argument("--steps", type=int, default=1000, help="updates of each run")
+    parser.add_argument("--batch_tokens", type=int, default=2048)
     parser.add_argument("--evaluations", type=int, default=5, help="on the way")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--only", nargs="*", choices=list(SYSTEMS), default=list(SYSTEMS))
-    parser.add_argument(
-        "--output", help="where the results go (JSON), and the picture beside them; runs there are kept"
-    )
+    parser.add_argument("--output", help="where the results go (JSON); runs that are there are not done again")
+    parser.add_argument("--picture", help="where the picture goes")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # in the child process: system, rows, seed
     options = parser.parse_args()
     if options.one:
@@ -326,6 +327,9 @@ def main() -> None:
         if options.output:
             write_results(systems, Path(options.output))
     print(table(systems))
+    if options.picture:
+        several = len({run["rows"] for runs in systems.values() for run in runs}) > 1
+        (draw_over_rows if several else draw)(systems, Path(options.picture))
 
 
 def read_results(output: str | None) -> dict[str, list[dict[str, Any]]]:
@@ -336,7 +340,7 @@ def read_results(output: str | None) -> dict[str, list[dict[str, Any]]]:
 
 
 def write_results(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Write the runs so far, and the picture beside them."""
+    """Write the runs so far."""
     from training.checkpoints import write_whole
     from training.report import describe_environment
 
@@ -348,8 +352,6 @@ def write_results(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
         "systems": systems,
     }
     write_whole(path, json.dumps(results, indent=1))
-    several = len({run["rows"] for runs in systems.values() for run in runs}) > 1
-    (draw_over_rows if several else draw)(systems, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
