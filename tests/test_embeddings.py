@@ -192,6 +192,19 @@ def test_tokens_get_the_vectors_of_words_and_means_of_the_words_that_they_are_in
     assert f"of {len(tokenizer) - len(tokenizer.all_special_ids)} tokens" in str(coverage)
 
 
+def test_vectors_of_tokens_go_to_these_tokens(tiny_model):
+    """As a word, "s" would be read as "▁s"; as a token of tokenised text it is the one inside words."""
+    tokenizer = tiny_tokenizer(vocab_size=296)
+    tokens = ["▁the", "s", "e", "猫"]
+    assert tokenizer.tokenize("s") != ["s"] and set(tokens) <= tokenizer.get_vocab().keys()
+    model = tiny_model(vocab_size=len(tokenizer))
+    before = model.get_input_embeddings().weight.detach().clone()
+    coverage = initialize_embeddings(model, make_vectors(tokens), tokenizer)
+    assert (coverage.whole, coverage.parts) == (4, 0)
+    changed = (model.get_input_embeddings().weight != before).any(-1)
+    assert changed.nonzero().flatten().tolist() == sorted(tokenizer.convert_tokens_to_ids(tokens))
+
+
 def test_a_capital_letter_borrows_the_vector_of_the_small_one(tiny_model):
     tokenizer = tiny_tokenizer(type="word")
     model = tiny_model(vocab_size=len(tokenizer))

@@ -51,7 +51,7 @@ def initialize_embeddings(
     A token that is a word gets the word's vector. A token that is a part of words gets the mean of the vectors of all
     words that contain it, each weighted by 1 / rank: files of vectors begin with the most frequent words but rarely
     say how frequent they are, and by Zipf's law a frequency is about 1 / rank. Special tokens, and tokens that no word
-    has, keep the random vectors that they have.
+    has, keep the random vectors that they have. Vectors of tokens, trained on tokenised text, go to the same tokens.
 
     Vectors of more dimensions than d_model are projected by PCA, those of fewer are filled up with zeros. They are
     centred, and scaled by one number so that their root mean square is that of the vectors that the model had: fresh
@@ -127,7 +127,13 @@ def _embedding(model: PreTrainedModel, side: str) -> nn.Embedding:
 
 
 def _encode(words: list[str], tokenizer, side: str) -> list[list[int]]:
-    """The words as token ids, without special tokens around them."""
+    """The words as token ids, without special tokens around them.
+
+    Where all are in the vocabulary, and some have its ▁, they are tokens: vectors were trained on tokenised text.
+    """
+    numbers = {token: number for number, token in _vocabulary(tokenizer, side).items()}
+    if any("▁" in word for word in words) and all(word in numbers for word in words):
+        return [[numbers[word]] for word in words]
     if side == "source":
         return tokenizer(words, add_special_tokens=False)["input_ids"]
     return tokenizer(text_target=words, add_special_tokens=False)["input_ids"]
