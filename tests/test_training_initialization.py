@@ -12,8 +12,8 @@ from fun_transformer import (
     FunTransformerForMaskedLM,
     FunTransformerForSequenceClassification,
 )
-from training.args import parse_arguments
-from training.initialization import prefixes, take_weights
+from training.args import TrainingArguments, parse_arguments
+from training.initialization import initialise, prefixes, take_weights
 from training.train import train
 from training.train_tokenizer import train_tokenizer
 
@@ -44,7 +44,7 @@ def test_a_translator_takes_a_pretrained_stack_and_says_what_is_fresh(kind, stac
     model = FunTransformerForConditionalGeneration(tiny_config())
     before = {name: weights.clone() for name, weights in model.state_dict().items()}
     report = take_weights(model, tokenizer, tmp_path)
-    assert report.endswith(f"fresh: {fresh}.")
+    assert report.endswith(f"not in it: {fresh}.")
     theirs, taken = pretrained.state_dict(), 0
     for name, weights in model.state_dict().items():
         if name in theirs or name.endswith("embed_tokens.weight") or name == "lm_head.weight":
@@ -55,11 +55,25 @@ def test_a_translator_takes_a_pretrained_stack_and_says_what_is_fresh(kind, stac
     assert report.startswith(f"{taken} of {len(before)} weights were taken from {tmp_path}")
 
 
+def test_a_translator_takes_the_encoder_of_one_model_and_the_decoder_of_another(tiny_config, tmp_path):
+    config = tiny_config(share_encoder_decoder_embeddings=False)
+    bert, gpt = FunTransformerForMaskedLM(config), FunTransformerForCausalLM(config)
+    tokenizer = save(bert, tmp_path / "bert")
+    save(gpt, tmp_path / "gpt")
+    model = FunTransformerForConditionalGeneration(config)
+    settings = TrainingArguments(init_from=[str(tmp_path / "bert"), str(tmp_path / "gpt")])
+    initialise(model, tokenizer, settings)
+    for theirs in (bert.model.encoder, gpt.model.decoder):
+        ours = model.get_encoder() if theirs is bert.model.encoder else model.get_decoder()
+        weights = ours.state_dict()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in theirs.state_dict().items())
+
+
 def test_a_classifier_takes_a_pretrained_encoder(tiny_config, tmp_path):
     pretrained = FunTransformerForMaskedLM(tiny_config()).eval()
     tokenizer = save(pretrained, tmp_path)
     model = FunTransformerForSequenceClassification(tiny_config(num_labels=3)).eval()
-    assert "fresh: classifier; not needed: none" in take_weights(model, tokenizer, tmp_path)
+    assert "not in it: classifier; not needed: none" in take_weights(model, tokenizer, tmp_path)
     ids = torch.tensor([[5, 9, 2]])
     assert_close(model.model(ids).last_hidden_state, pretrained.model(ids).last_hidden_state)
 
@@ -85,7 +99,7 @@ def test_a_decoder_alone_takes_the_embedding_that_a_translator_shares(tiny_confi
     pretrained = FunTransformerForConditionalGeneration(tiny_config())
     tokenizer = save(pretrained, tmp_path)
     model = FunTransformerForCausalLM(tiny_config())
-    assert "fresh: none" in take_weights(model, tokenizer, tmp_path)
+    assert "not in it: none" in take_weights(model, tokenizer, tmp_path)
     assert torch.equal(model.lm_head.weight, pretrained.lm_head.weight)
 
 
@@ -129,7 +143,7 @@ def test_pretraining_and_word_vectors_enter_a_translator_by_recipe(tmp_path, cap
     options = ["--training.init_from", str(first / "model"), "--tokenizer.path", str(first / "model")]
     options += ["--training.target_vectors", str(vectors), "--output_dir", str(tmp_path / "second")]
     out = run(*options)
-    assert f"weights were taken from {first / 'model'}; fresh: model.decoder.layers; not needed: none." in out
+    assert f"weights were taken from {first / 'model'}; not in it: model.decoder.layers; not needed: none." in out
     assert f"{vectors}: 10 of 11 tokens (91%) got vectors: 10 are words" in out  # and the space
     vectors.unlink()  # a resumed run has its weights in the checkpoint
     assert "Going on from" in run(*options, "--resume", "--training.max_steps", "2", "--allow_changes")

@@ -181,8 +181,9 @@ class TrainingArguments:
     bpe_dropout: float | None = arg(
         None, "cut words differently each time: probability of leaving a merge out, such as 0.1", above=0, below=1
     )
-    init_from: str | None = arg(
-        None, "folder of a trained model (RUN/model): begin with its weights where name and shape are the same"
+    init_from: list[str] = field(
+        default_factory=list,
+        metadata={"help": "trained models (RUN/model): begin with their weights where name and shape are the same"},
     )
     source_vectors: str | None = arg(
         None, "file of word vectors (word2vec text or binary, GloVe) that the source's embedding begins with"
@@ -605,9 +606,10 @@ def check_together(arguments: RunArguments) -> None:
         raise ValueError("training.r_drop and training.scheduled_sampling do not go together. Leave one out.")
     starts = ("init_from", "a folder"), ("source_vectors", "a file"), ("target_vectors", "a file")
     for name, kind in starts if arguments.resume == "no" else ():  # a resumed run has what it began with
-        path = getattr(training, name)
-        if path is not None and not (Path(path).is_dir() if kind == "a folder" else Path(path).is_file()):
-            raise ValueError(f"training.{name}={path} is not {kind}.")
+        value = getattr(training, name)
+        for path in value if isinstance(value, list) else [value] * (value is not None):
+            if not (Path(path).is_dir() if kind == "a folder" else Path(path).is_file()):
+                raise ValueError(f"training.{name}={path} is not {kind}.")
     for name, path in (("model.config", arguments.model.get("config")), ("generation.config", generation.config)):
         if path is not None and not Path(path).is_file():
             raise ValueError(f"{name}: there is no file {path}.")

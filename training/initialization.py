@@ -8,7 +8,8 @@ encoder, one with `causal_lm` (GPT; Radford et al. 2018) a decoder without cross
 
 and takes every weight whose name and shape are its own; the others stay fresh (Ramachandran et al. 2017,
 arXiv:1611.02683, begin translators so). Rows of embeddings are matched by token, so that another tokenizer will do,
-as far as it cuts words alike.
+as far as it cuts words alike. `init_from: [BERT/model, GPT/model]` takes the encoder of the one and the decoder of the
+other (Rothe et al. 2020, arXiv:1907.12461); of what both have, such as a shared embedding, the last one's stays.
 """
 
 import re
@@ -33,8 +34,8 @@ def initialise(model: PreTrainedModel, tokenizer, settings: TrainingArguments) -
         ValueError: When a folder or file fits nothing in the model.
     """
     reports = []
-    if settings.init_from:
-        reports.append(take_weights(model, tokenizer, Path(settings.init_from)))
+    for folder in settings.init_from:
+        reports.append(take_weights(model, tokenizer, Path(folder)))
     for side, path in (("source", settings.source_vectors), ("target", settings.target_vectors)):
         if path:
             try:
@@ -57,7 +58,7 @@ def take_weights(model: PreTrainedModel, tokenizer, folder: Path) -> str:
         folder: With model.safetensors (or its parts) and the tokenizer of that model.
 
     Returns:
-        How many weights were taken, which are fresh, and which were not needed.
+        How many weights were taken, which are not in the folder, and which were not needed.
 
     Raises:
         ValueError: When there is no model in the folder, or nothing in it fits.
@@ -95,9 +96,9 @@ def take_weights(model: PreTrainedModel, tokenizer, folder: Path) -> str:
             "model's kind and sizes, as with model.config."
         )
     taken = {name for name, weights in own.items() if weights.data_ptr() in filled}  # tied ones too
-    fresh, unused = prefixes(own.keys() - taken, taken), prefixes(given.keys() - used, used)
+    missing, unused = prefixes(own.keys() - taken, taken), prefixes(given.keys() - used, used)
     parts = [f"{len(taken)} of {len(own)} weights were taken from {folder}", *notes]
-    return f"{', '.join(parts)}; fresh: {', '.join(fresh) or 'none'}; not needed: {', '.join(unused) or 'none'}."
+    return f"{', '.join(parts)}; not in it: {', '.join(missing) or 'none'}; not needed: {', '.join(unused) or 'none'}."
 
 
 def is_of_target(name: str) -> bool:
