@@ -1,11 +1,18 @@
 """The benchmarks run, on a corpus of a few lines; what they measure is another matter."""
 
+import io
 import json
+import subprocess
 import sys
+from contextlib import redirect_stdout
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 
-from benchmarks import complexity, lineage, training
+import training.train
+from benchmarks import complexity, head_starts, lineage
+from benchmarks import training as training_benchmark
 
 
 @pytest.mark.slow
@@ -14,11 +21,11 @@ def test_all_contenders_train_on_the_same_corpus(tmp_path, monkeypatch, capsys):
         lines = [f"{letters[row % 3] * (1 + row % 5)} {letters[(row + 1) % 3]}\n" for row in range(200)]
         (tmp_path / side).write_text("".join(lines))
     output = tmp_path / "results.json"
-    names = [name for name in training.CONTENDERS if "compiled" not in name]
+    names = [name for name in training_benchmark.CONTENDERS if "compiled" not in name]
     argv = ["training", str(tmp_path / "source"), str(tmp_path / "target"), "--vocab_size=300", "--batch_tokens=512"]
     argv += ["--seconds=0.05", "--rounds=2", f"--output={output}", "--only", *names]
     monkeypatch.setattr(sys, "argv", argv)
-    training.main()
+    training_benchmark.main()
     results = json.loads(output.read_text())
     assert list(results["turns"]) == names
     assert all(turn["tokens"] > 0 for turns in results["turns"].values() for turn in turns)
@@ -90,3 +97,65 @@ def test_a_lineage_is_trained_drawn_and_not_trained_again(tmp_path, monkeypatch,
     lineage.main()  # all runs are there
     assert capsys.readouterr().out in table
     assert output.read_text() == before
+
+
+def run_of(start: str, size: int, seed: int, bleu: float, losses: tuple[float, float]) -> dict:
+    """What is kept of a run of benchmarks.head_starts."""
+    steps = {"5": losses[0], "10": losses[1]}
+    return {"start": start, "size": size, "seed": seed, "bleu": bleu, "losses": steps, "cpu_seconds": 12.0}
+
+
+def test_head_starts_are_told_with_means_and_spreads():
+    runs = [run_of("Word2Vec", 40, 1, 5.0, (3.0, 2.0)), run_of("from scratch", 1000, 1, 7.0, (4.0, 2.5))]
+    runs += [run_of("from scratch", 40, 2, 4.0, (4.0, 3.0)), run_of("from scratch", 40, 1, 2.0, (5.0, 3.5))]
+    assert head_starts.table(runs).splitlines() == [
+        "| rows | start | bleu | loss at 5 | loss at 10 | CPU seconds |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 40 | from scratch | 3.0 ±1.0 | 4.50 | 3.25 | 12 |",
+        "| 40 | Word2Vec | 5.0 ±0.0 | 3.00 | 2.00 | 12 |",
+        "| 1,000 | from scratch | 7.0 ±0.0 | 4.00 | 2.50 | 12 |",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [False, True])
+def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp_path, monkeypatch, capsys):
+    def in_this_process(command, **_):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        monkeypatch.setattr(sys, "argv", command[2:])
+        with redirect_stdout(io.StringIO()) as printed:
+            head_starts.main()
+        tasks.append(json.loads(command[-1]))
+        return subprocess.CompletedProcess(command, 0, printed.getvalue())
+
+    tasks: list = []
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(training.train, "use_all_cores", training.train.use_all_cores)  # put back afterwards
+    monkeypatch.setattr(head_starts.subprocess, "run", in_this_process)
+    files = [str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")]
+    for path in files:
+        lines = [
+            {"a": f"{'甲乙丙'[n % 3] * 3} {n}", "b": "xyz"[n % 3] if classes else f"{n} of {n % 7}"} for n in range(60)
+        ]
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    output, starts = tmp_path / "results.json", ["from scratch", "Word2Vec, same rows", "masked LM"]
+    argv = ["head_starts", *files, "--columns", "a", "b", "--sizes", "20", "--seeds", "1", "--steps=2", "--rows=5"]
+    argv += ["--pretrain_steps=2", "--vocab_size=300", f"--folder={tmp_path}", f"--output={output}"]
+    argv += ["--classes", "--text", files[0], "b"] if classes else []
+    starts = [*starts, *([] if classes else ["masked + causal LM"])]
+    for seeds in (["1"], ["1", "2"]):
+        monkeypatch.setattr(sys, "argv", [*argv, "--starts", *starts, "--seeds", *seeds])
+        head_starts.main()
+    results = json.loads(output.read_text())
+    assert [(run["start"], run["seed"]) for run in results["runs"]] == [(s, seed) for seed in (1, 2) for s in starts]
+    assert [task[1] for task in tasks if task[0] == "pretrain"] == ["word2vec", "masked_lm", "causal_lm"][
+        : len(starts) - 1
+    ]
+    assert len(tasks) == len({json.dumps(task) for task in tasks})
+    first = {run["start"]: next(iter(run["losses"].values())) for run in results["runs"] if run["seed"] == 1}
+    assert len(set(first.values())) == len(starts)  # no two begin alike
+    assert "| 20 | masked LM |" in capsys.readouterr().out
+    assert output.with_suffix(".png").exists()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)
