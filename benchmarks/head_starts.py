@@ -2,14 +2,14 @@
 
     python -m benchmarks.head_starts train.jsonl validation.jsonl test.jsonl --columns translation.zh translation.en \\
         --sizes 4000 25000 100000 --starts "from scratch" Word2Vec --output benchmarks/results/head-starts-vectors.json
-    python -m benchmarks.head_starts train.tsv dev.tsv test.tsv --columns text_a label --classes \\
+    python -m benchmarks.head_starts train.tsv dev.tsv --columns text_a label --classes \\
         --text pairs.jsonl translation.zh --sizes 500 9000 --starts "from scratch" "masked LM" --output results.json
 
 The model learns from `--sizes` pairs, or labelled texts with `--classes`, of the training file; a head start knows the
 text of all its rows, and of `--text`, but not what belongs together. All starts have the same model, tokenizer (of
 all the text), rows, order of rows and number of steps, each in a process of its own. What is pretrained is
 pretrained once, so the spread over seeds is that of fine-tuning. The results are written after every run; the
-same command goes on where it stopped.
+same command goes on where it stopped, and one with other sizes, starts or seeds adds to them.
 """
 
 import argparse
@@ -53,14 +53,17 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     from training.train_tokenizer import train_tokenizer
 
     command = ["--data.bad_rows=drop"]
-    for split, path in zip(("train", "validation", "test"), options.data, strict=True):
+    for split, path in zip(("train", "validation", "test"), options.data):
         command += [f"--data.{split}.dataset={path}"]
         command += [f"--data.{split}.{side}_column={c}" for side, c in zip(("source", "target"), options.columns)]
     splits, _ = load_splits(parse_arguments(command).data, seed=1)
     train = splits["train"].shuffle(seed=1)
     parts = {str(size): train.select(range(size)) for size in options.sizes}
-    parts |= {name: splits[name].shuffle(seed=1) for name in ("validation", "test")}
-    parts |= {name: parts[name].select(range(min(options.rows, len(parts[name])))) for name in ("validation", "test")}
+    if "test" not in splits:
+        halves = splits["validation"].train_test_split(test_size=0.5, seed=1)
+        splits |= {"validation": halves["train"], "test": halves["test"]}
+    for name in ("validation", "test"):
+        parts[name] = splits[name].shuffle(seed=1).select(range(min(options.rows, len(splits[name]))))
     texts = {"source": list(train["source"]), "target": [] if options.classes else list(train["target"])}
     if options.text:
         path, column = options.text
@@ -93,7 +96,11 @@ def pretrain(kind: str, rows: str, options: argparse.Namespace, folder: Path) ->
         command += [f"--data.train.dataset={text}", f"--data.train.source_column={side}"]
         command += [f"--data.validation.dataset={folder / 'validation.jsonl'}"]
         command += [f"--data.validation.source_column={side}", f"--training.max_steps={options.pretrain_steps}"]
-        run = run_trainer([*command, "--training.seed=1"], options, folder / f"{kind}-{rows}")
+        command += [
+            "--training.seed=1",
+            f"--training.batch_tokens={2 * options.batch_tokens}",
+        ]  # a token is its own target
+        run = run_trainer(command, options, folder / f"{kind}-{rows}")
         return {"perplexity": run["scores"]["validation"]["perplexity"], "losses": run["losses"]}
     for side in ["source"] if options.classes else ["source", "target"]:
         text = folder / (f"{side}-all.jsonl" if rows == "all" else f"{rows}.jsonl")
@@ -127,6 +134,7 @@ def fine_tune(start: str, size: int, seed: int, options: argparse.Namespace, fol
     command += [f"--tokenizer.path={folder / 'tokenizer'}", f"--data.train.dataset={folder / f'{size}.jsonl'}"]
     command += [f"--data.{split}.dataset={folder / f'{split}.jsonl'}" for split in ("validation", "test")]
     command += [f"--training.max_steps={options.steps}", f"--training.seed={seed}"]
+    command += [f"--training.batch_tokens={options.batch_tokens}"]
     kinds, rows = STARTS[start]
     begin = [f"{kind}-{size if rows == 'same' else 'all'}" for kind in kinds]
     if "LM" in start:
@@ -153,8 +161,8 @@ def run_trainer(command: list[str], options: argparse.Namespace, folder: Path) -
     steps = int(next(word for word in command if "max_steps" in word).partition("=")[2])
     command += [f"--model.config={config}", f"--output_dir={folder}", "--overwrite", "--data.bad_rows=drop"]
     command += [f"--data.max_{side}_tokens=512" for side in ("source", "target")]
-    command += [f"--training.batch_tokens={options.batch_tokens}", f"--training.learning_rate={options.learning_rate}"]
     command += ["--training.schedule=linear", f"--training.warmup_steps={min(200, steps // 5)}"]
+    command += [f"--training.learning_rate={options.learning_rate}"]
     command += [f"--training.eval_every={max(1, steps // LOOKS)}", "--training.save_every=1000000"]
     command += ["--generation.max_new_tokens=64", "--generation.eval_rows=1"]
     scores = trainer.train(parse_arguments(command), "benchmark")
@@ -229,7 +237,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Do what is not done yet, write the results after each run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs=3, help="data files: train, validation, test")
+    parser.add_argument("data", nargs="+", help="data files: train, validation, test (or half of validation)")
     parser.add_argument("--columns", nargs=2, default=["source", "target"], help="of the data files")
     parser.add_argument("--classes", action="store_true", help="the target is a label: classify")
     parser.add_argument("--text", nargs=2, metavar=("FILE", "COLUMN"), help="more text of the source's language")
@@ -262,13 +270,14 @@ def main() -> None:
     if options.text:
         settings["text"][0] = Path(options.text[0]).name
     words = [Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]]  # no folders of ours
-    results: dict[str, Any] = {"command": f"python -m benchmarks.head_starts {shlex.join(words)}"}
+    results: dict[str, Any] = {"commands": [f"python -m benchmarks.head_starts {shlex.join(words)}"]}
     results |= {"environment": describe_environment(), "settings": settings, "prepared": {}, "runs": []}
     if options.output.exists() and folder.exists():
         old = json.loads(options.output.read_text(encoding="utf-8"))
         if old["settings"] != settings:
             parser.error(f"{options.output} has other settings. Remove it, or name another --output.")
-        results |= {"prepared": old["prepared"], "runs": old["runs"]}
+        commands = dict.fromkeys([*old["commands"], *results["commands"]])
+        results |= {"commands": list(commands), "prepared": old["prepared"], "runs": old["runs"]}
     else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
