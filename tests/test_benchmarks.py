@@ -120,10 +120,14 @@ def test_head_starts_are_told_with_means_and_spreads():
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [False, True])
 def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp_path, monkeypatch, capsys):
-    def in_this_process(command, **_):
+    real_run = subprocess.run
+
+    def in_this_process(command, **options):
+        if "--one" not in command:
+            return real_run(command, **options)
         AcceleratorState._reset_state(reset_partial_state=True)
-        monkeypatch.setattr(sys, "argv", command[2:])
-        with redirect_stdout(io.StringIO()) as printed:
+        with monkeypatch.context() as context, redirect_stdout(io.StringIO()) as printed:
+            context.setattr(sys, "argv", command[2:])
             head_starts.main()
         tasks.append(json.loads(command[-1]))
         return subprocess.CompletedProcess(command, 0, printed.getvalue())
