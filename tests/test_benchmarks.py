@@ -146,7 +146,7 @@ def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp
     output, starts = tmp_path / "results.json", ["from scratch", "Word2Vec, same rows", "masked LM"]
     argv = ["head_starts", *files, "--columns", "a", "b", "--sizes", "20", "--seeds", "1", "--steps=2", "--rows=5"]
     argv += ["--pretrain_steps=2", "--vocab_size=300", f"--folder={tmp_path}", f"--output={output}"]
-    argv += ["--classes", "--text", files[0], "b"] if classes else []
+    argv += ["--classes", "--text", files[0], "a"] if classes else []
     starts = [*starts, *([] if classes else ["masked + causal LM"])]
     for seeds in (["1"], ["1", "2"]):
         monkeypatch.setattr(sys, "argv", [*argv, "--starts", *starts, "--seeds", *seeds])
