@@ -96,10 +96,7 @@ def pretrain(kind: str, rows: str, options: argparse.Namespace, folder: Path) ->
         command += [f"--data.train.dataset={text}", f"--data.train.source_column={side}"]
         command += [f"--data.validation.dataset={folder / 'validation.jsonl'}"]
         command += [f"--data.validation.source_column={side}", f"--training.max_steps={options.pretrain_steps}"]
-        command += [
-            "--training.seed=1",
-            f"--training.batch_tokens={2 * options.batch_tokens}",
-        ]  # a token is its own target
+        command += ["--training.seed=1", f"--training.batch_tokens={2 * options.batch_tokens}"]  # its own target
         run = run_trainer(command, options, folder / f"{kind}-{rows}")
         return {"perplexity": run["scores"]["validation"]["perplexity"], "losses": run["losses"]}
     for side in ["source"] if options.classes else ["source", "target"]:
@@ -188,9 +185,7 @@ def child(task: list[Any], options: argparse.Namespace, folder: Path) -> dict[st
 def table(runs: list[dict[str, Any]]) -> str:
     """Scores, mean and half the spread over seeds, and the validation loss on the way."""
     metrics = [name for name in ("accuracy", "bleu", "chrf") if name in runs[0]]
-    looks = [
-        step for look, step in enumerate(runs[0]["losses"], 1) if look & (look - 1) == 0
-    ]  # the 1st, 2nd, 4th, 8th
+    looks = [step for look, step in enumerate(runs[0]["losses"], 1) if look in (1, 2, 4, 8)]
     lines = [["rows", "start", *metrics, *(f"loss at {step}" for step in looks), "CPU seconds"]]
     for (size, start), group in groups(runs).items():
         values = [[run[metric] for run in group] for metric in metrics]
@@ -254,7 +249,8 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", default="runs/head-starts", help="for what is prepared and pretrained")
-    parser.add_argument("--output", type=Path, required=True, help="results (JSON); the picture goes beside them")
+    parser.add_argument("--output", type=Path, required=True, help="where the results go (JSON)")
+    parser.add_argument("--picture", type=Path, help="where the picture goes")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a task for the child process, as JSON
     options = parser.parse_args()
     folder = Path(options.folder, options.output.stem).absolute()
@@ -264,7 +260,9 @@ def main() -> None:
     from training.checkpoints import write_whole
     from training.report import describe_environment
 
-    fixed = {name: value for name, value in vars(options).items() if name not in ("one", "folder", "output")}
+    fixed = {
+        name: value for name, value in vars(options).items() if name not in ("one", "folder", "output", "picture")
+    }
     fixed = {name: value for name, value in fixed.items() if name not in ("sizes", "starts", "seeds")}
     settings = json.loads(json.dumps(fixed | {"data": [Path(path).name for path in options.data]}))
     if options.text:
@@ -309,7 +307,8 @@ def main() -> None:
                 save()
                 print(json.dumps(results["runs"][-1]), flush=True)
     print(table(results["runs"]))
-    draw(results["runs"], options.output.with_suffix(".png"))
+    if options.picture:
+        draw(results["runs"], options.picture)
 
 
 if __name__ == "__main__":

@@ -146,6 +146,7 @@ def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp
     output, starts = tmp_path / "results.json", ["from scratch", "Word2Vec, same rows", "masked LM"]
     argv = ["head_starts", *files, "--columns", "a", "b", "--sizes", "20", "--seeds", "1", "--steps=2", "--rows=5"]
     argv += ["--pretrain_steps=2", "--vocab_size=300", f"--folder={tmp_path}", f"--output={output}"]
+    argv += [f"--picture={tmp_path}/picture.png"]
     argv += ["--classes", "--text", files[0], "a"] if classes else []
     starts = [*starts, *([] if classes else ["masked + causal LM"])]
     for seeds in (["1"], ["1", "2"]):
@@ -160,6 +161,6 @@ def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp
     first = {run["start"]: next(iter(run["losses"].values())) for run in results["runs"] if run["seed"] == 1}
     assert len(set(first.values())) == len(starts)  # no two begin alike
     assert "| 20 | masked LM |" in capsys.readouterr().out
-    assert output.with_suffix(".png").exists()
+    assert (tmp_path / "picture.png").exists()
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_num_threads(threads)
