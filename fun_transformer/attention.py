@@ -15,6 +15,12 @@ three, from the RNN years, are modules on one contract, `score(query, score.keys
 
 s_i is the decoder's state, h_j the encoder's. `keys` is the part that depends on h_j alone: it is computed once for a
 source, not once for a target token.
+
+How scores become weights has been answered in three ways, functions on one contract, `weights(scores, mask)`:
+
+    softmax          alpha_ij = exp(e_ij) / sum_k exp(e_ik)    every key gets a share          Bahdanau et al. 2015
+    ReLU             alpha_ij = relu(e_ij) / sum_k relu(e_ik)  keys scored below 0 get none    Zhang et al. 2021
+    hard             alpha_ij = [j = argmax_k e_ik]            one key gets all                Xu et al. 2015
 """
 
 import torch
@@ -108,6 +114,57 @@ def attention_weights(scores: torch.Tensor, attention_mask: torch.Tensor | None)
     if attention_mask is not None:
         scores = scores + attention_mask
     return scores.softmax(dim=-1)
+
+
+def relu_weights(scores: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Turn scores into weights with a ReLU where the softmax has exp(): alpha_ij = relu(e_ij) / sum_k relu(e_ik).
+
+    Many weights are then exactly 0. A query all of whose scores are 0 or less looks at nothing: its weights are zeros,
+    not NaN, and its context is a zero vector. Such a query has no gradient either: it waits for others to move the
+    parameters that they share.
+
+    Sources: Zhang et al. 2021 (arXiv:2104.07012), where looking at nothing is a feature; Shen et al. 2023
+    (arXiv:2302.06461) compare ReLU and softmax. Neither divides by the sum, as the course does: it makes the context a
+    mean of values.
+
+    Args:
+        scores, attention_mask: As in `attention_weights`.
+
+    Returns:
+        (batch, heads, query_len, key_len); rows sum to 1, or to 0.
+    """
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    return nn.functional.normalize(scores.relu(), p=1.0, dim=-1, eps=1e-6)  # 1e-12, the default, is 0 in float16
+
+
+def hard_weights(scores: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Look at the one key with the highest score: alpha_ij = [j = argmax_k e_ik].
+
+    Soft attention takes a mean over all keys: a smooth function of the scores, which learns by its gradient like any
+    layer. Hard attention picks one key. A small change of the scores picks the same key, so the gradient is 0 wherever
+    there is one, and the scores would never learn. Two ways around it:
+
+        REINFORCE        draw the key from the softmax, and make choices that turned out well more likely. Right on
+                         average, but noisy: Xu et al. 2015 (arXiv:1502.03044), section 4.1, need a baseline for it.
+        straight-through pick the key on the way forward; on the way back, pretend that it was the softmax. A biased
+                         gradient, but a quiet one: Bengio et al. 2013 (arXiv:1308.3432), section 4. Done here.
+
+    Luong et al. 2015, section 3.2, want the sharp look without the trouble: their local attention is soft within a
+    window.
+
+    Args:
+        scores, attention_mask: As in `attention_weights`. A row that may attend to nothing looks at its first key.
+
+    Returns:
+        (batch, heads, query_len, key_len): a single 1 in each row, with the gradient of the softmax.
+    """
+    soft = attention_weights(scores, attention_mask)
+    picked = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
+    return picked + (soft - soft.detach())  # picked + 0
+
+
+WEIGHTS = {"softmax": attention_weights, "relu": relu_weights, "hard": hard_weights}
 
 
 def eager_attention(

@@ -24,6 +24,8 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
         bidirectional: Read the source in both directions (Bahdanau, section 3.2).
         attention_score: "none" is one fixed context for the whole target (Cho, section 2.2); "additive" is Bahdanau's
             attention (section 3.1); "dot" and "general" are Luong's (section 3.1).
+        attention_weights: How scores become weights: "softmax", or "relu" (Zhang et al. 2021, arXiv:2104.07012), or
+            "hard", one source token at a time (Xu et al. 2015, arXiv:1502.03044).
         attention_window: D of local attention (Luong, section 3.2): look at most so many positions to either side of a
             center; None looks at the whole source.
         attention_window_center: Where the window stands: "predicted" (Luong's local-p, with a Gaussian around the
@@ -52,6 +54,7 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
     decoder_layers: int = 2
     bidirectional: bool = True
     attention_score: Literal["none", "additive", "dot", "general"] = "additive"
+    attention_weights: Literal["softmax", "relu", "hard"] = "softmax"
     attention_window: int | None = None
     attention_window_center: Literal["predicted", "monotonic"] = "predicted"
     dropout: float | int = 0.1
@@ -84,6 +87,14 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             raise ValueError(
                 f"d_model={self.d_model} is odd, but each direction of a bidirectional encoder gets a half of it. "
                 "Choose an even one, or bidirectional=False."
+            )
+
+    def validate_weights(self):
+        """Where there are no scores, nothing becomes weights."""
+        if self.attention_score == "none" and self.attention_weights != "softmax":
+            raise ValueError(
+                f"attention_weights={self.attention_weights} turns scores into weights, but attention_score is none. "
+                "Choose additive, dot or general, or leave the weights out."
             )
 
     def validate_window(self):

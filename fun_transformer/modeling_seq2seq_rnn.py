@@ -28,7 +28,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .attention import SCORES, attention_weights
+from .attention import SCORES, WEIGHTS
 from .configuration_seq2seq_rnn import Seq2SeqRNNConfig
 from .dropout import Dropout
 from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
@@ -373,11 +373,17 @@ WINDOWS = {"predicted": PredictedWindow, "monotonic": MonotonicWindow}
 
 
 class Alignment(nn.Module):
-    """c_i = sum_j alpha_ij h_j, alpha_ij = softmax_j(e_ij): which source tokens matter for target token i?"""
+    """c_i = sum_j alpha_ij h_j: which source tokens matter for target token i?
+
+    alpha_ij = softmax_j(e_ij), or what else the config makes of scores. A window hides what lies outside before the
+    scores become weights, and local-p's factor comes after: hard attention picks within the window, and gives what it
+    picked a weight below 1.
+    """
 
     def __init__(self, config: Seq2SeqRNNConfig):
         super().__init__()
         self.score = SCORES[config.attention_score](config.d_model)
+        self.to_weights = WEIGHTS[config.attention_weights]
         self.window = WINDOWS[config.attention_window_center](config) if config.attention_window else None
 
     def forward(
@@ -401,7 +407,7 @@ class Alignment(nn.Module):
             near, factor = self.window(query, position_ids, source.mask)
             allowed = allowed & near
         hidden = torch.zeros_like(scores).masked_fill(~allowed, torch.finfo(scores.dtype).min)
-        weights = attention_weights(scores, hidden)  # (batch, query_len, source_len)
+        weights = self.to_weights(scores, hidden)  # (batch, query_len, source_len)
         if factor is not None:
             weights = weights * factor
         return torch.matmul(weights.to(source.states.dtype), source.states), weights

@@ -1,11 +1,11 @@
-"""The page on attention: each score against its formula in NumPy, and what all scores have in common."""
+"""The page on attention: scores and weights against their formulas in NumPy, and what all of a kind have in common."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fun_transformer.attention import SCORES, attention_weights, eager_attention, scaled_dot_product_scores
+from fun_transformer.attention import SCORES, WEIGHTS, eager_attention, relu_weights, scaled_dot_product_scores
 
 BATCH, QUERIES, KEYS, WIDTH = 2, 3, 5, 4
 
@@ -59,20 +59,62 @@ def test_the_scaled_dot_product_is_that_of_the_paper():
     close(scaled_dot_product_scores(query, key, WIDTH**-0.5), expected)
 
 
-def test_weights_are_a_softmax_over_the_keys_that_may_be_seen():
+WEIGHTS_BY_FORMULA = {
+    "softmax": lambda e: np.exp(e) / np.exp(e).sum(-1, keepdims=True),
+    "relu": lambda e: np.maximum(e, 0) / np.maximum(e, 0).sum(-1, keepdims=True),
+    "hard": lambda e: e == e.max(-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_are_their_formula_over_the_keys_that_may_be_seen(name):
     scores = torch.randn(BATCH, QUERIES, KEYS)
+    scores[..., 0] = scores[..., 0].abs()  # each query finds something
+    scores[..., -2:] += 9  # and would rather look at what it may not
     mask = torch.zeros(QUERIES, KEYS)
     mask[:, -2:] = torch.finfo(mask.dtype).min
-    expected = np.exp(array(scores)[..., :-2])
-    expected /= expected.sum(-1, keepdims=True)
-    weights = attention_weights(scores, mask)
-    close(weights[..., :-2], expected)
+    weights = WEIGHTS[name](scores, mask)
+    close(weights[..., :-2], WEIGHTS_BY_FORMULA[name](array(scores)[..., :-2]).astype(float))
+    close(weights.sum(-1), np.ones((BATCH, QUERIES)))
     assert not weights[..., -2:].any()
+    close(WEIGHTS[name](scores, None), WEIGHTS_BY_FORMULA[name](array(scores)).astype(float))
 
 
-def test_a_row_that_may_see_nothing_gets_no_nan():
-    mask = torch.full((1, 1, KEYS), torch.finfo(torch.float32).min)
-    close(attention_weights(torch.randn(1, 1, KEYS), mask), np.full((1, 1, KEYS), 1 / KEYS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("softmax", [1 / 4] * 4), ("relu", [0, 0, 0, 0]), ("hard", [1, 0, 0, 0])]
+)
+def test_a_row_that_may_see_nothing_gets_no_nan(name, expected, dtype):
+    scores = torch.randn(1, 4, dtype=dtype, requires_grad=True)
+    weights = WEIGHTS[name](scores, torch.full((1, 4), torch.finfo(dtype).min, dtype=dtype))
+    close(weights, np.array([expected], dtype=float))
+    (weights * torch.arange(4)).sum().backward()
+    assert scores.grad.isfinite().all()
+
+
+def test_a_query_without_a_positive_score_looks_at_nothing_and_leaves_the_others_alone():
+    scores = torch.tensor([[-1.0, -2.0, 0.0], [3.0, -1.0, 1.0]], requires_grad=True)
+    weights = relu_weights(scores, None)
+    close(weights, np.array([[0, 0, 0], [0.75, 0, 0.25]]))
+    weights[:, 0].sum().backward()
+    close(scores.grad, np.array([[0, 0, 0], [1 / 16, 0, -3 / 16]]))
+
+
+@pytest.mark.parametrize("name", ["softmax", "relu"])
+def test_soft_weights_have_the_gradient_of_their_formula(name):
+    scores = torch.randn(QUERIES, KEYS, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda e: WEIGHTS[name](e, None), scores)
+
+
+def test_hard_weights_have_the_gradient_of_the_softmax():
+    scores, values = torch.randn(QUERIES, KEYS), torch.randn(QUERIES, KEYS)
+    gradients = []
+    for name in ("hard", "softmax"):
+        leaf = scores.clone().requires_grad_()
+        (WEIGHTS[name](leaf, None) * values).sum().backward()
+        gradients.append(leaf.grad)
+    assert gradients[0].all()
+    close(gradients[0], gradients[1].double())
 
 
 def test_eager_attention_is_the_fused_kernel_step_by_step():
