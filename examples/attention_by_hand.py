@@ -48,8 +48,7 @@ def main() -> None:
     config = FunTransformerConfig(vocab_size=9, d_model=8, encoder_attention_heads=2, decoder_attention_heads=2)
     ours = FunTransformerModel(config).eval().encoder.layers[0].self_attn
     states = torch.randn(1, len(WORDS), config.d_model)
-    with torch.no_grad():
-        expected = ours(states)[0][0].numpy()
+    expected = ours(states)[0][0].detach().numpy()
     parameters = {name: parameter.detach().numpy() for name, parameter in ours.named_parameters()}
     by_hand = multi_head_attention(states[0].numpy(), parameters, heads=2)
     np.testing.assert_allclose(by_hand, expected, atol=1e-5)
@@ -60,7 +59,6 @@ def main() -> None:
     causal = attention(query, key, value, may_look=np.tri(len(WORDS), dtype=bool))
     for name, step in free.items():
         print(f"{name}\n{step.round(2)}")
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     panels = [
         Panel("Q: what each word asks", query, WORDS),
         Panel("K: what each word offers", key, WORDS),
@@ -70,8 +68,11 @@ def main() -> None:
         Panel("context = weights V", free["context"], WORDS),
         Panel("scores, later words masked", causal["scores"], WORDS, WORDS),
         Panel("weights, later words masked", causal["weights"], WORDS, WORDS),
+        Panel("ReLU weights", (kept := np.maximum(free["scores"], 0)) / kept.sum(-1, keepdims=True), WORDS, WORDS),
+        Panel("hard attention: one word", np.eye(len(WORDS))[free["scores"].argmax(-1)], WORDS, WORDS),
     ]
-    plot_matrices(panels, folder / "attention_steps.png", numbers=True)
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    plot_matrices(panels, folder / "attention_steps.png", columns=5, numbers=True)
 
 
 if __name__ == "__main__":

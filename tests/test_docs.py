@@ -74,8 +74,8 @@ def test_links_and_pictures_are_there(path):
 # What the notes of the course explain, in their order.
 NOTES = (
     "序列到序列 固定长度的上下文向量 填充掩码 因果掩码 编码器-解码器 长短期记忆网络 门控循环单元 "
-    "曝光偏差 加性注意力 点积注意力 全局注意力 局部注意力 多头注意力 编码器 解码器 位置编码 "
-    "独热编码 Word2Vec GloVe BERT GPT 序列标注 线性注意力"
+    "曝光偏差 加性注意力 点积注意力 ReLU 软注意力 硬注意力 全局注意力 局部注意力 多头注意力 编码器 解码器 位置编码 "
+    "独热编码 Word2Vec GloVe 复杂度 BERT GPT 序列标注 线性注意力"
 )
 
 
