@@ -69,7 +69,11 @@ def run_rnn(
     Returns:
         States of the top layer (batch, seq_len, d_model), zeros at padding; and the last state of all layers.
     """
-    inputs = inputs.to(rnn.weight_ih_l0.dtype)  # autocast does not know recurrences
+    if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # Autocast leaves a GRU as it is and gives an LSTM 16 bits, of which not every processor has a kernel.
+        with torch.autocast("cpu", enabled=False):
+            return run_rnn(rnn, inputs, attention_mask, state)
+    inputs = inputs.to(rnn.weight_ih_l0.dtype)
     start = None if state is None else tuple(part.to(inputs.dtype) for part in state)
     start = start[0] if start and isinstance(rnn, nn.GRU) else start
     if attention_mask is None or attention_mask.all():
