@@ -5,7 +5,7 @@
 
 Every contender trains a model of the same dimensions with the settings that its users would choose, on a GPU where
 there is one. "Real tokens" are source and target tokens with `</s>`, without padding. Machines are noisy: compare
-ratios within a run, not figures of two runs.
+ratios within a run, not figures of two runs. JoeyNMT and eole take part where installed: see `benchmarks.peers`.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from benchmarks import peers
 from fun_transformer.analysis import flops_per_token
 from training.args import parse_arguments
 from training.batching import TokenBudgetBatches, pad_batch
@@ -309,7 +310,16 @@ CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
     "Marian, fp32, sdpa": marian("fp32", "sdpa"),
     "torch.nn.Transformer, bf16": torch_transformer,
     "Marian, Seq2SeqTrainer": seq2seq_trainer,
+    "JoeyNMT": peers.joeynmt,
+    "eole": peers.eole,
 }
+
+
+def default_contenders() -> list[str]:
+    """All that are installed and start in reasonable time."""
+    slow_to_start = ["Marian, bf16, sdpa, compiled"] if DEVICE.type == "cpu" else []
+    left_out = slow_to_start + peers.missing()
+    return [name for name in CONTENDERS if name not in left_out]
 
 
 def matmul_rate(dtype: torch.dtype, d_model: int, ffn_dim: int, seconds: float = 2.0) -> float:
@@ -366,8 +376,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     corpus = Corpus(options)
-    slow_to_start = ["Marian, bf16, sdpa, compiled"] if DEVICE.type == "cpu" else []
-    names = options.only or [name for name in CONTENDERS if name not in slow_to_start]
+    names = options.only or default_contenders()
     turns = compare(corpus, names, options.rounds, options.seconds)
 
     config = build_model(corpus.arguments, corpus.objective, corpus.tokenizer, DEVICE).config

@@ -1,17 +1,20 @@
 """The benchmarks run, on a corpus of a few lines; what they measure is another matter."""
 
+import importlib.util
 import io
 import json
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from datasets import Dataset
 
 import training.train
-from benchmarks import complexity, head_starts, lineage
+from benchmarks import complexity, head_starts, lineage, peers
 from benchmarks import training as training_benchmark
 
 
@@ -21,7 +24,7 @@ def test_all_contenders_train_on_the_same_corpus(tmp_path, monkeypatch, capsys):
         lines = [f"{letters[row % 3] * (1 + row % 5)} {letters[(row + 1) % 3]}\n" for row in range(200)]
         (tmp_path / side).write_text("".join(lines))
     output = tmp_path / "results.json"
-    names = [name for name in training_benchmark.CONTENDERS if "compiled" not in name]
+    names = [name for name in training_benchmark.default_contenders() if "compiled" not in name]
     argv = ["training", str(tmp_path / "source"), str(tmp_path / "target"), "--vocab_size=300", "--batch_tokens=512"]
     argv += ["--seconds=0.05", "--rounds=2", f"--output={output}", "--only", *names]
     monkeypatch.setattr(sys, "argv", argv)
@@ -31,6 +34,48 @@ def test_all_contenders_train_on_the_same_corpus(tmp_path, monkeypatch, capsys):
     assert all(turn["tokens"] > 0 for turns in results["turns"].values() for turn in turns)
     assert results["environment"]["device"] and results["flops_per_token"] > 1e6
     assert "Marian, Seq2SeqTrainer" in capsys.readouterr().out
+
+
+def test_peers_that_are_not_installed_are_left_out_unless_asked_for(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None if package == "eole" else object())
+    names = training_benchmark.default_contenders()
+    assert "JoeyNMT" in names and "eole" not in names and "eole" in training_benchmark.CONTENDERS
+
+
+@pytest.fixture
+def tiny_corpus():
+    """Sources of 4 tokens and targets of 3, all different, each with `</s>` (id 1)."""
+    rows = [[5 + row % 7, 5 + row // 7 % 7, 2] for row in range(49)]
+    dims = {"d_model": 32, "dropout": 0.1}
+    dims |= {f"{side}_layers": 1 for side in ("encoder", "decoder")}
+    dims |= {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
+    dims |= {f"{side}_ffn_dim": 64 for side in ("encoder", "decoder")}
+
+    class Tokenizer:
+        bos_token_id, eos_token_id, unk_token_id, pad_token_id = range(4)
+
+        def __len__(self):
+            return 16
+
+    train = Dataset.from_dict({"input_ids": [[*row, 1] for row in rows], "labels": [[*row[:2], 1] for row in rows]})
+    arguments = SimpleNamespace(training=SimpleNamespace(batch_tokens=64), model={"label_smoothing": 0.1})
+    return SimpleNamespace(dims=dims, tokenizer=Tokenizer(), splits={"train": train}, arguments=arguments)
+
+
+def test_peers_read_all_ids_as_words_of_the_same_vocabulary(tiny_corpus, tmp_path):
+    peers.write_words(tiny_corpus, tmp_path, " </s>")
+    assert (tmp_path / "train.src").read_text().splitlines()[8] == "6 6 <unk> </s>"
+    assert (tmp_path / "train.trg").read_text().splitlines()[8] == "6 6"
+    assert (tmp_path / "vocab.txt").read_text().split() == [str(token_id) for token_id in range(4, 16)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(peers.PACKAGES))
+def test_peers_count_the_tokens_of_whole_sentences_with_their_ends(name, tiny_corpus):
+    pytest.importorskip(peers.PACKAGES[name])
+    train = training_benchmark.CONTENDERS[name](tiny_corpus)
+    tokens = [train(0.3), train(0.3)]
+    assert all(count > 0 and count % (4 + 3) == 0 for count in tokens)
 
 
 def test_layers_are_measured_and_drawn(tmp_path, monkeypatch, capsys):
