@@ -16,16 +16,21 @@ from torch import nn
 IGNORE_INDEX = -100
 
 
-def shift_tokens_right(labels: torch.Tensor, pad_token_id: int, decoder_start_token_id: int) -> torch.Tensor:
+def shift_tokens_right(
+    labels: torch.Tensor, pad_token_id: int, decoder_start_token_id: int, position_ids: torch.Tensor | None = None
+) -> torch.Tensor:
     """Make the decoder's input from the target: at each position it may see the tokens before it (paper, section 3.1).
 
     Args:
         labels: (batch, target_len), padded with -100 or `pad_token_id`.
+        position_ids: (batch, target_len), where a row holds several sentences: each begins with 0.
 
     Returns:
-        (batch, target_len): the start token, then all labels but the last.
+        (batch, target_len): the start token, then all labels but the last; the same for each sentence of a row.
     """
     shifted = torch.cat([labels.new_full((labels.shape[0], 1), decoder_start_token_id), labels[:, :-1]], dim=-1)
+    if position_ids is not None:
+        shifted = shifted.masked_fill(position_ids == 0, decoder_start_token_id)
     return shifted.masked_fill(shifted == IGNORE_INDEX, pad_token_id)  # (batch, target_len)
 
 

@@ -2,13 +2,16 @@
 
     padding   no token looks at what only fills up a row;
     causal    a target token looks at itself and those before it;
-    local     a token looks at its neighbours: a band along the diagonal (Luong et al. 2015, arXiv:1508.04025).
+    local     a token looks at its neighbours: a band along the diagonal (Luong et al. 2015, arXiv:1508.04025);
+    packed    where a row holds several sentences, none looks at another (Krell et al. 2021, arXiv:2107.02027).
 
 How each looks to the kernel in use (boolean, additive, blocks, or none at all), transformers knows. A table gives each
 type of layer its own; layers without attention weights get the padding alone, (batch, query_len), True = token.
 """
 
 import copy
+from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 from transformers.cache_utils import Cache, StaticCache
@@ -20,6 +23,69 @@ from transformers.masking_utils import (
 )
 
 from .configuration_fun_transformer import FunTransformerConfig
+from .positions import sentences_of
+from .varlen import Segments
+
+MASKED_BY_FUNCTION = ("eager", "sdpa", "flex_attention")  # kernels whose masks transformers makes from a function
+
+
+class Packing(TypedDict):
+    """Where the sentences of a packed batch lie: a row of sources and a row of targets, as many and in one order.
+
+    Offsets are (sentences + 1,) of int32: 0, then where each sentence ends; a sentence may be empty on both sides. The
+    lengths, plain numbers so that no GPU has to be asked, are those of the longest sentences or more.
+    """
+
+    source_offsets: torch.Tensor
+    target_offsets: torch.Tensor
+    longest_source: int
+    longest_target: int
+
+
+def segments_of(packing: Packing | None, query: str, key: str) -> Segments | None:
+    """Which tokens of `query` see which of `key`, both "source" or "target"; None where nothing is packed."""
+    if packing is None:
+        return None
+    return Segments(
+        *(packing[f"{side}_offsets"] for side in (query, key)), *(packing[f"longest_{side}"] for side in (query, key))
+    )  # type: ignore[arg-type]
+
+
+def same_sentence(segments: Segments, query_len: int, key_len: int) -> Callable:
+    """The rule of packed rows, as transformers makes masks from it: (batch, head, query, key) -> may attend."""
+    query_sentences = sentences_of(segments.query_offsets, query_len)  # (query_len,)
+    key_sentences = sentences_of(segments.key_offsets, key_len)  # (key_len,)
+    return lambda batch, head, query, key: query_sentences[query] == key_sentences[key]
+
+
+def check_packing(config: FunTransformerConfig, stack: str, mask_like: torch.Tensor, *others: object) -> None:
+    """Refuse what packed rows cannot go with, rather than let sentences see each other.
+
+    Args:
+        config, mask_like: From `mask_settings`.
+        stack: "encoder" or "decoder".
+        others: The padding mask and the cache, which must be None.
+
+    Raises:
+        ValueError: Naming what does not fit.
+    """
+    kernels = (*MASKED_BY_FUNCTION, "varlen")
+    if config._attn_implementation not in kernels:
+        raise ValueError(
+            f"attn_implementation={config._attn_implementation} does not keep packed sentences apart. Choose one of "
+            f"{', '.join(kernels)}."
+        )
+    for layer_type in config.stack_layer_types(stack):
+        if layer_type not in PACKED_TYPES:
+            raise ValueError(
+                f"Layers of type {layer_type} mix packed sentences. Leave packing out, or choose {stack}_layer_types "
+                f"from {', '.join(PACKED_TYPES)}."
+            )
+    if mask_like.shape[0] != 1 or any(other is not None for other in others):
+        raise ValueError(
+            f"Packed sentences make one row, without attention_mask and cache; got {mask_like.shape[0]} row(s)"
+            f"{' and one of these' * any(other is not None for other in others)}."
+        )
 
 
 def mask_settings(
@@ -85,21 +151,34 @@ CAUSAL_MASKS = {
     "linear_attention": padding_mask,
     "conv": padding_mask,
 }
+PACKED_TYPES = ("full_attention", "sliding_attention")
 
 
-def encoder_masks(config: FunTransformerConfig, mask_like: torch.Tensor, attention_mask: torch.Tensor | None) -> dict:
+def encoder_masks(
+    config: FunTransformerConfig,
+    mask_like: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    segments: Segments | None = None,
+) -> dict:
     """Make one mask for each type of the encoder's layers.
 
     Args:
         config, mask_like: From `mask_settings`.
         attention_mask: (batch, source_len), 1 = token, 0 = padding.
+        segments: The sentences of a packed row.
 
     Returns:
         Layer type -> mask.
     """
-    layer_types = dict.fromkeys(config.stack_layer_types("encoder"))
+    layer_types, packed = dict.fromkeys(config.stack_layer_types("encoder")), {}
+    if segments is not None:
+        check_packing(config, "encoder", mask_like, attention_mask)
+        if config._attn_implementation == "varlen":
+            return dict.fromkeys(layer_types, segments)
+        packed["and_mask_function"] = same_sentence(segments, mask_like.shape[1], mask_like.shape[1])
     return {
-        layer_type: BIDIRECTIONAL_MASKS[layer_type](config, mask_like, attention_mask) for layer_type in layer_types
+        layer_type: BIDIRECTIONAL_MASKS[layer_type](config, mask_like, attention_mask, **packed)
+        for layer_type in layer_types
     }
 
 
@@ -108,6 +187,7 @@ def decoder_masks(
     mask_like: torch.Tensor,
     attention_mask: torch.Tensor | dict | None,
     past_key_values: Cache | None,
+    segments: Segments | None = None,
 ) -> dict:
     """Make one mask for each type of the decoder's layers.
 
@@ -116,10 +196,17 @@ def decoder_masks(
         attention_mask: (batch, past_len + target_len), 1 = token, 0 = padding; or what this function returned before,
             as when `generate` makes masks ahead of compiled code.
         past_key_values: The cache, with or without one for the source.
+        segments: The sentences of a packed row.
 
     Returns:
         Layer type -> mask. Layers of one type keep equally many tokens, so the first of each says how many there are.
     """
+    packed = {}
+    if segments is not None:
+        check_packing(config, "decoder", mask_like, attention_mask, past_key_values)
+        if config._attn_implementation == "varlen":
+            return dict.fromkeys(config.stack_layer_types("decoder"), segments)
+        packed["and_mask_function"] = same_sentence(segments, mask_like.shape[1], mask_like.shape[1])
     if isinstance(attention_mask, dict):
         return attention_mask
     cache = getattr(past_key_values, "self_attention_cache", past_key_values)
@@ -131,6 +218,32 @@ def decoder_masks(
             *(config, mask_like, attention_mask, cache),
             layer_idx=layer_types.index(layer_type),
             allow_is_causal_skip=may_be_none,
+            **packed,
         )
         for layer_type in dict.fromkeys(layer_types)
     }
+
+
+def cross_mask(
+    config: FunTransformerConfig,
+    mask_like: torch.Tensor,
+    encoder_hidden_states: torch.Tensor,
+    encoder_attention_mask: torch.Tensor | None,
+    segments: Segments | None = None,
+) -> torch.Tensor | Segments | None:
+    """Make the mask for attention from target to source: padding is not seen, in packed rows nor another sentence.
+
+    Args:
+        config, mask_like: From `mask_settings`.
+        encoder_hidden_states: (batch, source_len, d_model).
+        encoder_attention_mask: (batch, source_len), 1 = token, 0 = padding.
+        segments: The sentences of two packed rows.
+    """
+    packed = {}
+    if segments is not None:
+        check_packing(config, "decoder", mask_like, encoder_attention_mask)
+        if config._attn_implementation == "varlen":
+            return segments
+        packed["and_mask_function"] = same_sentence(segments, mask_like.shape[1], encoder_hidden_states.shape[1])
+    encoder_hidden_states = encoder_hidden_states.to(mask_like.dtype)
+    return create_bidirectional_mask(config, mask_like, encoder_attention_mask, encoder_hidden_states, **packed)

@@ -19,7 +19,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -42,9 +42,14 @@ from .attention import eager_attention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
 from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
-from .masks import decoder_masks, encoder_masks, mask_settings
+from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings, segments_of
 from .mixers import GatedConvolution, LinearAttention, keep_the_whole_source
-from .positions import POSITIONS, position_ids_from_mask
+from .positions import POSITIONS, position_ids_from_mask, position_ids_from_offsets
+from .varlen import Segments, varlen_attention
+
+# A kernel is a name for `attn_implementation`, and a way to make its masks: here those of rows that are not packed.
+ALL_ATTENTION_FUNCTIONS.register("varlen", varlen_attention)
+AttentionMaskInterface.register("varlen", sdpa_mask)
 
 
 class MultiHeadAttention(nn.Module):
@@ -368,6 +373,7 @@ class Stack(FunTransformerPreTrainedModel):
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None = None,
         past_len: int = 0,
+        segments: Segments | None = None,
     ) -> torch.Tensor:
         """Embed tokens, scale, add positions, drop out (sections 3.4, 3.5 and 5.4).
 
@@ -377,6 +383,7 @@ class Stack(FunTransformerPreTrainedModel):
             attention_mask: (batch, past_len + seq_len); positions count its ones.
             position_ids: (batch, seq_len), if the caller knows better.
             past_len: Number of tokens in the cache.
+            segments: The sentences of a packed row, each of which begins at position 0.
 
         Returns:
             (batch, seq_len, d_model).
@@ -389,12 +396,15 @@ class Stack(FunTransformerPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)  # (batch, seq_len, d_model)
         seq_len = inputs_embeds.shape[1]
+        text_len = past_len + seq_len if segments is None else segments.longest_query
         if position_ids is None:
-            if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+            if segments is not None:
+                position_ids = position_ids_from_offsets(segments.query_offsets, seq_len)  # (1, seq_len)
+            elif isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
                 position_ids = position_ids_from_mask(attention_mask)[:, -seq_len:]  # (batch, seq_len)
             else:
                 position_ids = (torch.arange(seq_len, device=inputs_embeds.device) + past_len).unsqueeze(0)
-        positions = self.embed_positions(position_ids, past_len + seq_len)  # (batch or 1, seq_len, d_model)
+        positions = self.embed_positions(position_ids, text_len)  # (batch or 1, seq_len, d_model)
         hidden_states = inputs_embeds * self.embed_scale + positions.to(inputs_embeds.dtype)
         device_type = hidden_states.device.type
         if self.config.norm_position == "post" and torch.is_autocast_enabled(device_type):
@@ -430,6 +440,7 @@ class Encoder(Stack):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        packing: Packing | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Encode.
@@ -438,12 +449,14 @@ class Encoder(Stack):
             input_ids: (batch, source_len).
             attention_mask: (batch, source_len), 1 = token, 0 = padding.
             inputs_embeds: (batch, source_len, d_model), instead of `input_ids`.
+            packing: Where the sentences lie, if the batch is one row that holds several.
 
         Returns:
             `last_hidden_state` (batch, source_len, d_model).
         """
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask)
-        masks = encoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask)
+        segments = segments_of(packing, "source", "source")
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, segments=segments)
+        masks = encoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask, segments)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("encoder")):
             hidden_states = layer(hidden_states, masks[layer_type], **kwargs)
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
@@ -475,6 +488,7 @@ class Decoder(Stack):
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
+        packing: Packing | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Decode.
@@ -488,6 +502,7 @@ class Decoder(Stack):
             inputs_embeds: (batch, target_len, d_model), instead of `input_ids`.
             position_ids: (batch, target_len); counted from the mask and the cache when None.
             use_cache: Return keys and values for the next step.
+            packing: Where the sentences lie, if the batch is one row that holds several.
 
         Returns:
             `last_hidden_state` (batch, target_len, d_model) and `past_key_values`.
@@ -499,12 +514,11 @@ class Decoder(Stack):
         if past_key_values is not None:
             keep_the_whole_source(past_key_values, encoder_hidden_states.shape[1])
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len)
-        mask_config, mask_like = mask_settings(self.config, hidden_states, kwargs)
-        masks = decoder_masks(mask_config, mask_like, attention_mask, past_key_values)
-        encoder_mask = create_bidirectional_mask(
-            mask_config, mask_like, encoder_attention_mask, encoder_hidden_states.to(mask_like.dtype)
-        )
+        segments, to_source = (segments_of(packing, "target", side) for side in ("target", "source"))
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, segments)
+        settings = mask_settings(self.config, hidden_states, kwargs)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, segments)
+        encoder_mask = cross_mask(*settings, encoder_hidden_states, encoder_attention_mask, to_source)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
             hidden_states = layer(
                 hidden_states,
@@ -542,14 +556,17 @@ class DecoderOnly(Stack):
         inputs_embeds: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         use_cache: bool | None = None,
+        packing: Packing | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Decode; arguments and results are those of `Decoder.forward`, without a source."""
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len)
-        masks = decoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask, past_key_values)
+        segments = segments_of(packing, "target", "target")
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, segments)
+        settings = mask_settings(self.config, hidden_states, kwargs)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, segments)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
             hidden_states = layer(hidden_states, masks[layer_type], past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPast(
@@ -616,6 +633,8 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
             past_key_values: Keys and values of earlier steps.
             inputs_embeds, decoder_inputs_embeds: (batch, len, d_model), instead of the ids.
             use_cache: Return keys and values for the next step.
+            kwargs: With `packing` (`masks.Packing`) sources are one row, targets another, and no sentence sees
+                another; there is then no mask and no cache.
 
         Returns:
             `last_hidden_state` (batch, target_len, d_model), the cache, and what else was asked for.
@@ -666,9 +685,12 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
         self.post_init()
 
-    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """(batch, target_len) -> (batch, target_len), shifted right by one."""
-        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+    def prepare_decoder_input_ids_from_labels(
+        self, labels: torch.Tensor, packing: Packing | None = None
+    ) -> torch.Tensor:
+        """(batch, target_len) -> (batch, target_len), each sentence shifted right by one."""
+        position_ids = packing and position_ids_from_offsets(packing["target_offsets"], labels.shape[1])
+        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id, position_ids)
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         """Count positions before a static cache turns the mask into a 4-D one, from which they could not be read."""
@@ -713,7 +735,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         if labels is not None:
             use_cache = False if use_cache is None else use_cache
             if decoder_input_ids is None and decoder_inputs_embeds is None:
-                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels, kwargs.get("packing"))
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -19,6 +19,34 @@ def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
+def sentences_of(offsets: torch.Tensor, seq_len: int) -> torch.Tensor:
+    """Number the sentences of a packed row: to which does each token belong?
+
+    Args:
+        offsets: (sentences + 1,), 0, then where each sentence ends.
+        seq_len: Length of the row.
+
+    Returns:
+        (seq_len,) of int64, from 0.
+    """
+    places = torch.arange(seq_len, device=offsets.device, dtype=offsets.dtype)  # (seq_len,)
+    return torch.searchsorted(offsets[1:], places, right=True)
+
+
+def position_ids_from_offsets(offsets: torch.Tensor, seq_len: int) -> torch.Tensor:
+    """Number the tokens of a packed row; each sentence begins with 0.
+
+    Args:
+        offsets: (sentences + 1,), 0, then where each sentence ends.
+        seq_len: Length of the row.
+
+    Returns:
+        (1, seq_len) of int64.
+    """
+    places = torch.arange(seq_len, device=offsets.device)  # (seq_len,)
+    return (places - offsets[sentences_of(offsets, seq_len)]).unsqueeze(0)
+
+
 class SinusoidalPositions(nn.Module):
     """PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(pos / 10000^(2i/d_model)).
 

@@ -18,9 +18,10 @@ PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["masks", "positions", "losses", "dropout", "configuration_*"]
-LEVEL_1 = ["attention", "mixers"]
+LEVEL_1 = ["attention", "mixers", "varlen"]
 FLAT = {
-    "masks": LEVEL_0,
+    "varlen": [],
+    "masks": [*LEVEL_0, "varlen"],
     "positions": LEVEL_0,
     "losses": LEVEL_0,
     "dropout": LEVEL_0,

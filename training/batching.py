@@ -5,6 +5,8 @@ therefore go into buckets of about equal source length (within a tenth), are sor
 down in turn, like a snake, so that neighbours resemble each other across buckets too), cut wherever the next row would
 lift the padded size over the budget, and only then shuffled, batch by batch. The order depends on (seed, epoch) alone:
 a resumed run asks for the same epoch and finds its place.
+
+Packed batches need no buckets: sentences of any length stand one after the other in a single row.
 """
 
 import heapq
@@ -127,6 +129,10 @@ class TokenBudgetBatches:
         batches = even_out(batches, self.world_size, rng)
         return batches[self.rank :: self.world_size]
 
+    def size(self, rows: np.ndarray) -> int:
+        """Places of a batch, padding included."""
+        return len(rows) * int(self.source_lengths[rows].max() + self.target_lengths[rows].max())
+
     def _sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Order of the rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
         ties = rng.random(len(rows))  # (rows,)
@@ -147,6 +153,35 @@ class TokenBudgetBatches:
             rows = max(1, int(np.searchsorted(padded_size, self.batch_tokens, side="right")))
             batches.append(order[start : start + rows])
             start += rows
+        return batches
+
+
+class PackedBatches(TokenBudgetBatches):
+    """Batches of equally many real tokens, from rows in random order; all else is as in `TokenBudgetBatches`.
+
+    Args:
+        multiple: to which `pack_batch` rounds up; the places that it may fill are taken off the budget.
+    """
+
+    def __init__(self, *args, multiple: int = 1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.multiple = multiple
+
+    def size(self, rows):
+        lengths = (int(lengths[rows].sum()) for lengths in (self.source_lengths, self.target_lengths))
+        return sum(length + filler(length, self.multiple) for length in lengths)
+
+    def _sort(self, rows, rng):
+        return rng.permutation(len(rows))
+
+    def _cut(self, order):
+        budget = self.batch_tokens - 2 * (self.multiple if self.multiple > 1 else 0)
+        ends = np.cumsum(self.source_lengths[order] + self.target_lengths[order], dtype=np.int64)  # (rows,)
+        batches, start, before = [], 0, 0
+        while start < len(order):
+            stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
+            batches.append(order[start:stop])
+            start, before = stop, ends[stop - 1]
         return batches
 
 
@@ -195,3 +230,38 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     for place, row in zip(padded, rows):
         place[: len(row)] = row
     return torch.from_numpy(padded)
+
+
+def filler(length: int, multiple: int) -> int:
+    """Places to fill so that a length becomes a multiple: at least one, so that both sides have some; none for 1."""
+    return multiple - length % multiple if multiple > 1 else 0
+
+
+def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, multiple: int = 1) -> dict[str, Any]:
+    """Rows as one row without padding, for models that keep sentences apart by `packing`.
+
+    Args:
+        rows: dicts with `input_ids` and `labels`.
+        pad_token_id: fills what `multiple` leaves empty, a sentence of its own whose labels are -100.
+        multiple: every size is rounded up to a multiple, so that compiled code and CUDA graphs see few of them.
+
+    Returns:
+        `input_ids` (1, source tokens), `labels` (1, target tokens), and `packing`, a dict with `source_offsets` and
+        `target_offsets` (sentences + 1,) of int32, and two numbers, `longest_source` and `longest_target`.
+    """
+    batch: dict[str, Any] = {"packing": {}}
+    for name, side, value in (("input_ids", "source", pad_token_id), ("labels", "target", -100)):
+        lengths = [len(row[name]) for row in rows]
+        empty = filler(sum(lengths), multiple)
+        batch[name] = torch.from_numpy(
+            np.concatenate([*(row[name] for row in rows), np.full(empty, value)]).astype(np.int64)[None]
+        )
+        offsets = np.cumsum([0, *lengths, *([empty] if empty else [])])
+        repeated = -len(offsets) % multiple  # sentences without tokens
+        offsets = np.pad(offsets, (0, repeated), mode="edge").astype(np.int32)
+        longest = max(*lengths, empty)
+        batch["packing"] |= {
+            f"{side}_offsets": torch.from_numpy(offsets),
+            f"longest_{side}": longest + -longest % multiple,
+        }
+    return batch
