@@ -26,7 +26,9 @@ from .configuration_fun_transformer import FunTransformerConfig
 from .positions import sentences_of
 from .varlen import Segments
 
-MASKED_BY_FUNCTION = ("eager", "sdpa", "flex_attention")  # kernels whose masks transformers makes from a function
+# Kernels that keep packed sentences apart. All but the last get masks that transformers makes from a function.
+PACKED_KERNELS = ("eager", "sdpa", "flex_attention", "varlen")
+PACKED_TYPES = ("full_attention", "sliding_attention")  # layers that do
 
 
 class Packing(TypedDict):
@@ -69,11 +71,10 @@ def check_packing(config: FunTransformerConfig, stack: str, mask_like: torch.Ten
     Raises:
         ValueError: Naming what does not fit.
     """
-    kernels = (*MASKED_BY_FUNCTION, "varlen")
-    if config._attn_implementation not in kernels:
+    if config._attn_implementation not in PACKED_KERNELS:
         raise ValueError(
             f"attn_implementation={config._attn_implementation} does not keep packed sentences apart. Choose one of "
-            f"{', '.join(kernels)}."
+            f"{', '.join(PACKED_KERNELS)}."
         )
     for layer_type in config.stack_layer_types(stack):
         if layer_type not in PACKED_TYPES:
@@ -151,7 +152,6 @@ CAUSAL_MASKS = {
     "linear_attention": padding_mask,
     "conv": padding_mask,
 }
-PACKED_TYPES = ("full_attention", "sliding_attention")
 
 
 def encoder_masks(
@@ -247,3 +247,6 @@ def cross_mask(
         packed["and_mask_function"] = same_sentence(segments, mask_like.shape[1], encoder_hidden_states.shape[1])
     encoder_hidden_states = encoder_hidden_states.to(mask_like.dtype)
     return create_bidirectional_mask(config, mask_like, encoder_attention_mask, encoder_hidden_states, **packed)
+
+
+__all__ = ["PACKED_KERNELS", "PACKED_TYPES"]

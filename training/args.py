@@ -156,7 +156,15 @@ class TrainingArguments:
     best_metric: Literal["loss", "bleu", "chrf", "per", "wer", "exact", "accuracy", "f1"] = arg(
         "loss", "what chooses the best model on the validation split"
     )
-    attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the model's choice")
+    packing: bool = arg(
+        False, "many sentences make one row without padding (seq2seq, full and sliding attention); made for GPUs"
+    )
+    packing_multiple: int = arg(
+        1, "with packing: sizes are rounded up to a multiple, such as 128, so that compiled code sees few", minimum=1
+    )
+    attn_implementation: str | None = arg(
+        None, "attention kernel: sdpa, eager or, with packing, varlen; null: the device's choice"
+    )
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
     trackers: list[Tracker] = field(
         default_factory=lambda: ["tensorboard"], metadata={"help": "where metrics.jsonl also goes"}
@@ -602,6 +610,10 @@ def check_together(arguments: RunArguments) -> None:
     for name in ("r_drop", "scheduled_sampling"):
         if getattr(training, name) is not None and arguments.objective != "seq2seq":
             raise ValueError(f"training.{name} is for objective: seq2seq, got {arguments.objective}. Leave it out.")
+        if getattr(training, name) is not None and training.packing:
+            raise ValueError(f"training.{name} reads padded rows. Leave it out, or leave training.packing out.")
+    if training.packing and arguments.objective != "seq2seq":
+        raise ValueError(f"training.packing is for objective: seq2seq, got {arguments.objective}. Leave it out.")
     if training.r_drop is not None and training.scheduled_sampling is not None:
         raise ValueError("training.r_drop and training.scheduled_sampling do not go together. Leave one out.")
     starts = ("init_from", "a folder"), ("source_vectors", "a file"), ("target_vectors", "a file")

@@ -13,13 +13,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import gather_object, send_to_device, set_seed
 from datasets import DatasetDict
 from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
@@ -27,7 +28,7 @@ from transformers.utils import logging
 
 from training.args import RunArguments
 from training.averaging import MovingAverage, average_models
-from training.batching import TokenBudgetBatches, mixture_of
+from training.batching import PackedBatches, TokenBudgetBatches, mixture_of, pack_batch
 from training.bpe_dropout import DroppingRows
 from training.checkpoints import (
     checkpoint_folders,
@@ -121,7 +122,10 @@ class TrainingLoop:
         if dropout := arguments.training.bpe_dropout:
             longest = self.config.max_position_embeddings
             self.rows = DroppingRows(splits["train"], tokenizer, objective.encode, dropout, longest)
-        self.sampler = TokenBudgetBatches(
+        batches: Any = TokenBudgetBatches
+        if arguments.training.packing:
+            batches = partial(PackedBatches, multiple=arguments.training.packing_multiple)
+        self.sampler = batches(
             self.rows.source_lengths,
             self.rows.target_lengths,
             arguments.training.batch_tokens,
@@ -235,9 +239,23 @@ class TrainingLoop:
             while self.state.batch < len(self.batches):
                 chosen = self.batches[self.state.batch]
                 self.state.batch += 1
-                yield chosen, self.objective.collate([self.rows[row] for row in chosen], self.tokenizer)
+                yield chosen, self.collate([self.rows[row] for row in chosen])
             self.state.epoch, self.state.batch, self.state.resized = self.state.epoch + 1, 0, []
             self.batches = self.sampler.batches(self.state.epoch)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows to a batch for training. Evaluation pads: what is packed here is held to its slow twin there."""
+        training = self.arguments.training
+        if training.packing:
+            return pack_batch(rows, self.tokenizer.pad_token_id, training.packing_multiple)
+        return self.objective.collate(rows, self.tokenizer)
+
+    def tokens(self, batch: dict[str, Any]) -> int:
+        """Real tokens of a batch for training."""
+        if self.arguments.training.packing:
+            filled = int((batch["input_ids"] != self.tokenizer.pad_token_id).sum())
+            return filled + self.objective.items(batch)
+        return self.objective.tokens(batch)
 
     # ── One step ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -261,7 +279,7 @@ class TrainingLoop:
         self.model.train()
         step_loss = torch.zeros((), device=accelerator.device)
         for number, batch in enumerate(batches):
-            batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+            batch = send_to_device(batch, accelerator.device, non_blocking=True)
             last = number == len(batches) - 1  # gradients travel between processes once a step
             accelerator.gradient_state._set_sync_gradients(last)  # what DeepSpeed goes by
             with nullcontext() if last else accelerator.no_sync(self.model):
@@ -293,7 +311,7 @@ class TrainingLoop:
         counts = torch.tensor(
             [
                 sum(self.objective.items(batch) for batch in batches),
-                sum(self.objective.tokens(batch) for batch in batches),
+                sum(self.tokens(batch) for batch in batches),
                 int(bool(self.received_signal)),
             ],
             device=self.accelerator.device,

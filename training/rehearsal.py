@@ -6,7 +6,6 @@ Both train real steps on real batches in memory and write no checkpoint.
 import resource
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ def measure_steps(loop: TrainingLoop, steps: int) -> tuple[float, float]:
     Returns:
         Seconds of a step (median), and real tokens per second.
     """
-    batches = sorted(loop.sampler.batches(0), key=lambda rows: -padded_size(loop, rows))
+    batches = sorted(loop.sampler.batches(0), key=lambda rows: -loop.sampler.size(rows))
     largest = batches[: 2 * loop.arguments.training.accumulation_steps]
     loop.batches = largest + loop.sampler.batches(0) * (1 + steps * loop.arguments.training.accumulation_steps)
     stream = loop.micro_batches()
@@ -33,11 +32,6 @@ def measure_steps(loop: TrainingLoop, steps: int) -> tuple[float, float]:
         seconds.append(time.monotonic() - start)
         tokens.append(count)
     return statistics.median(seconds[2:]), sum(tokens[2:]) / sum(seconds[2:])
-
-
-def padded_size(loop: TrainingLoop, rows: Sequence[int]) -> int:
-    """Tokens of a batch, padding included."""
-    return len(rows) * int(loop.rows.source_lengths[rows].max() + loop.rows.target_lengths[rows].max())
 
 
 def peak_memory(device: torch.device) -> float:
@@ -53,7 +47,7 @@ def plan(loop: TrainingLoop, steps: int = 5) -> str:
     parameters = sum(p.numel() for p in loop.model.parameters())
     rows, batches = len(loop.rows), len(loop.sampler.batches(0))
     tokens = int(loop.rows.source_lengths.sum() + loop.rows.target_lengths.sum())
-    padded = processes * sum(padded_size(loop, batch) for batch in loop.sampler.batches(0))
+    padded = processes * sum(loop.sampler.size(batch) for batch in loop.sampler.batches(0))
     step_seconds, tokens_per_second = measure_steps(loop, steps)
     steps_per_epoch = batches / training.accumulation_steps
     limits = {  # steps until each limit of the recipe

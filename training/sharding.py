@@ -1,10 +1,12 @@
-"""One model spread over processes by PyTorch's `fully_shard` (FSDP2)."""
+"""What happens to a model before it is trained: spread over processes (FSDP2), compiled; and the way back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
@@ -30,11 +32,33 @@ def shard(model: nn.Module, accelerator: Accelerator) -> None:
     plugin.auto_wrap_policy = None  # for accelerate nothing is left to do
 
 
+def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
+    """Compile a model, or each of its layers, as accelerate was told to (`--dynamo_backend inductor`).
+
+    Accelerate would put it into a wrapper, in whose checkpoints every weight is called `_orig_mod.` something, and
+    which takes the place of DistributedDataParallel as soon as somebody unwraps the model. In place no name changes:
+    a compiled run can go on without the compiler, and the other way round.
+
+    Args:
+        model: Changed in place.
+        accelerator: Whose plugin says how.
+    """
+    plugin = accelerator.state.dynamo_plugin
+    if plugin.backend == DynamoBackend.NO:
+        return
+    options = plugin.to_kwargs()
+    layers = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
+    for module in layers if options.pop("use_regional_compilation", plugin.use_regional_compilation) else [model]:
+        module.compile(**options)
+    plugin.backend = DynamoBackend.NO  # for accelerate nothing is left to do
+
+
 @contextmanager
 def whole_model(accelerator: Accelerator, model) -> Iterator[Any]:
-    """The model without its wrapper; the weights that FSDP2 spreads over processes are gathered meanwhile.
+    """The model as it was before: without its wrapper, not compiled, its weights gathered that FSDP2 spreads.
 
-    `generate()` calls encoder and decoder one by one, which a model that gathers its weights by itself does not allow.
+    A compiler would begin anew with each length that a generated text goes through. `generate()` calls encoder and
+    decoder one by one, which a model that gathers its weights by itself does not allow.
     """
     module = accelerator.unwrap_model(model)
     units = [unit for unit in module.modules() if isinstance(unit, FSDPModule)]
@@ -42,7 +66,8 @@ def whole_model(accelerator: Accelerator, model) -> Iterator[Any]:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
     try:
-        yield module
+        with torch.compiler.set_stance("force_eager"):
+            yield module
     finally:
         for unit in units:
             unit.set_reshard_after_forward(unit is not module, recurse=False)

@@ -28,6 +28,7 @@ from transformers.utils import logging
 
 from fun_transformer import FunTransformerConfig, FunTransformerTokenizer, Seq2SeqRNNConfig
 from fun_transformer.analysis import flops_per_token
+from fun_transformer.masks import PACKED_KERNELS, PACKED_TYPES
 from training import defaults
 from training.args import GenerationArguments, RunArguments, parse_arguments
 from training.caching import cores
@@ -49,7 +50,7 @@ from training.resuming import (
     main_process_first,
     on_main_process,
 )
-from training.sharding import shard
+from training.sharding import compile_in_place, shard
 from training.train_tokenizer import train_tokenizer
 
 CONFIGS = {config.model_type: config for config in (FunTransformerConfig, Seq2SeqRNNConfig)}
@@ -191,6 +192,66 @@ def choose_config(model_type: str, fields: Iterable[str]) -> type[FunTransformer
     return config_class
 
 
+def recipe_fields(arguments: RunArguments) -> dict[str, Any]:
+    """What the recipe says of the model, that of its `model.config` included."""
+    fields = dict(arguments.model)
+    path = fields.pop("config", None)
+    return json.loads(Path(path).read_text(encoding="utf-8")) | fields if path else fields
+
+
+def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
+    """The attention kernel that the recipe names, or the fastest for its batches on a device."""
+    if arguments.training.attn_implementation:
+        return arguments.training.attn_implementation
+    if arguments.training.packing:
+        return "varlen" if device.type == "cuda" else "sdpa"
+    # Measured on CPUs with bf16: step-by-step attention trains faster than the fused kernel at sentence lengths.
+    return "eager" if device.type == "cpu" else "sdpa"
+
+
+def check_packing(arguments: RunArguments, device: torch.device, precision: str) -> None:
+    """Refuse a model or a kernel that packed rows do not go with, before anything is read or written.
+
+    Args:
+        arguments: The recipe.
+        device: Where the model will be trained.
+        precision: Of the accelerator: "bf16" or "no".
+
+    Raises:
+        ValueError: Naming what does not fit.
+    """
+    if not arguments.training.packing:
+        return
+    fields, kernel = recipe_fields(arguments), choose_kernel(arguments, device)
+    advice = "or leave training.packing out"
+    if (model_type := fields.get("model_type", "fun_transformer")) != "fun_transformer":
+        raise ValueError(f"training.packing is for model.model_type: fun_transformer, got {model_type}. Leave it out.")
+    for stack in ("encoder", "decoder"):
+        if mixing := set(fields.get(f"{stack}_layer_types") or ()) - {*PACKED_TYPES}:
+            raise ValueError(
+                f"Layers of type {min(mixing)} mix the sentences of a packed row. Choose model.{stack}_layer_types "
+                f"from {', '.join(PACKED_TYPES)}, {advice}."
+            )
+    if kernel not in PACKED_KERNELS:
+        raise ValueError(
+            f"training.attn_implementation={kernel} does not keep packed sentences apart. Choose one of "
+            f"{', '.join(PACKED_KERNELS)}, {advice}."
+        )
+    if kernel == "varlen" and (device.type, precision) != ("cuda", "bf16"):
+        raise ValueError(
+            f"The kernel varlen runs on GPUs in bf16; here are {device.type} and {precision.replace('no', 'fp32')}. "
+            f"Set training.attn_implementation: sdpa, which is slow on packed rows, {advice}."
+        )
+    if kernel == "varlen" and fields.get("attention_dropout"):
+        raise ValueError(f"The kernel varlen drops no attention weights. Set model.attention_dropout: 0, {advice}.")
+    positions, multiple = fields.get("max_position_embeddings", 1024), arguments.training.packing_multiple
+    if fields.get("position_embedding_type") == "learned" and positions % multiple:
+        raise ValueError(
+            f"training.packing_multiple={multiple} would round up over model.max_position_embeddings={positions}. "
+            "Make the latter a multiple of the former."
+        )
+
+
 def build_model(arguments: RunArguments, objective: Objective, tokenizer, device: torch.device) -> PreTrainedModel:
     """A model with fresh weights, as large as the recipe says and with a vocabulary as large as the tokenizer's.
 
@@ -203,10 +264,7 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
     Raises:
         ValueError: When the recipe's vocabulary is smaller than the tokenizer's, or its fields do not fit together.
     """
-    fields = dict(arguments.model)
-    path = fields.pop("config", None)
-    if path:
-        fields = json.loads(Path(path).read_text(encoding="utf-8")) | fields
+    fields = recipe_fields(arguments)
     config_class = choose_config(fields.pop("model_type", "fun_transformer"), arguments.model)
     needed, given = len(tokenizer), arguments.model.get("vocab_size")
     if given is not None and given < needed:
@@ -224,9 +282,9 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
         config = config_class(**fields, **objective.config_fields())
     except StrictDataclassError as error:
         raise ValueError(f"model: {error.__cause__ or error}") from error
-    # Measured on CPUs with bf16: step-by-step attention trains faster than the fused kernel at sentence lengths.
-    default = "eager" if device.type == "cpu" or config_class is Seq2SeqRNNConfig else "sdpa"
-    kernel = arguments.training.attn_implementation or default
+    kernel = choose_kernel(arguments, device)
+    if config_class is Seq2SeqRNNConfig:
+        kernel = arguments.training.attn_implementation or "eager"  # it has no other
     model = objective.model_class.from_config(config, attn_implementation=kernel)
     if model.can_generate():
         model.generation_config = build_generation_config(arguments.generation, model.config)
@@ -303,6 +361,7 @@ def prepare_loop(
         settings.weight_decay,
     )
     set_seed(settings.seed, device_specific=True)  # dropout differs between processes
+    compile_in_place(model, accelerator)
     model, optimizer = accelerator.prepare(model, optimizer)
     module = accelerator.unwrap_model(model)
     config = module.config
@@ -338,6 +397,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
     rehearsal = arguments.dry_run or arguments.profile is not None
     output_dir, checkpoint = on_main_process(prepare_output_dir, arguments, rehearsal)
+    check_packing(arguments, accelerator.device, accelerator.mixed_precision)
     set_seed(arguments.training.seed)
     arguments, objective, tokenizer, splits, text, rows = prepare_data(
         arguments, output_dir, checkpoint, accelerator.num_processes
