@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import TorchDynamoPlugin
 from torch import nn
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -42,7 +43,8 @@ from training.objectives import OBJECTIVES
 from training.optimization import build_optimizer
 from training.report import describe_environment
 from training.rows import TokenRows
-from training.train import build_accelerator, build_model, build_tokenizer
+from training.sharding import compile_in_place
+from training.train import build_accelerator, build_model, build_tokenizer, has_fast_bf16
 
 SIZES = {"small": (256, 3, 4, 1024), "base": (512, 6, 8, 2048)}  # d_model, layers, heads, ffn_dim
 SMOOTHING = 0.1
@@ -271,7 +273,7 @@ def seq2seq_trainer(corpus: Corpus) -> Train:
     return train
 
 
-def ours(*overrides: str) -> Callable[[Corpus], Train]:
+def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
     """This project's training loop, with its defaults."""
 
     def build(corpus: Corpus) -> Train:
@@ -279,9 +281,12 @@ def ours(*overrides: str) -> Callable[[Corpus], Train]:
         folder = Path(tempfile.mkdtemp())
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments)
+        if compile:
+            accelerator.state.dynamo_plugin = TorchDynamoPlugin(backend="inductor", dynamic=True)
         torch.set_num_threads(corpus.threads)
         model = build_model(arguments, corpus.objective, corpus.tokenizer, accelerator.device)
         optimizer = build_optimizer(model, 5e-4, (0.9, 0.98), 1e-9, 0.01)
+        compile_in_place(model, accelerator)
         model, optimizer = accelerator.prepare(model, optimizer)
         loop = TrainingLoop(
             accelerator, model, optimizer, corpus.tokenizer, corpus.objective, corpus.splits, arguments, folder, 0.0
@@ -304,6 +309,9 @@ def ours(*overrides: str) -> Callable[[Corpus], Train]:
 CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
     "ours": ours(),
     "ours fp32": ours("--training.precision", "fp32"),
+    "ours, packed": ours("--training.packing", "true"),
+    "ours, compiled": ours(compile=True),
+    "ours, packed, compiled": ours(*"--training.packing true --training.packing_multiple 128".split(), compile=True),
     "Marian, bf16, eager": marian("bf16", "eager"),
     "Marian, bf16, sdpa": marian("bf16", "sdpa"),
     "Marian, bf16, sdpa, compiled": marian("bf16", "sdpa", compile=True),
@@ -316,10 +324,10 @@ CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
 
 
 def default_contenders() -> list[str]:
-    """All that are installed and start in reasonable time."""
-    slow_to_start = ["Marian, bf16, sdpa, compiled"] if DEVICE.type == "cpu" else []
-    left_out = slow_to_start + peers.missing()
-    return [name for name in CONTENDERS if name not in left_out]
+    """All that are installed and made for this device."""
+    words = ["packed", "compiled"] if DEVICE.type == "cpu" else []  # slow there, or slow to start
+    words += [] if has_fast_bf16(DEVICE) else ["bf16"]
+    return [name for name in CONTENDERS if not any(word in name for word in words + peers.missing())]
 
 
 def matmul_rate(dtype: torch.dtype, d_model: int, ffn_dim: int, seconds: float = 2.0) -> float:

@@ -502,14 +502,14 @@ class Decoder(Stack):
             inputs_embeds: (batch, target_len, d_model), instead of `input_ids`.
             position_ids: (batch, target_len); counted from the mask and the cache when None.
             use_cache: Return keys and values for the next step.
-            packing: Where the sentences lie, if the batch is one row that holds several.
+            packing: Where the sentences lie, if the batch is one row that holds several; no cache is made then.
 
         Returns:
             `last_hidden_state` (batch, target_len, d_model) and `past_key_values`.
         """
         if encoder_hidden_states is None:
             raise ValueError("The decoder attends to a source: pass encoder_hidden_states, the encoder's output.")
-        if use_cache and past_key_values is None:
+        if use_cache and past_key_values is None and packing is None:
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
         if past_key_values is not None:
             keep_the_whole_source(past_key_values, encoder_hidden_states.shape[1])
@@ -560,7 +560,7 @@ class DecoderOnly(Stack):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Decode; arguments and results are those of `Decoder.forward`, without a source."""
-        if use_cache and past_key_values is None:
+        if use_cache and past_key_values is None and packing is None:
             past_key_values = DynamicCache(config=self.config)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
         segments = segments_of(packing, "target", "target")

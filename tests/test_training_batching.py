@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from training.batching import Mixture, TokenBudgetBatches, pad_batch
+from training.batching import Mixture, PackedBatches, TokenBudgetBatches, pack_batch, pad_batch
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
+BOTH_KINDS = pytest.mark.parametrize("kind", [TokenBudgetBatches, PackedBatches])
 
 
 def random_lengths(rows, seed=0):
@@ -27,10 +28,11 @@ def efficiency(batches, source, target):
     return (source.sum() + target.sum()) / padded
 
 
+@BOTH_KINDS
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_every_row_appears_exactly_once_over_all_processes(world_size):
+def test_every_row_appears_exactly_once_over_all_processes(world_size, kind):
     source, target = random_lengths(1000)
-    ranks = [TokenBudgetBatches(source, target, 512, 3, rank, world_size).batches(5) for rank in range(world_size)]
+    ranks = [kind(source, target, 512, 3, rank, world_size).batches(5) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
     assert sorted(np.concatenate([batch for batches in ranks for batch in batches])) == list(range(1000))
 
@@ -44,14 +46,31 @@ def test_no_batch_exceeds_the_budget_but_a_single_long_row():
         assert rows.tolist() == [17] or len(rows) * (source[rows].max() + target[rows].max()) <= 512
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
+@pytest.mark.parametrize("multiple", [1, 16])
+def test_packed_batches_are_full_of_real_tokens_and_never_over_the_budget(multiple):
+    source, target = random_lengths(1000)
+    source[17] = 600
+    batches = PackedBatches(source, target, 512, 3, multiple=multiple)
+    rows = [{"input_ids": np.ones(s), "labels": np.ones(t)} for s, t in zip(source, target)]
+    sizes = []
+    for chosen in batches.batches(0):
+        batch = pack_batch([rows[row] for row in chosen], 0, multiple)
+        sizes.append(batch["input_ids"].shape[1] + batch["labels"].shape[1])
+        assert sizes[-1] == batches.size(chosen)
+        assert chosen.tolist() == [17] or sizes[-1] <= 512
+        assert batch["input_ids"].shape[1] % multiple == 0 == batch["labels"].shape[1] % multiple
+    assert np.mean(sizes) > 512 - (source + target).mean() - 2 * multiple
+
+
+@BOTH_KINDS
+def test_the_order_depends_on_seed_and_epoch_alone(kind):
     lengths = random_lengths(500)
-    batches = TokenBudgetBatches(*lengths, 512, seed=3)
+    batches = kind(*lengths, 512, seed=3)
     first = listed(batches.batches(4))
     batches.batches(9)
-    assert first == listed(batches.batches(4)) == listed(TokenBudgetBatches(*lengths, 512, seed=3).batches(4))
+    assert first == listed(batches.batches(4)) == listed(kind(*lengths, 512, seed=3).batches(4))
     assert first != listed(batches.batches(5))
-    assert first != listed(TokenBudgetBatches(*lengths, 512, seed=4).batches(4))
+    assert first != listed(kind(*lengths, 512, seed=4).batches(4))
 
 
 def test_an_epoch_does_not_go_from_short_to_long():
@@ -95,13 +114,36 @@ def test_a_batch_is_padded_on_the_right_to_its_longest():
     assert all(tensor.dtype == torch.long for tensor in batch.values())
 
 
-def test_an_epoch_begun_on_some_processes_is_finished_on_others_with_every_row_once():
+def test_a_packed_batch_is_one_row_and_knows_where_each_sentence_ends():
+    rows = [{"input_ids": [5, 2], "labels": [6, 7, 2]}, {"input_ids": [8, 9, 2], "labels": [2]}]
+    batch = pack_batch(rows, 0)
+    assert batch["input_ids"].tolist() == [[5, 2, 8, 9, 2]] and batch["labels"].tolist() == [[6, 7, 2, 2]]
+    packing = batch["packing"]
+    assert packing["source_offsets"].tolist() == [0, 2, 5] and packing["target_offsets"].tolist() == [0, 3, 4]
+    assert (packing["longest_source"], packing["longest_target"]) == (3, 3)
+    assert packing["source_offsets"].dtype == torch.int32 and batch["input_ids"].dtype == torch.long
+
+
+def test_a_packed_batch_of_round_size_ends_in_a_sentence_that_no_loss_counts():
+    rows = [{"input_ids": [5, 2], "labels": [6, 7, 2]}, {"input_ids": [9, 2], "labels": [2]}]
+    batch = pack_batch(rows, 0, multiple=4)
+    assert batch["input_ids"].tolist() == [[5, 2, 9, 2, 0, 0, 0, 0]]  # never none: the target's needs one to look at
+    assert batch["labels"].tolist() == [[6, 7, 2, 2, -100, -100, -100, -100]]
+    packing = batch["packing"]
+    assert packing["source_offsets"].tolist() == [0, 2, 4, 8] and packing["target_offsets"].tolist() == [0, 3, 4, 8]
+    offsets = pack_batch([*rows, *rows], 0, multiple=4)["packing"]["source_offsets"]
+    assert offsets.tolist() == [0, 2, 4, 6, 8, 12, 12, 12]
+    assert packing["longest_source"] == 4 == packing["longest_target"]
+
+
+@BOTH_KINDS
+def test_an_epoch_begun_on_some_processes_is_finished_on_others_with_every_row_once(kind):
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 30, size=(2, 101))
 
     def part(world_size, done=()):
         """The batches of all processes, in the order of training."""
-        ranks = [TokenBudgetBatches(*lengths, 100, 5, rank, world_size).batches(3, done) for rank in range(world_size)]
+        ranks = [kind(*lengths, 100, 5, rank, world_size).batches(3, done) for rank in range(world_size)]
         return [batch.tolist() for step in zip(*ranks, strict=True) for batch in step]
 
     one, two = part(1), part(2)

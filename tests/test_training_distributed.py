@@ -218,11 +218,13 @@ def test_accelerate_reads_the_config_files(path):
     # What the launcher makes of it: the option of each name in a section must exist, too.
     parser = launch_command_parser()
     known = {action.dest for action in parser._actions}
-    sections = {**(config.fsdp_config or {}), **(config.deepspeed_config or {})}
+    sections = {**(config.fsdp_config or {}), **(config.deepspeed_config or {}), **(config.dynamo_config or {})}
     assert sections.keys() <= known
     arguments, _, _ = _validate_launch_command(parser.parse_args(["--config_file", str(path), "script.py"]))
     processes = {"two_cpu_processes": 2, "eight_gpus": 8, "fsdp2": 8, "deepspeed_zero2": 8, "two_nodes": 16}
     assert arguments.num_processes == processes.get(path.stem, 1)
+    assert arguments.dynamo_backend.lower() == ("inductor" if path.stem == "one_gpu_compiled" else "no")
+    assert arguments.dynamo_use_dynamic == (path.stem == "one_gpu_compiled")
     assert arguments.use_fsdp == (path.stem == "fsdp2")
     assert arguments.use_deepspeed == (path.stem == "deepspeed_zero2")
     assert arguments.multi_gpu == (path.stem in ("two_cpu_processes", "eight_gpus", "two_nodes"))

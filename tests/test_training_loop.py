@@ -1,5 +1,6 @@
 """The whole training, on a task that a tiny model learns in seconds: write a word of digits backwards."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,44 @@ def test_bad_data_is_refused_before_anything_is_written(recipe, tmp_path, capsys
 def test_a_vocabulary_that_is_too_small_is_refused(recipe, capsys):
     assert main([str(recipe), "--model.vocab_size", "7"]) == 2
     assert "vocab_size=7" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_packed_batches_train_and_count_every_token_once(recipe, tmp_path):
+    options = ["--training.max_steps", "40", "--training.max_epochs", "1", "--training.log_every", "1"]
+    run(recipe, "--training.packing", "true", "--training.packing_multiple", "16", *options)
+    packed = read_metrics(tmp_path / "run", "train")
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert packed[-1]["tokens"] == sum(2 * (len(row["source"]) + 1) for row in rows)  # a token a digit, and </s>
+    assert packed[-1]["loss"] < packed[0]["loss"]
+    run(recipe, "--output_dir", str(tmp_path / "padded"), *options)
+    validation = [read_metrics(tmp_path / name, "validation")[-1]["loss"] for name in ("run", "padded")]
+    assert abs(validation[0] - validation[1]) < 0.3  # the same data and as many steps, give or take
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("model.encoder_layer_types", "[conv]", "type conv mix"),
+        ("model.decoder_layer_types", "[linear_attention]", "type linear_attention mix"),
+        ("model.model_type", "seq2seq_rnn", "got seq2seq_rnn"),
+        ("training.attn_implementation", "flash_attention_2", "does not keep packed sentences apart"),
+        ("training.attn_implementation", "varlen", "runs on GPUs in bf16; here are cpu and fp32"),
+        ("training.r_drop", "5", "reads padded rows"),
+        ("objective", "masked_lm", "is for objective: seq2seq"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused_before_anything_is_lost(option, value, message, recipe, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
+    metric = ["--training.best_metric", "loss"]
+    assert main([str(recipe), "--overwrite", "--training.packing", "true", *metric, f"--{option}", value]) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_positions_that_rounding_would_exceed_are_refused(recipe, capsys):
+    options = ["--training.packing", "true", "--training.packing_multiple", "16"]
+    options += ["--model.position_embedding_type", "learned", "--model.max_position_embeddings", "40"]
+    assert main([str(recipe), *options]) == 2
+    assert "multiple of the former" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked_runs import read_metrics, write_digits_recipe
+from safetensors.torch import load_file
 
 from training.checkpoints import checkpoint_folders, find_checkpoint, find_problem
 
@@ -104,6 +105,48 @@ def test_a_run_killed_again_and_again_equals_one_that_never_was(children, recipe
         assert_same_runs(output_dir, whole)
         assert not list(output_dir.rglob("*.partial"))
     print(dict(counts))
+
+
+@pytest.mark.slow
+def test_a_packed_run_that_was_killed_goes_on_exactly(children, recipe, tmp_path):
+    options = ["--training.packing", "true"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert children.run(recipe, whole, *options) == [0], children.log(whole)
+    assert children.run(recipe, parts, *options, at_event=[".step-8.partial", 1]) == [KILLED]
+    assert children.run(recipe, parts, *options, "--resume") == [0], children.log(parts)
+    assert_same_runs(parts, whole)
+
+
+def compile_models() -> None:
+    """Train as `accelerate launch --dynamo_backend eager --dynamo_use_dynamic` does: traced, but not translated."""
+    os.environ |= {"ACCELERATE_DYNAMO_BACKEND": "eager", "ACCELERATE_DYNAMO_USE_DYNAMIC": "true"}
+    real = torch.compile
+
+    def compile(*arguments, **options):
+        print("compiled with", options)
+        return real(*arguments, **options)
+
+    torch.compile = compile
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", ["false", "true"])
+def test_a_compiled_run_equals_one_that_is_not_and_either_goes_on_as_the_other(packing, children, recipe, tmp_path):
+    options = ["--model.dropout", "0", "--training.packing", packing]  # compiled dropout draws other numbers
+    patch = ["test_training_resume", "compile_models"]
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    assert children.run(recipe, plain, *options) == [0], children.log(plain)
+    job = {"patch": patch, "at_event": [".step-8.partial", 1]}
+    assert children.run(recipe, compiled, *options, **job) == [KILLED], children.log(compiled)
+    assert children.run(recipe, compiled, *options, "--resume", patch=patch) == [0], children.log(compiled)
+    assert children.log(compiled).count("compiled with {'backend': 'eager', 'dynamic': True}") == 2
+    names = [load_file(path / "model" / "model.safetensors").keys() for path in (plain, compiled)]
+    assert names[0] == names[1]
+    for found, expected in zip(read_metrics(compiled, "train"), read_metrics(plain, "train"), strict=True):
+        assert abs(found["loss"] - expected["loss"]) < 1e-4
+    shutil.rmtree(checkpoint_folders(compiled)[-1])  # go on from step 8, without the compiler
+    assert children.run(recipe, compiled, *options, "--resume") == [0], children.log(compiled)
+    assert abs(read_metrics(compiled, "test")[0]["loss"] - read_metrics(plain, "test")[0]["loss"]) < 1e-4
 
 
 # ── Damage ───────────────────────────────────────────────────────────────────────────────────────────────────────
