@@ -309,9 +309,9 @@ def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
 CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
     "ours": ours(),
     "ours fp32": ours("--training.precision", "fp32"),
-    "ours, packed": ours("--training.packing", "true"),
+    "ours, packed": ours("--training.packing=true"),
     "ours, compiled": ours(compile=True),
-    "ours, packed, compiled": ours(*"--training.packing true --training.packing_multiple 128".split(), compile=True),
+    "ours, packed, compiled": ours("--training.packing=true", "--training.packing_multiple=128", compile=True),
     "Marian, bf16, eager": marian("bf16", "eager"),
     "Marian, bf16, sdpa": marian("bf16", "sdpa"),
     "Marian, bf16, sdpa, compiled": marian("bf16", "sdpa", compile=True),

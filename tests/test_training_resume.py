@@ -133,12 +133,12 @@ def compile_models() -> None:
 @pytest.mark.parametrize("packing", ["false", "true"])
 def test_a_compiled_run_equals_one_that_is_not_and_either_goes_on_as_the_other(packing, children, recipe, tmp_path):
     options = ["--model.dropout", "0", "--training.packing", packing]  # compiled dropout draws other numbers
-    patch = ["test_training_resume", "compile_models"]
+    job = {"patch": ["test_training_resume", "compile_models"], "timeout": 600}
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     assert children.run(recipe, plain, *options) == [0], children.log(plain)
-    job = {"patch": patch, "at_event": [".step-8.partial", 1]}
-    assert children.run(recipe, compiled, *options, **job) == [KILLED], children.log(compiled)
-    assert children.run(recipe, compiled, *options, "--resume", patch=patch) == [0], children.log(compiled)
+    killed = children.run(recipe, compiled, *options, **job, at_event=[".step-8.partial", 1])
+    assert killed == [KILLED] and checkpoint_folders(compiled), children.log(compiled)
+    assert children.run(recipe, compiled, *options, "--resume", **job) == [0], children.log(compiled)
     assert children.log(compiled).count("compiled with {'backend': 'eager', 'dynamic': True}") == 2
     names = [load_file(path / "model" / "model.safetensors").keys() for path in (plain, compiled)]
     assert names[0] == names[1]
