@@ -115,6 +115,8 @@ def test_a_packed_run_that_was_killed_goes_on_exactly(children, recipe, tmp_path
     assert children.run(recipe, parts, *options, at_event=[".step-8.partial", 1]) == [KILLED]
     assert children.run(recipe, parts, *options, "--resume") == [0], children.log(parts)
     assert_same_runs(parts, whole)
+    more = ["--training.max_steps", "14", "--resume"]
+    assert children.run(recipe, parts, *options, *more, processes=2) == [0, 0], children.log(parts)
 
 
 def compile_models() -> None:

@@ -397,7 +397,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
     rehearsal = arguments.dry_run or arguments.profile is not None
     output_dir, checkpoint = on_main_process(prepare_output_dir, arguments, rehearsal)
-    check_packing(arguments, accelerator.device, accelerator.mixed_precision)
+    on_main_process(check_packing, arguments, accelerator.device, accelerator.mixed_precision)
     set_seed(arguments.training.seed)
     arguments, objective, tokenizer, splits, text, rows = prepare_data(
         arguments, output_dir, checkpoint, accelerator.num_processes
