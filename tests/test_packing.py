@@ -1,5 +1,7 @@
 """Packed rows, against their slow twin: the same sentences in rows of their own, padded."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from fun_transformer.masks import check_packing, same_sentence
 from fun_transformer.positions import position_ids_from_offsets, sentences_of
 from fun_transformer.varlen import Segments, varlen_attention
 from training.batching import pack_batch, pad_batch
+from training.sharding import compile_in_place
 
 KERNELS = pytest.mark.parametrize("kernel", ["eager", "sdpa", "varlen"])
 EXACT = {"atol": 1e-5, "rtol": 1e-4}  # float32: sums run in another order
@@ -190,6 +193,48 @@ def test_the_kernel_varlen_says_that_it_drops_no_weights():
     states, segments = torch.randn(1, 2, 3, 8), Segments(torch.tensor([0, 3]), torch.tensor([0, 3]), 3, 3)
     with pytest.raises(ValueError, match=r"attention_dropout=0, got 0\.1"):
         varlen_attention(torch.nn.Identity(), states, states, states, segments, 1.0, dropout=0.1)
+
+
+# Compiled
+
+
+def compiled(model):
+    """Compile a model as the trainer does; returns the graphs that it is cut into, filled as they are made."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    options = {"backend": backend, "dynamic": True}
+    plugin = SimpleNamespace(backend="test", use_regional_compilation=False, to_kwargs=lambda: options)
+    torch._dynamo.reset()
+    compile_in_place(model, SimpleNamespace(state=SimpleNamespace(dynamo_plugin=plugin)))
+    return graphs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("collate", [pad_batch, pack_batch])
+def test_one_graph_serves_batches_of_all_sizes(collate, tiny_model, sentence_pairs):
+    model, rows = tiny_model("sdpa", dropout=0.0).train(), rows_of(sentence_pairs)
+    # Not all of them at first: sources and targets would have 12 tokens each, which the compiler takes for a law.
+    batches = [collate(chosen, 0) for chosen in (rows[:2], [*rows, rows[0]], [rows[1], *rows[::-1]])]
+    expected = [model(**batch).loss.item() for batch in batches]
+    graphs = compiled(model)
+    assert [model(**batch).loss.item() for batch in batches] == pytest.approx(expected, rel=1e-5)
+    assert len(graphs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what can be shown without a GPU")
+def test_the_kernel_varlen_is_traced_into_one_graph(tiny_model, sentence_pairs, monkeypatch):
+    monkeypatch.undo()  # the kernel of torch itself, which a CPU can trace and not run
+    model = tiny_model("varlen")
+    graphs = compiled(model)
+    with pytest.raises(NotImplementedError, match="_flash_attention_forward"):
+        model(**pack_batch(rows_of(sentence_pairs), 0))
+    kernels = [node for node in graphs[0].graph.nodes if "varlen_attn" in str(node.target)]
+    assert len(graphs) == 1 and len(kernels) == 2 + 2 * 3  # encoder layers; decoder layers and across
 
 
 @pytest.mark.gpu

@@ -35,6 +35,7 @@ def shard(model: nn.Module, accelerator: Accelerator) -> None:
 def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
     """Compile a model, or each of its layers, as accelerate was told to (`--dynamo_backend inductor`).
 
+    The loss stays outside: its loop over parts of a batch would make a graph of its own for each number of tokens.
     Accelerate would put it into a wrapper, in whose checkpoints every weight is called `_orig_mod.` something, and
     which takes the place of DistributedDataParallel as soon as somebody unwraps the model. In place no name changes:
     a compiled run can go on without the compiler, and the other way round.
@@ -48,7 +49,8 @@ def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
         return
     options = plugin.to_kwargs()
     layers = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
-    for module in layers if options.pop("use_regional_compilation", plugin.use_regional_compilation) else [model]:
+    regional = options.pop("use_regional_compilation", plugin.use_regional_compilation)
+    for module in layers if regional else [model.base_model]:
         module.compile(**options)
     plugin.backend = DynamoBackend.NO  # for accelerate nothing is left to do
 
