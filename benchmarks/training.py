@@ -215,10 +215,14 @@ class TorchTransformer(nn.Module):
         return nn.functional.linear(hidden, self.embed.weight)
 
 
-def torch_transformer(corpus: Corpus) -> Train:
-    """torch's own Transformer, bf16 autocast, in a bare loop."""
-    model = TorchTransformer(corpus.dims, len(corpus.tokenizer), corpus.tokenizer.pad_token_id)
-    return bare_loop(corpus, model, lambda batch, target: model(batch["input_ids"], target), "bf16")
+def torch_transformer(precision: str) -> Callable[[Corpus], Train]:
+    """torch's own Transformer in a bare loop."""
+
+    def build(corpus: Corpus) -> Train:
+        model = TorchTransformer(corpus.dims, len(corpus.tokenizer), corpus.tokenizer.pad_token_id)
+        return bare_loop(corpus, model, lambda batch, target: model(batch["input_ids"], target), precision)
+
+    return build
 
 
 class StopAfter(TrainerCallback):
@@ -315,8 +319,10 @@ CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
     "Marian, bf16, eager": marian("bf16", "eager"),
     "Marian, bf16, sdpa": marian("bf16", "sdpa"),
     "Marian, bf16, sdpa, compiled": marian("bf16", "sdpa", compile=True),
+    "Marian, fp32, eager": marian("fp32", "eager"),
     "Marian, fp32, sdpa": marian("fp32", "sdpa"),
-    "torch.nn.Transformer, bf16": torch_transformer,
+    "torch.nn.Transformer, bf16": torch_transformer("bf16"),
+    "torch.nn.Transformer, fp32": torch_transformer("fp32"),
     "Marian, Seq2SeqTrainer": seq2seq_trainer,
     "JoeyNMT": peers.joeynmt,
     "eole": peers.eole,
@@ -326,7 +332,7 @@ CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
 def default_contenders() -> list[str]:
     """All that are installed and made for this device."""
     words = ["packed", "compiled"] if DEVICE.type == "cpu" else []  # slow there, or slow to start
-    words += [] if has_fast_bf16(DEVICE) else ["bf16"]
+    words += [] if has_fast_bf16(DEVICE) else ["bf16", "ours fp32"]  # "ours" is just that
     return [name for name in CONTENDERS if not any(word in name for word in words + peers.missing())]
 
 

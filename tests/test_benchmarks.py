@@ -24,7 +24,8 @@ def test_all_contenders_train_on_the_same_corpus(tmp_path, monkeypatch, capsys):
         lines = [f"{letters[row % 3] * (1 + row % 5)} {letters[(row + 1) % 3]}\n" for row in range(200)]
         (tmp_path / side).write_text("".join(lines))
     output = tmp_path / "results.json"
-    names = [name for name in training_benchmark.default_contenders() if "compiled" not in name]
+    names = dict.fromkeys([*training_benchmark.default_contenders(), "ours, packed"])
+    names = [name for name in names if "compiled" not in name]
     argv = ["training", str(tmp_path / "source"), str(tmp_path / "target"), "--vocab_size=300", "--batch_tokens=512"]
     argv += ["--seconds=0.05", "--rounds=2", f"--output={output}", "--only", *names]
     monkeypatch.setattr(sys, "argv", argv)
