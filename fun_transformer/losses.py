@@ -11,7 +11,6 @@ form it is computed in the same pass: nothing is stored but the gradients of the
 """
 
 import torch
-from torch import nn
 
 IGNORE_INDEX = -100
 
@@ -56,13 +55,17 @@ class _LinearCrossEntropySum(torch.autograd.Function):
             weight_cast = weight.to(dtype)
             rows = torch.arange(chunk_size, device=labels.device)
             weight_mean = weight_cast.mean(0, dtype=wide)  # (d_model,): its product with h is the mean of z
+            # Written anew for each chunk: fresh memory would cost a CPU a page fault every 4 KiB.
+            largest = min(chunk_size, len(labels))
+            buffers = [weight_cast.new_empty(largest, vocab_size) for _ in range(2)]
             for start in range(0, len(labels), chunk_size):
                 chunk = slice(start, start + chunk_size)
                 hidden = hidden_states[chunk].to(dtype)  # (chunk, d_model)
                 kept = (labels[chunk] != IGNORE_INDEX).unsqueeze(-1)  # (chunk, 1)
                 label = labels[chunk].unsqueeze(-1).where(kept, 0)  # (chunk, 1)
-                logits = nn.functional.linear(hidden, weight_cast)  # (chunk, vocab_size)
-                probabilities = logits.softmax(-1)  # (chunk, vocab_size), computed in float32 inside the kernel
+                logits, probabilities = (buffer[: len(label)] for buffer in buffers)  # (chunk, vocab_size) each
+                torch.mm(hidden, weight_cast.T, out=logits)
+                torch.softmax(logits, -1, out=probabilities)  # computed in float32 inside the kernel
                 # log p = z - log_sum holds for the likeliest class, too, whose p is never rounded to 0.
                 log_sum = logits.amax(-1, keepdim=True).to(wide) - probabilities.amax(-1, keepdim=True).to(wide).log()
                 label_logit = logits.gather(-1, label).to(wide)  # (chunk, 1)
