@@ -5,9 +5,10 @@
 
 Each system trains in a process of its own, with the same data, tokenizer and batches, and is scored at intervals. The
 table compares after equally many updates (the best of the models scored, on the test split), and after equal time (on
-the validation split, when the fastest had done all its updates). Time is that of the CPU, one thread, so that other programs do not count. `reverse`
-is a task without a data set: write up to 24 letters backwards. Scores are exact matches for `reverse`, else chrF; over
-all, and by length of the source. Several `--rows` compare how much data each system needs:
+the validation split, when the fastest had done all its updates). Time is that of the CPU, one thread, so that other
+programs do not count. `reverse` is a task without a data set: write up to 24 letters backwards. Scores are exact
+matches for `reverse`, else chrF; over all, and by length of the source. Several `--rows` compare how much data each
+system needs:
 
     python -m benchmarks.lineage train.jsonl validation.jsonl test.jsonl ... --rows 1000 3000 10000 30000
 """
