@@ -84,13 +84,13 @@ class Corpus:
             self.rows.source_lengths, self.rows.target_lengths, arguments.training.batch_tokens, seed=1
         )
 
-    def bucketed(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of about equally many tokens, from rows of about equal length."""
+    def bucketed(self) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+        """Batches of about equally many tokens, from rows of about equal length, and how many of them are real."""
         epoch = 0
         while True:
             for chosen in self.sampler.batches(epoch):
                 batch = pad_batch([self.rows[row] for row in chosen], self.tokenizer.pad_token_id)
-                yield {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in batch.items()}
+                yield {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in batch.items()}, real_tokens(batch)
             epoch += 1
 
 
@@ -115,7 +115,7 @@ def bare_loop(corpus: Corpus, model: nn.Module, logits: Callable, precision: str
     def train(seconds: float) -> int:
         tokens, end = 0, time.monotonic() + seconds
         while time.monotonic() < end:
-            batch = next(batches)
+            batch, real = next(batches)
             labels = batch["labels"]
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
                 scores = logits(batch, shift(labels, corpus))
@@ -126,7 +126,7 @@ def bare_loop(corpus: Corpus, model: nn.Module, logits: Callable, precision: str
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            tokens += real_tokens(batch)
+            tokens += real
         synchronize()
         return tokens
 
@@ -286,7 +286,9 @@ def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments)
         if compile:
-            accelerator.state.dynamo_plugin = TorchDynamoPlugin(backend="inductor", dynamic=True)
+            accelerator.state.dynamo_plugin = TorchDynamoPlugin(
+                backend="inductor", dynamic=True, use_regional_compilation=True
+            )
         torch.set_num_threads(corpus.threads)
         model = build_model(arguments, corpus.objective, corpus.tokenizer, accelerator.device)
         optimizer = build_optimizer(model, 5e-4, (0.9, 0.98), 1e-9, 0.01)

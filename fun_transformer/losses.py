@@ -54,33 +54,31 @@ class _LinearCrossEntropySum(torch.autograd.Function):
         with torch.autocast(device_type, enabled=False):
             weight_cast = weight.to(dtype)
             rows = torch.arange(chunk_size, device=labels.device)
-            weight_mean = weight_cast.mean(0, dtype=wide)  # (d_model,): its product with h is the mean of z
+            weight_mean = weight.mean(0, dtype=wide)  # (d_model,): its product with h is the mean of z
             # Written anew for each chunk: fresh memory would cost a CPU a page fault every 4 KiB.
-            largest = min(chunk_size, len(labels))
-            buffers = [weight_cast.new_empty(largest, vocab_size) for _ in range(2)]
+            buffer = weight_cast.new_empty(min(chunk_size, len(labels)), vocab_size)
             for start in range(0, len(labels), chunk_size):
                 chunk = slice(start, start + chunk_size)
                 hidden = hidden_states[chunk].to(dtype)  # (chunk, d_model)
                 kept = (labels[chunk] != IGNORE_INDEX).unsqueeze(-1)  # (chunk, 1)
                 label = labels[chunk].unsqueeze(-1).where(kept, 0)  # (chunk, 1)
-                logits, probabilities = (buffer[: len(label)] for buffer in buffers)  # (chunk, vocab_size) each
-                torch.mm(hidden, weight_cast.T, out=logits)
-                torch.softmax(logits, -1, out=probabilities)  # computed in float32 inside the kernel
-                # log p = z - log_sum holds for the likeliest class, too, whose p is never rounded to 0.
-                log_sum = logits.amax(-1, keepdim=True).to(wide) - probabilities.amax(-1, keepdim=True).to(wide).log()
+                logits = torch.mm(hidden, weight_cast.T, out=buffer[: len(label)])  # (chunk, vocab_size)
                 label_logit = logits.gather(-1, label).to(wide)  # (chunk, 1)
+                largest = logits.amax(-1, keepdim=True)  # (chunk, 1)
+                powers = logits.sub_(largest).exp_()  # (chunk, vocab_size), of which softmax(z) = powers / total
+                total = powers.sum(-1, keepdim=True, dtype=wide)  # (chunk, 1)
+                log_sum = largest.to(wide) + total.log()
                 losses = log_sum - (1 - label_smoothing) * label_logit
                 if label_smoothing:
                     losses -= label_smoothing * (hidden.to(wide) @ weight_mean).unsqueeze(-1)
                 loss += losses.where(kept, 0).sum()
                 if needs_grad:
-                    # softmax(z) - q, without the epsilon / V that is the same for all classes: it comes at the end.
-                    label_grad = (label_logit - log_sum).exp() - (1 - label_smoothing)  # (chunk, 1)
-                    grad = probabilities  # (chunk, vocab_size)
-                    grad[rows[: len(label)], label.squeeze(-1)] = label_grad.squeeze(-1).to(dtype)
-                    grad *= kept
-                    grad_hidden_states[chunk] = grad @ weight_cast - label_smoothing * (weight_mean * kept).to(dtype)
-                    grad_weight += grad.T @ hidden
+                    # (softmax(z) - q) * total, without the epsilon / V that all classes share: it comes at the end.
+                    label_power = (label_logit - largest.to(wide)).exp() - (1 - label_smoothing) * total  # (chunk, 1)
+                    powers[rows[: len(label)], label.squeeze(-1)] = label_power.squeeze(-1).to(dtype)
+                    scale = kept / total  # (chunk, 1): cheaper on d_model values than on vocab_size
+                    grad_hidden_states[chunk] = (powers @ weight_cast) * scale - label_smoothing * weight_mean * kept
+                    grad_weight += powers.T @ (hidden * scale).to(dtype)
                     hidden_sum += hidden.mul(kept).sum(0)
         if needs_grad:
             if label_smoothing:

@@ -41,6 +41,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import eager_attention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
+from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
 from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings, segments_of
 from .mixers import GatedConvolution, LinearAttention, keep_the_whole_source
@@ -201,9 +202,9 @@ class EncoderLayer(GradientCheckpointingLayer):
         self.dropout = Dropout(config.dropout)
         mixer = MIXERS[config.stack_layer_types("encoder")[layer_idx]]
         self.self_attn = mixer(config, config.encoder_attention_heads, layer_idx, self.is_causal)
-        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.self_attn_layer_norm = LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
-        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.final_layer_norm = LayerNorm(config.d_model)
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
@@ -226,11 +227,11 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.dropout = Dropout(config.dropout)
         mixer = MIXERS[config.stack_layer_types("decoder")[layer_idx]]
         self.self_attn = mixer(config, config.decoder_attention_heads, layer_idx, is_causal=True)
-        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.self_attn_layer_norm = LayerNorm(config.d_model)
         self.encoder_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx)
-        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.encoder_attn_layer_norm = LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.decoder_ffn_dim)
-        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.final_layer_norm = LayerNorm(config.d_model)
 
     def forward(
         self,
@@ -362,7 +363,7 @@ class Stack(FunTransformerPreTrainedModel):
         )
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(layers)
-        self.layer_norm = nn.LayerNorm(config.d_model) if config.norm_position == "pre" else nn.Identity()
+        self.layer_norm = LayerNorm(config.d_model) if config.norm_position == "pre" else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
 

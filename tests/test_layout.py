@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
-LEVEL_0 = ["masks", "positions", "losses", "dropout", "configuration_*"]
+LEVEL_0 = ["masks", "positions", "losses", "dropout", "layer_norm", "configuration_*"]
 LEVEL_1 = ["attention", "mixers", "varlen"]
 FLAT = {
     "varlen": [],

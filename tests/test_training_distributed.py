@@ -46,17 +46,17 @@ def record_steps(folder: str) -> None:
         return real_clip(self, parameters, *options)
 
     def micro_batches(self):
-        for rows, batch in real_batches(self):
+        for batch in real_batches(self):
             with Path(folder, f"batches-{self.accelerator.process_index}.jsonl").open("a") as file:
-                items, world_size = self.objective.items(batch), self.accelerator.num_processes
+                items, world_size = self.objective.items(batch.tensors), self.accelerator.num_processes
                 line = {
-                    "epoch": self.state.epoch,
-                    "rows": [int(row) for row in rows],
+                    "epoch": batch.epoch,
+                    "rows": [int(row) for row in batch.rows],
                     "items": items,
                     "world_size": world_size,
                 }
                 file.write(json.dumps(line) + "\n")
-            yield rows, batch
+            yield batch
 
     Path(folder).mkdir(exist_ok=True)
     Accelerator.clip_grad_norm_, TrainingLoop.micro_batches = clip, micro_batches

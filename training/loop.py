@@ -15,12 +15,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import gather_object, send_to_device, set_seed
+from accelerate.utils import gather_object, recursively_apply, send_to_device, set_seed
 from datasets import DatasetDict
 from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
@@ -87,6 +87,25 @@ class RunState:
         return cls(**values | pairs)
 
 
+class MicroBatch(NamedTuple):
+    """One of the batches that a step accumulates, and where it stands in the data."""
+
+    epoch: int
+    batches: list[np.ndarray]  # the rows of all batches of the epoch
+    number: int  # of this one
+    tensors: dict[str, Any]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The numbers of its rows."""
+        return self.batches[self.number]
+
+
+def pin_memory(batch: Any) -> Any:
+    """Move tensors to where a GPU fetches them without the processor's help."""
+    return recursively_apply(torch.Tensor.pin_memory, batch)
+
+
 class TrainingLoop:
     """Trains a prepared model.
 
@@ -144,6 +163,7 @@ class TrainingLoop:
             self.average = MovingAverage(accelerator.unwrap_model(model), arguments.training.ema_decay)
             accelerator.register_for_checkpointing(self.average)
         self.state = RunState(world_size=accelerator.num_processes, data=self.rows_checksum())
+        self.ahead: list[MicroBatch] | None = None  # the batches of the next step, where they are made already
         self.received_signal = 0
         self.signalled = 0.0  # when
         self.agreed_signal = 0  # once all processes know of it
@@ -233,15 +253,21 @@ class TrainingLoop:
         all_of_them = earlier + self.state.world_size * len(self.batches)
         return self.state.epoch + (earlier + here) / all_of_them
 
-    def micro_batches(self) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-        """Row numbers and tensors of batches without end, from where the state stands."""
+    def micro_batches(self) -> Iterator[MicroBatch]:
+        """Batches without end, from where the state stands; the state moves when one is trained, not when it is made."""
+        epoch, first, batches = self.state.epoch, self.state.batch, self.batches
         while True:
-            while self.state.batch < len(self.batches):
-                chosen = self.batches[self.state.batch]
-                self.state.batch += 1
-                yield chosen, self.collate([self.rows[row] for row in chosen])
-            self.state.epoch, self.state.batch, self.state.resized = self.state.epoch + 1, 0, []
-            self.batches = self.sampler.batches(self.state.epoch)
+            for number in range(first, len(batches)):
+                rows = batches[number]
+                yield MicroBatch(epoch, batches, number, self.collate([self.rows[row] for row in rows]))
+            epoch, first, batches = epoch + 1, 0, self.sampler.batches(epoch + 1)
+
+    def take(self, stream: Iterator[MicroBatch]) -> list[MicroBatch]:
+        """The batches of the next step, where a GPU can fetch them while it computes."""
+        taken = [next(stream) for _ in range(self.arguments.training.accumulation_steps)]
+        if self.accelerator.device.type == "cuda":
+            taken = [batch._replace(tensors=pin_memory(batch.tensors)) for batch in taken]
+        return taken
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows to a batch for training. Evaluation pads: what is packed here is held to its slow twin there."""
@@ -269,8 +295,12 @@ class TrainingLoop:
             FloatingPointError: After `max_bad_steps` such steps in a row.
         """
         accelerator, training, state = self.accelerator, self.arguments.training, self.state
-        chosen, batches = zip(*(next(stream) for _ in range(training.accumulation_steps)), strict=True)
+        taken, self.ahead = self.ahead or self.take(stream), None
+        batches = [batch.tensors for batch in taken]
         items, tokens = self.count(batches)
+        if taken[-1].epoch != state.epoch:
+            state.resized = []
+        state.epoch, self.batches, state.batch = taken[-1].epoch, taken[-1].batches, taken[-1].number + 1
         factor = learning_rate_factor(
             training.schedule, state.step + 1, training.warmup_steps, done, self.config.d_model
         )
@@ -295,6 +325,9 @@ class TrainingLoop:
         loss = accelerator.reduce(step_loss, reduction="mean")
         state.step += 1
         state.tokens += tokens
+        if accelerator.device.type != "cpu" and state.step % training.save_every and not self.agreed_signal:
+            # A GPU still computes. Before a checkpoint nothing is drawn: its random numbers are those of now.
+            self.ahead = self.take(stream)
         # Here the step waits for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
@@ -302,28 +335,25 @@ class TrainingLoop:
                 self.average.update()
             state.bad_steps = 0
         else:
-            self.skip_step(float(loss), float(norm), chosen)
+            self.skip_step(float(loss), float(norm), taken)
         self.optimizer.zero_grad()
         return loss, tokens, training.learning_rate * factor
 
     def count(self, batches: Sequence[dict[str, torch.Tensor]]) -> tuple[int, int]:
         """Items and real tokens of a step on all processes, which also hear here that one was asked to stop."""
-        counts = torch.tensor(
-            [
-                sum(self.objective.items(batch) for batch in batches),
-                sum(self.tokens(batch) for batch in batches),
-                int(bool(self.received_signal)),
-            ],
-            device=self.accelerator.device,
-        )
+        counts = [
+            sum(self.objective.items(batch) for batch in batches),
+            sum(self.tokens(batch) for batch in batches),
+            int(bool(self.received_signal)),
+        ]
         if self.accelerator.num_processes > 1:
-            counts = self.accelerator.reduce(counts, reduction="sum")
-        items, tokens, interrupted = counts.tolist()
+            counts = self.accelerator.reduce(torch.tensor(counts, device=self.accelerator.device), "sum").tolist()
+        items, tokens, interrupted = counts
         if interrupted:
             self.agreed_signal = self.received_signal or signal.SIGTERM  # another process was asked to stop
         return items, tokens
 
-    def skip_step(self, loss: float, norm: float, chosen: Sequence[np.ndarray]) -> None:
+    def skip_step(self, loss: float, norm: float, taken: Sequence[MicroBatch]) -> None:
         """Count a step whose loss or gradient is not finite.
 
         Raises:
@@ -341,8 +371,8 @@ class TrainingLoop:
             return
         rows = [
             {"process": self.accelerator.process_index, "row": row, "source": text["source"], "target": text["target"]}
-            for batch in chosen
-            for row in batch.tolist()
+            for batch in taken
+            for row in batch.rows.tolist()
             for text in [self.splits["train"][row]]
         ]
         rows = gather_object(rows)

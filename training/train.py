@@ -90,6 +90,8 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     if state.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
         keep_freed_memory()
+    if state.device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it takes milliseconds to plan for each new size of a batch
     precision = arguments.training.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(state.device) else "fp32"
