@@ -10,7 +10,6 @@ type of layer its own; layers without attention weights get the padding alone, (
 """
 
 import copy
-from collections.abc import Callable
 from typing import TypedDict
 
 import torch
@@ -23,48 +22,66 @@ from transformers.masking_utils import (
 )
 
 from .configuration_fun_transformer import FunTransformerConfig
-from .positions import sentences_of
-from .varlen import Segments
 
-# Kernels that keep packed sentences apart. All but the last get masks that transformers makes from a function.
-PACKED_KERNELS = ("eager", "sdpa", "flex_attention", "varlen")
-PACKED_TYPES = ("full_attention", "sliding_attention")  # layers that do
+PACKED_KERNELS = ("eager", "sdpa")  # those that take a mask of any form
+PACKED_TYPES = ("full_attention", "sliding_attention")  # layers that keep packed sentences apart
 
 
 class Packing(TypedDict):
-    """Where the sentences of a packed batch lie: a row of sources and a row of targets, as many and in one order.
+    """Which sentence of its row each token of a packed batch belongs to: 1, 2, ..., the same for source and target.
 
-    Offsets are (sentences + 1,) of int32: 0, then where each sentence ends; a sentence may be empty on both sides. The
-    lengths, plain numbers so that no GPU has to be asked, are those of the longest sentences or more.
+    (batch, source_len) and (batch, target_len). 0 is filler. Each row has some in its source, for that of its target
+    to look at: whoever may attend to nothing would get NaN from some kernels.
     """
 
-    source_offsets: torch.Tensor
-    target_offsets: torch.Tensor
-    longest_source: int
-    longest_target: int
+    source_sentences: torch.Tensor
+    target_sentences: torch.Tensor
 
 
-def segments_of(packing: Packing | None, query: str, key: str) -> Segments | None:
-    """Which tokens of `query` see which of `key`, both "source" or "target"; None where nothing is packed."""
-    if packing is None:
-        return None
-    return Segments(
-        *(packing[f"{side}_offsets"] for side in (query, key)), *(packing[f"longest_{side}"] for side in (query, key))
-    )  # type: ignore[arg-type]
+def window_of(config: FunTransformerConfig, layer_type: str) -> dict[str, int]:
+    """How far a type of layer sees, as `packed_mask` takes it."""
+    return {"sliding_window": config.sliding_window} if layer_type == "sliding_attention" else {}
 
 
-def same_sentence(segments: Segments, query_len: int, key_len: int) -> Callable:
-    """The rule of packed rows, as transformers makes masks from it: (batch, head, query, key) -> may attend."""
-    query_sentences = sentences_of(segments.query_offsets, query_len)  # (query_len,)
-    key_sentences = sentences_of(segments.key_offsets, key_len)  # (key_len,)
-    return lambda batch, head, query, key: query_sentences[query] == key_sentences[key]
+def packed_mask(
+    config: FunTransformerConfig,
+    mask_like: torch.Tensor,
+    query_sentences: torch.Tensor,
+    key_sentences: torch.Tensor,
+    is_causal: bool = False,
+    sliding_window: int | None = None,
+) -> torch.Tensor:
+    """Make the mask of packed rows: a token sees its own sentence.
 
-
-def check_packing(config: FunTransformerConfig, stack: str, mask_like: torch.Tensor, *others: object) -> None:
-    """Refuse what packed rows cannot go with, rather than let sentences see each other.
+    transformers would make the same one from a rule for two tokens, and take as long as some layers do.
 
     Args:
         config, mask_like: From `mask_settings`.
+        query_sentences, key_sentences: (batch, query_len) and (batch, key_len), from a `Packing`.
+        is_causal: No token sees a later one.
+        sliding_window: A token sees so many to each side, if causal itself included.
+
+    Returns:
+        (batch, 1, query_len, key_len): True = may attend; for the kernel `eager` 0 and the dtype's minimum.
+    """
+    allowed = query_sentences[:, None, :, None] == key_sentences[:, None, None, :]  # (batch, 1, query_len, key_len)
+    query, key = (torch.arange(x.shape[1], device=x.device) for x in (query_sentences, key_sentences))
+    ahead = key - query[:, None]  # (query_len, key_len)
+    if is_causal:
+        allowed = allowed & (ahead <= 0)
+    if sliding_window is not None:
+        allowed = allowed & (ahead.abs() < sliding_window + (not is_causal))
+    if config._attn_implementation == "eager":
+        forbidden = torch.finfo(mask_like.dtype).min
+        return torch.zeros_like(allowed, dtype=mask_like.dtype).masked_fill(~allowed, forbidden)
+    return allowed
+
+
+def check_packing(config: FunTransformerConfig, stack: str, *others: object) -> None:
+    """Refuse what packed rows cannot go with, rather than let sentences see each other.
+
+    Args:
+        config: From `mask_settings`.
         stack: "encoder" or "decoder".
         others: The padding mask and the cache, which must be None.
 
@@ -82,11 +99,8 @@ def check_packing(config: FunTransformerConfig, stack: str, mask_like: torch.Ten
                 f"Layers of type {layer_type} mix packed sentences. Leave packing out, or choose {stack}_layer_types "
                 f"from {', '.join(PACKED_TYPES)}."
             )
-    if mask_like.shape[0] != 1 or any(other is not None for other in others):
-        raise ValueError(
-            f"Packed sentences make one row, without attention_mask and cache; got {mask_like.shape[0]} row(s)"
-            f"{' and one of these' * any(other is not None for other in others)}."
-        )
+    if any(other is not None for other in others):
+        raise ValueError("Packed rows go without attention_mask and cache, and got one. Leave it out, or packing.")
 
 
 def mask_settings(
@@ -158,28 +172,24 @@ def encoder_masks(
     config: FunTransformerConfig,
     mask_like: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    segments: Segments | None = None,
+    packing: Packing | None = None,
 ) -> dict:
     """Make one mask for each type of the encoder's layers.
 
     Args:
         config, mask_like: From `mask_settings`.
         attention_mask: (batch, source_len), 1 = token, 0 = padding.
-        segments: The sentences of a packed row.
+        packing: The sentences of packed rows.
 
     Returns:
         Layer type -> mask.
     """
-    layer_types, packed = dict.fromkeys(config.stack_layer_types("encoder")), {}
-    if segments is not None:
-        check_packing(config, "encoder", mask_like, attention_mask)
-        if config._attn_implementation == "varlen":
-            return dict.fromkeys(layer_types, segments)
-        packed["and_mask_function"] = same_sentence(segments, mask_like.shape[1], mask_like.shape[1])
-    return {
-        layer_type: BIDIRECTIONAL_MASKS[layer_type](config, mask_like, attention_mask, **packed)
-        for layer_type in layer_types
-    }
+    layer_types = dict.fromkeys(config.stack_layer_types("encoder"))
+    if packing is not None:
+        check_packing(config, "encoder", attention_mask)
+        sentences = (packing["source_sentences"], packing["source_sentences"])
+        return {name: packed_mask(config, mask_like, *sentences, **window_of(config, name)) for name in layer_types}
+    return {name: BIDIRECTIONAL_MASKS[name](config, mask_like, attention_mask) for name in layer_types}
 
 
 def decoder_masks(
@@ -187,7 +197,7 @@ def decoder_masks(
     mask_like: torch.Tensor,
     attention_mask: torch.Tensor | dict | None,
     past_key_values: Cache | None,
-    segments: Segments | None = None,
+    packing: Packing | None = None,
 ) -> dict:
     """Make one mask for each type of the decoder's layers.
 
@@ -196,17 +206,18 @@ def decoder_masks(
         attention_mask: (batch, past_len + target_len), 1 = token, 0 = padding; or what this function returned before,
             as when `generate` makes masks ahead of compiled code.
         past_key_values: The cache, with or without one for the source.
-        segments: The sentences of a packed row.
+        packing: The sentences of packed rows.
 
     Returns:
         Layer type -> mask. Layers of one type keep equally many tokens, so the first of each says how many there are.
     """
-    packed = {}
-    if segments is not None:
-        check_packing(config, "decoder", mask_like, attention_mask, past_key_values)
-        if config._attn_implementation == "varlen":
-            return dict.fromkeys(config.stack_layer_types("decoder"), segments)
-        packed["and_mask_function"] = same_sentence(segments, mask_like.shape[1], mask_like.shape[1])
+    if packing is not None:
+        check_packing(config, "decoder", attention_mask, past_key_values)
+        sentences = (packing["target_sentences"], packing["target_sentences"])
+        return {
+            name: packed_mask(config, mask_like, *sentences, is_causal=True, **window_of(config, name))
+            for name in dict.fromkeys(config.stack_layer_types("decoder"))
+        }
     if isinstance(attention_mask, dict):
         return attention_mask
     cache = getattr(past_key_values, "self_attention_cache", past_key_values)
@@ -218,7 +229,6 @@ def decoder_masks(
             *(config, mask_like, attention_mask, cache),
             layer_idx=layer_types.index(layer_type),
             allow_is_causal_skip=may_be_none,
-            **packed,
         )
         for layer_type in dict.fromkeys(layer_types)
     }
@@ -229,24 +239,21 @@ def cross_mask(
     mask_like: torch.Tensor,
     encoder_hidden_states: torch.Tensor,
     encoder_attention_mask: torch.Tensor | None,
-    segments: Segments | None = None,
-) -> torch.Tensor | Segments | None:
+    packing: Packing | None = None,
+) -> torch.Tensor | None:
     """Make the mask for attention from target to source: padding is not seen, in packed rows nor another sentence.
 
     Args:
         config, mask_like: From `mask_settings`.
         encoder_hidden_states: (batch, source_len, d_model).
         encoder_attention_mask: (batch, source_len), 1 = token, 0 = padding.
-        segments: The sentences of two packed rows.
+        packing: The sentences of packed rows.
     """
-    packed = {}
-    if segments is not None:
-        check_packing(config, "decoder", mask_like, encoder_attention_mask)
-        if config._attn_implementation == "varlen":
-            return segments
-        packed["and_mask_function"] = same_sentence(segments, mask_like.shape[1], encoder_hidden_states.shape[1])
+    if packing is not None:
+        check_packing(config, "decoder", encoder_attention_mask)
+        return packed_mask(config, mask_like, packing["target_sentences"], packing["source_sentences"])
     encoder_hidden_states = encoder_hidden_states.to(mask_like.dtype)
-    return create_bidirectional_mask(config, mask_like, encoder_attention_mask, encoder_hidden_states, **packed)
+    return create_bidirectional_mask(config, mask_like, encoder_attention_mask, encoder_hidden_states)
 
 
 __all__ = ["PACKED_KERNELS", "PACKED_TYPES"]

@@ -19,7 +19,6 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -43,14 +42,9 @@ from .configuration_fun_transformer import FunTransformerConfig, decoder_only, f
 from .dropout import Dropout
 from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
-from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings, segments_of
+from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings
 from .mixers import GatedConvolution, LinearAttention, keep_the_whole_source
-from .positions import POSITIONS, position_ids_from_mask, position_ids_from_offsets
-from .varlen import Segments, varlen_attention
-
-# A kernel is a name for `attn_implementation`, and a way to make its masks: here those of rows that are not packed.
-ALL_ATTENTION_FUNCTIONS.register("varlen", varlen_attention)
-AttentionMaskInterface.register("varlen", sdpa_mask)
+from .positions import POSITIONS, position_ids_from_mask, position_ids_from_sentences
 
 
 class MultiHeadAttention(nn.Module):
@@ -374,7 +368,7 @@ class Stack(FunTransformerPreTrainedModel):
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None = None,
         past_len: int = 0,
-        segments: Segments | None = None,
+        sentences: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Embed tokens, scale, add positions, drop out (sections 3.4, 3.5 and 5.4).
 
@@ -384,7 +378,7 @@ class Stack(FunTransformerPreTrainedModel):
             attention_mask: (batch, past_len + seq_len); positions count its ones.
             position_ids: (batch, seq_len), if the caller knows better.
             past_len: Number of tokens in the cache.
-            segments: The sentences of a packed row, each of which begins at position 0.
+            sentences: (batch, seq_len), those of packed rows: each begins at position 0.
 
         Returns:
             (batch, seq_len, d_model).
@@ -397,10 +391,10 @@ class Stack(FunTransformerPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)  # (batch, seq_len, d_model)
         seq_len = inputs_embeds.shape[1]
-        text_len = past_len + seq_len if segments is None else segments.longest_query
+        text_len = past_len + seq_len if sentences is None else 0  # how long its texts are, a packed row cannot say
         if position_ids is None:
-            if segments is not None:
-                position_ids = position_ids_from_offsets(segments.query_offsets, seq_len)  # (1, seq_len)
+            if sentences is not None:
+                position_ids = position_ids_from_sentences(sentences)  # (batch, seq_len)
             elif isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
                 position_ids = position_ids_from_mask(attention_mask)[:, -seq_len:]  # (batch, seq_len)
             else:
@@ -450,14 +444,14 @@ class Encoder(Stack):
             input_ids: (batch, source_len).
             attention_mask: (batch, source_len), 1 = token, 0 = padding.
             inputs_embeds: (batch, source_len, d_model), instead of `input_ids`.
-            packing: Where the sentences lie, if the batch is one row that holds several.
+            packing: Where the sentences lie, if rows hold several.
 
         Returns:
             `last_hidden_state` (batch, source_len, d_model).
         """
-        segments = segments_of(packing, "source", "source")
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, segments=segments)
-        masks = encoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask, segments)
+        sentences = packing and packing["source_sentences"]
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, sentences=sentences)
+        masks = encoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask, packing)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("encoder")):
             hidden_states = layer(hidden_states, masks[layer_type], **kwargs)
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
@@ -503,7 +497,7 @@ class Decoder(Stack):
             inputs_embeds: (batch, target_len, d_model), instead of `input_ids`.
             position_ids: (batch, target_len); counted from the mask and the cache when None.
             use_cache: Return keys and values for the next step.
-            packing: Where the sentences lie, if the batch is one row that holds several; no cache is made then.
+            packing: Where the sentences lie, if rows hold several; no cache is made then.
 
         Returns:
             `last_hidden_state` (batch, target_len, d_model) and `past_key_values`.
@@ -515,11 +509,11 @@ class Decoder(Stack):
         if past_key_values is not None:
             keep_the_whole_source(past_key_values, encoder_hidden_states.shape[1])
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        segments, to_source = (segments_of(packing, "target", side) for side in ("target", "source"))
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, segments)
+        sentences = packing and packing["target_sentences"]
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, sentences)
         settings = mask_settings(self.config, hidden_states, kwargs)
-        masks = decoder_masks(*settings, attention_mask, past_key_values, segments)
-        encoder_mask = cross_mask(*settings, encoder_hidden_states, encoder_attention_mask, to_source)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, packing)
+        encoder_mask = cross_mask(*settings, encoder_hidden_states, encoder_attention_mask, packing)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
             hidden_states = layer(
                 hidden_states,
@@ -564,10 +558,10 @@ class DecoderOnly(Stack):
         if use_cache and past_key_values is None and packing is None:
             past_key_values = DynamicCache(config=self.config)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        segments = segments_of(packing, "target", "target")
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, segments)
+        sentences = packing and packing["target_sentences"]
+        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, sentences)
         settings = mask_settings(self.config, hidden_states, kwargs)
-        masks = decoder_masks(*settings, attention_mask, past_key_values, segments)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, packing)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
             hidden_states = layer(hidden_states, masks[layer_type], past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPast(
@@ -634,8 +628,8 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
             past_key_values: Keys and values of earlier steps.
             inputs_embeds, decoder_inputs_embeds: (batch, len, d_model), instead of the ids.
             use_cache: Return keys and values for the next step.
-            kwargs: With `packing` (`masks.Packing`) sources are one row, targets another, and no sentence sees
-                another; there is then no mask and no cache.
+            kwargs: With `packing` (`masks.Packing`) a row holds several sentences, and none sees another; there is
+                then no mask and no cache.
 
         Returns:
             `last_hidden_state` (batch, target_len, d_model), the cache, and what else was asked for.
@@ -690,7 +684,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         self, labels: torch.Tensor, packing: Packing | None = None
     ) -> torch.Tensor:
         """(batch, target_len) -> (batch, target_len), each sentence shifted right by one."""
-        position_ids = packing and position_ids_from_offsets(packing["target_offsets"], labels.shape[1])
+        position_ids = packing and position_ids_from_sentences(packing["target_sentences"])
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id, position_ids)
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):

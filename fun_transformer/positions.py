@@ -19,32 +19,19 @@ def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def sentences_of(offsets: torch.Tensor, seq_len: int) -> torch.Tensor:
-    """Number the sentences of a packed row: to which does each token belong?
+def position_ids_from_sentences(sentences: torch.Tensor) -> torch.Tensor:
+    """Number the tokens of packed rows: each sentence begins with 0.
 
     Args:
-        offsets: (sentences + 1,), 0, then where each sentence ends.
-        seq_len: Length of the row.
+        sentences: (batch, seq_len), which sentence of its row each token belongs to; 0 = filler.
 
     Returns:
-        (seq_len,) of int64, from 0.
+        (batch, seq_len) of int64; 0 for filler.
     """
-    places = torch.arange(seq_len, device=offsets.device, dtype=offsets.dtype)  # (seq_len,)
-    return torch.searchsorted(offsets[1:], places, right=True)
-
-
-def position_ids_from_offsets(offsets: torch.Tensor, seq_len: int) -> torch.Tensor:
-    """Number the tokens of a packed row; each sentence begins with 0.
-
-    Args:
-        offsets: (sentences + 1,), 0, then where each sentence ends.
-        seq_len: Length of the row.
-
-    Returns:
-        (1, seq_len) of int64.
-    """
-    places = torch.arange(seq_len, device=offsets.device)  # (seq_len,)
-    return (places - offsets[sentences_of(offsets, seq_len)]).unsqueeze(0)
+    places = torch.arange(sentences.shape[1], device=sentences.device).expand_as(sentences)  # (batch, seq_len)
+    begins = nn.functional.pad(sentences[:, 1:] != sentences[:, :-1], (1, 0), value=True)  # (batch, seq_len)
+    first = places.where(begins, 0).cummax(-1).values  # (batch, seq_len): place of the sentence's first token
+    return (places - first).where(sentences > 0, 0)
 
 
 class SinusoidalPositions(nn.Module):

@@ -18,13 +18,13 @@ PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["masks", "positions", "losses", "dropout", "layer_norm", "configuration_*"]
-LEVEL_1 = ["attention", "mixers", "varlen"]
+LEVEL_1 = ["attention", "mixers"]
 FLAT = {
-    "varlen": [],
-    "masks": [*LEVEL_0, "varlen"],
+    "masks": LEVEL_0,
     "positions": LEVEL_0,
     "losses": LEVEL_0,
     "dropout": LEVEL_0,
+    "layer_norm": LEVEL_0,
     "configuration_*": LEVEL_0,
     "attention": LEVEL_0,
     "mixers": [*LEVEL_0, "attention"],

@@ -7,37 +7,22 @@ import torch
 
 from fun_transformer import FunTransformerForCausalLM
 from fun_transformer.losses import shift_tokens_right
-from fun_transformer.masks import check_packing, same_sentence
-from fun_transformer.positions import position_ids_from_offsets, sentences_of
-from fun_transformer.varlen import Segments, varlen_attention
+from fun_transformer.masks import check_packing
+from fun_transformer.positions import position_ids_from_sentences
 from training.batching import pack_batch, pad_batch
 from training.sharding import compile_in_place
 
-KERNELS = pytest.mark.parametrize("kernel", ["eager", "sdpa", "varlen"])
+KERNELS = pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 EXACT = {"atol": 1e-5, "rtol": 1e-4}  # float32: sums run in another order
-
-
-def reference_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
-    """What torch's kernel computes, one sentence after the other: (tokens, heads, head_dim) each."""
-    context = torch.zeros_like(query)
-    for q, q_end, k, k_end in zip(cu_seq_q, cu_seq_q[1:], cu_seq_k, cu_seq_k[1:]):
-        assert q_end - q <= max_q and k_end - k <= max_k
-        distance = torch.arange(k_end - k) - torch.arange(q_end - q)[:, None]  # (query_len, key_len)
-        left, right = (float("inf") if side < 0 else side for side in window_size)
-        seen = (distance >= -left) & (distance <= right)
-        scores = torch.einsum("qhd,khd->hqk", query[q:q_end], key[k:k_end]) * scale
-        weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-        context = context.index_put((torch.arange(q, q_end),), torch.einsum("hqk,khd->qhd", weights, value[k:k_end]))
-    return context
-
-
-@pytest.fixture(autouse=True)
-def varlen_on_cpu(monkeypatch):
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", reference_varlen_attn)
 
 
 def rows_of(pairs):
     return [{"input_ids": source, "labels": labels} for source, labels in pairs]
+
+
+def packed(pairs, length=16, rows=3):
+    """Batches of so many rows, not all of which the pairs fill."""
+    return pack_batch(rows_of(pairs), 0, length, 2 * length * rows)
 
 
 def gradients(model, batch):
@@ -52,27 +37,33 @@ SLIDING["decoder_layer_types"] = ["sliding_attention", "full_attention", "slidin
 
 
 @KERNELS
-@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("length", [8, 16, 64])
 @pytest.mark.parametrize(
     "fields",
     [
         {},
-        {"norm_position": "pre", "position_embedding_type": "learned"},
+        {"norm_position": "pre", "position_embedding_type": "learned", "max_position_embeddings": 8},
         {"decoder_vocab_size": 29, "share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
         SLIDING,
     ],
     ids=["post", "pre-learned", "two-vocabularies", "sliding"],
 )
-def test_loss_and_gradients_are_those_of_the_padded_rows(fields, multiple, kernel, tiny_model, sentence_pairs):
+def test_loss_and_gradients_are_those_of_the_padded_rows(fields, length, kernel, tiny_model, sentence_pairs):
     model = tiny_model("sdpa", dropout=0.0, **fields).train()
     expected_loss, expected = gradients(model, pad_batch(rows_of(sentence_pairs), 0))
     model.set_attn_implementation(kernel)
-    loss, found = gradients(model, pack_batch(rows_of(sentence_pairs), 0, multiple))
+    loss, found = gradients(model, packed(sentence_pairs, length))
     torch.testing.assert_close(loss, expected_loss, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(found, expected, **EXACT)
 
 
 # No sentence sees another
+
+
+def sentences_in(packing, side):
+    """(row, places) of each sentence, in order."""
+    for row, numbers in enumerate(packing[f"{side}_sentences"]):
+        yield from ((row, numbers == number) for number in range(1, int(numbers.max()) + 1))
 
 
 @KERNELS
@@ -82,91 +73,83 @@ def test_what_a_sentence_becomes_depends_on_all_of_its_tokens_and_on_no_other(
 ):
     """In the encoder, in the decoder and across: the gradients say which tokens an output has seen."""
     model = tiny_model(kernel, **fields)
-    packing = pack_batch(rows_of(sentence_pairs), 0)["packing"]
-    embeddings = {}
-    for side in ("source", "target"):
-        tokens = int(packing[f"{side}_offsets"][-1])
-        embeddings[side] = torch.randn(1, tokens, model.config.d_model, requires_grad=True)
-    outputs = model.model(
-        inputs_embeds=embeddings["source"], decoder_inputs_embeds=embeddings["target"], packing=packing
-    )
-    for sentence in range(len(sentence_pairs)):
-        seen_by = [("source", outputs.encoder_last_hidden_state, ["source"])]
-        seen_by += [("target", outputs.last_hidden_state, ["source", "target"])]
-        for side, states, sees in seen_by:
-            own = {name: sentences_of(packing[f"{name}_offsets"], embeddings[name].shape[1]) for name in embeddings}
-            chosen = states[0, own[side] == sentence]
-            gradients = torch.autograd.grad(
-                (chosen * torch.randn_like(chosen)).sum(), [embeddings[name] for name in sees], retain_graph=True
+    batch = packed(sentence_pairs, 11, rows=2)  # two pairs in the first row, one in the second
+    shape = (*batch["input_ids"].shape, model.config.d_model)
+    source, target = (torch.randn(shape, requires_grad=True) for _ in range(2))
+    outputs = model.model(inputs_embeds=source, decoder_inputs_embeds=target, packing=batch["packing"])
+    places = [list(sentences_in(batch["packing"], side)) for side in ("source", "target")]
+    assert [row for row, _ in places[0]] == [row for row, _ in places[1]] == [0, 0, 1]
+    for (row, of_source), (_, of_target) in zip(*places, strict=True):
+        for states, own, sees in (
+            (outputs.encoder_last_hidden_state, of_source, [(source, of_source)]),
+            (outputs.last_hidden_state, of_target, [(source, of_source), (target, of_target)]),
+        ):
+            chosen = states[row, own]
+            found = torch.autograd.grad(
+                (chosen * torch.randn_like(chosen)).sum(), [embeddings for embeddings, _ in sees], retain_graph=True
             )
-            for name, gradient in zip(sees, gradients):
-                if fields is not SLIDING:
-                    assert torch.equal(gradient[0].any(-1), own[name] == sentence)
-                assert not gradient[0][own[name] != sentence].any() and gradient.any()
+            for gradient, (_, seen) in zip(found, sees):
+                expected = torch.zeros(shape[:2], dtype=torch.bool)
+                expected[row] = seen
+                if fields is SLIDING:  # which sees a part of it
+                    assert not gradient[~expected].any() and gradient.any()
+                else:
+                    assert torch.equal(gradient.any(-1), expected)
 
 
 @KERNELS
 def test_a_decoder_alone_reads_packed_rows_as_well(kernel, tiny_config, shake_vectors, sentence_pairs):
     model = shake_vectors(FunTransformerForCausalLM(tiny_config())).eval()
-    texts = [torch.tensor([source]) for source, _ in sentence_pairs]
+    batch = packed([(source, source) for source, _ in sentence_pairs])
     with torch.no_grad():
-        expected = torch.cat([model(text).logits for text in texts], dim=1)
+        expected = [model(torch.tensor([source])).logits[0] for source, _ in sentence_pairs]
         model.set_attn_implementation(kernel)
-        packing = pack_batch(rows_of([(source, source) for source, _ in sentence_pairs]), 0)["packing"]
-        found = model(torch.cat(texts, dim=1), packing=packing).logits
+        logits = model(batch["input_ids"], packing=batch["packing"]).logits
+    found = [logits[row, places] for row, places in sentences_in(batch["packing"], "target")]
     torch.testing.assert_close(found, expected, **EXACT)
 
 
 def test_weights_that_are_asked_for_stay_inside_their_sentence(tiny_model, sentence_pairs):
-    model = tiny_model("varlen")
-    batch = pack_batch(rows_of(sentence_pairs), 0)
-    outputs = model(**batch, output_attentions=True)
-    target = sentences_of(batch["packing"]["target_offsets"], batch["labels"].shape[1])
-    source = sentences_of(batch["packing"]["source_offsets"], batch["input_ids"].shape[1])
+    batch = packed(sentence_pairs)
+    outputs = tiny_model("sdpa")(**batch, output_attentions=True)
+    source, target = (batch["packing"][f"{side}_sentences"] for side in ("source", "target"))
+    same = target[:, None, :, None] == source[:, None, None, :]  # (rows, 1, target_len, source_len)
     for weights in outputs.cross_attentions:
-        assert torch.equal(weights[0] > 0, (target[:, None] == source).expand_as(weights[0]))
+        assert torch.equal(weights > 0, same.expand_as(weights))
 
 
 # What is packed
 
 
-def test_sentences_and_their_positions_are_counted_from_the_offsets():
-    offsets = torch.tensor([0, 2, 5, 5, 6, 6, 6], dtype=torch.int32)  # the third and the last two are empty
-    assert sentences_of(offsets, 6).tolist() == [0, 0, 1, 1, 1, 3]
-    assert position_ids_from_offsets(offsets, 6).tolist() == [[0, 1, 0, 1, 2, 0]]
+def test_positions_begin_anew_with_each_sentence_and_filler_has_none():
+    sentences = torch.tensor([[1, 1, 2, 2, 2, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0] * 7])
+    expected = [[0, 1, 0, 1, 2, 0, 0], [0] * 7, [0] * 7]
+    assert position_ids_from_sentences(sentences).tolist() == expected
 
 
 def test_each_sentence_of_a_packed_target_begins_with_the_start_token():
     labels = torch.tensor([[5, 6, 2, 7, 2, -100, -100]])
-    position_ids = position_ids_from_offsets(torch.tensor([0, 3, 5, 7]), 7)
-    assert shift_tokens_right(labels, 0, 1, position_ids).tolist() == [[1, 5, 6, 1, 7, 1, 0]]
+    position_ids = position_ids_from_sentences(torch.tensor([[1, 1, 1, 2, 2, 0, 0]]))
+    assert shift_tokens_right(labels, 0, 1, position_ids).tolist() == [[1, 5, 6, 1, 7, 1, 1]]
 
 
-def test_the_rule_of_the_masks_is_the_same_sentence():
-    segments = Segments(torch.tensor([0, 2, 3]), torch.tensor([0, 1, 4]), 2, 3)
-    may = same_sentence(segments, 3, 4)
-    seen = [[bool(may(0, 0, torch.tensor(i), torch.tensor(j))) for j in range(4)] for i in range(3)]
-    assert seen == [[True, False, False, False], [True, False, False, False], [False, True, True, True]]
+@KERNELS
+def test_rows_that_are_empty_or_full_of_filler_leave_no_trace(kernel, tiny_model, sentence_pairs):
+    model = tiny_model(kernel, dropout=0.0).train()
+    (few, expected), (many, found) = (gradients(model, packed(sentence_pairs, 16, rows)) for rows in (1, 9))
+    torch.testing.assert_close(few, many)
+    torch.testing.assert_close(found, expected, **EXACT)
+    assert all(gradient.isfinite().all() for gradient in found.values())
 
 
-# What is not packed, and what cannot be
-
-
-def test_without_packing_the_kernel_varlen_is_sdpa(tiny_model, tiny_batch):
-    model, varlen = tiny_model("sdpa"), tiny_model("varlen")
-    with torch.no_grad():
-        assert torch.equal(model(**tiny_batch).logits, varlen(**tiny_batch).logits)
-    inputs = {name: tiny_batch[name] for name in ("input_ids", "attention_mask")}
-    for options in ({}, {"cache_implementation": "static", "disable_compile": True}):
-        texts = [m.generate(**inputs, max_new_tokens=8, num_beams=2, **options) for m in (model, varlen)]
-        assert torch.equal(*texts)
+# What cannot be packed
 
 
 @pytest.mark.parametrize(
     ("kernel", "fields", "others", "message"),
     [
         ("sdpa", {"encoder_layer_types": ["conv"] * 2}, [], "type conv mix"),
-        ("varlen", {"encoder_layer_types": ["linear_attention"] * 2}, [], "type linear_attention mix"),
+        ("eager", {"encoder_layer_types": ["linear_attention"] * 2}, [], "type linear_attention mix"),
         ("flash_attention_2", {}, [], "does not keep packed sentences apart"),
         ("sdpa", {}, [torch.ones(1, 4)], "without attention_mask"),
     ],
@@ -175,24 +158,16 @@ def test_what_would_mix_sentences_is_refused(kernel, fields, others, message, ti
     config = tiny_config(**fields)
     config._attn_implementation = kernel
     with pytest.raises(ValueError, match=message):
-        check_packing(config, "encoder", torch.empty(1, 4, 0), *others)
+        check_packing(config, "encoder", *others)
 
 
-def test_several_packed_rows_masks_and_caches_are_refused(tiny_model, sentence_pairs, tiny_batch):
-    model, batch = tiny_model(), pack_batch(rows_of(sentence_pairs), 0)
-    with pytest.raises(ValueError, match="one row"):
-        model(**tiny_batch | {"attention_mask": None}, packing=batch["packing"])
+def test_masks_and_caches_are_refused(tiny_model, sentence_pairs, tiny_batch):
+    model, batch = tiny_model(), packed(sentence_pairs)
     with pytest.raises(ValueError, match="attention_mask"):
         model(**batch, attention_mask=torch.ones_like(batch["input_ids"]))
     cache = model(**tiny_batch, use_cache=True).past_key_values
     with pytest.raises(ValueError, match="cache"):
         model(**batch, past_key_values=cache)
-
-
-def test_the_kernel_varlen_says_that_it_drops_no_weights():
-    states, segments = torch.randn(1, 2, 3, 8), Segments(torch.tensor([0, 3]), torch.tensor([0, 3]), 3, 3)
-    with pytest.raises(ValueError, match=r"attention_dropout=0, got 0\.1"):
-        varlen_attention(torch.nn.Identity(), states, states, states, segments, 1.0, dropout=0.1)
 
 
 # Compiled
@@ -214,45 +189,78 @@ def compiled(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("collate", [pad_batch, pack_batch])
+@pytest.mark.parametrize("collate", [lambda rows: pad_batch(rows, 0), lambda rows: pack_batch(rows, 0, 32, 200)])
 def test_one_graph_serves_batches_of_all_sizes(collate, tiny_model, sentence_pairs):
     model, rows = tiny_model("sdpa", dropout=0.0).train(), rows_of(sentence_pairs)
-    # Not all of them at first: sources and targets would have 12 tokens each, which the compiler takes for a law.
-    batches = [collate(chosen, 0) for chosen in (rows[:2], [*rows, rows[0]], [rows[1], *rows[::-1]])]
+    batches = [collate(chosen) for chosen in (rows[:2], [*rows, rows[0]], [rows[1], *rows[::-1]])]
     expected = [model(**batch).loss.item() for batch in batches]
     graphs = compiled(model)
     assert [model(**batch).loss.item() for batch in batches] == pytest.approx(expected, rel=1e-5)
     assert len(graphs) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="shows what can be shown without a GPU")
-def test_the_kernel_varlen_is_traced_into_one_graph(tiny_model, sentence_pairs, monkeypatch):
-    monkeypatch.undo()  # the kernel of torch itself, which a CPU can trace and not run
-    model = tiny_model("varlen")
-    graphs = compiled(model)
-    with pytest.raises(NotImplementedError, match="_flash_attention_forward"):
-        model(**pack_batch(rows_of(sentence_pairs), 0))
-    kernels = [node for node in graphs[0].graph.nodes if "varlen_attn" in str(node.target)]
-    assert len(graphs) == 1 and len(kernels) == 2 + 2 * 3  # encoder layers; decoder layers and across
+# On a GPU
+
+
+def to_gpu(batch):
+    return {name: to_gpu(value) if isinstance(value, dict) else value.cuda() for name, value in batch.items()}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("fields", [{}, SLIDING], ids=["full", "sliding"])
-def test_the_real_kernel_is_sdpa_in_bf16(fields, tiny_model, sentence_pairs, monkeypatch):
-    monkeypatch.undo()  # the kernel of torch itself
+@pytest.mark.parametrize("cudnn", [False, True])
+@pytest.mark.parametrize("fields", [{}, {"norm_position": "pre"}, SLIDING], ids=["post", "pre", "sliding"])
+def test_fused_kernels_in_bf16_are_near_padded_rows_in_float32(fields, cudnn, tiny_model, sentence_pairs):
     widths = {"d_model": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 2}
-    model = tiny_model("sdpa", dropout=0.0, **widths, **fields).train().cuda()
-    batch = pack_batch(rows_of(sentence_pairs), 0, multiple=8)
-    packing = {n: v.cuda() if isinstance(v, torch.Tensor) else v for n, v in batch.pop("packing").items()}
-    batch = {name: tensor.cuda() for name, tensor in batch.items()} | {"packing": packing}
-    found = {}
-    for kernel in ("sdpa", "varlen"):
-        model.set_attn_implementation(kernel)
+    widths["activation_function"] = "gelu"  # rounding flips a ReLU, and with it a whole gradient
+    model = tiny_model("eager", dropout=0.0, **widths, **fields).train().cuda()
+    expected_loss, expected = gradients(model, to_gpu(pad_batch(rows_of(sentence_pairs), 0)))
+    model.set_attn_implementation("sdpa")
+    torch.backends.cuda.enable_cudnn_sdp(cudnn)
+    try:
         with torch.autocast("cuda", torch.bfloat16):
-            found[kernel] = gradients(model, batch)
-    torch.testing.assert_close(found["varlen"][0], found["sdpa"][0], atol=1e-2, rtol=1e-2)
-    for name, expected in found["sdpa"][1].items():
-        difference = (found["varlen"][1][name] - expected).norm() / expected.norm().clamp(min=1e-3)
-        assert difference < 0.05, name
+            loss, found = gradients(model, to_gpu(packed(sentence_pairs)))
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.testing.assert_close(loss, expected_loss, atol=2e-2, rtol=2e-2)
+    largest = max(gradient.norm() for gradient in expected.values())
+    for name, gradient in expected.items():  # that of a key's bias is 0 but for rounding
+        assert (found[name] - gradient).norm() < 0.05 * gradient.norm() + 0.01 * largest, name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_norm_keeps_the_dtype_of_the_residual_stream():
+    from fun_transformer.layer_norm import LayerNorm
+
+    norm, states = LayerNorm(64).cuda(), torch.randn(5, 64, device="cuda")
+    expected = norm(states)
+    with torch.autocast("cuda", torch.bfloat16):
+        assert torch.equal(norm(states), expected)
+        found = norm(states.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=2e-2)
+    found.float().square().mean().backward()
+    assert norm.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_gradients_that_accumulate_are_those_of_the_model_as_it_is(mode, tiny_model, sentence_pairs):
+    widths = {"d_model": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 2}
+    model = tiny_model("sdpa", dropout=0.0, **widths).train().cuda()
+    batches = [to_gpu(packed(pairs)) for pairs in (sentence_pairs, sentence_pairs[:2], sentence_pairs[1:])]
+
+    def accumulated():
+        model.zero_grad(set_to_none=False)
+        for batch in batches:
+            model(**batch).loss.backward()
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+    expected = accumulated()
+    options = {"backend": "inductor", "mode": mode, "dynamic": False}
+    plugin = SimpleNamespace(backend="inductor", use_regional_compilation=False, to_kwargs=lambda: options)
+    compile_in_place(model, SimpleNamespace(state=SimpleNamespace(dynamo_plugin=plugin)))
+    for _ in range(4):  # CUDA graphs are recorded at the second time
+        torch.testing.assert_close(accumulated(), expected, atol=1e-4, rtol=1e-3)

@@ -1,16 +1,19 @@
 """Batches by token budget: complete, reproducible, equal over processes, and almost without padding."""
 
 import gzip
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from training.batching import Mixture, PackedBatches, TokenBudgetBatches, pack_batch, pad_batch
+from training.batching import Mixture, PackedBatches, TokenBudgetBatches, fill_rows, pack_batch, pad_batch
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
-BOTH_KINDS = pytest.mark.parametrize("kind", [TokenBudgetBatches, PackedBatches])
+BOTH_KINDS = pytest.mark.parametrize("kind", [TokenBudgetBatches, partial(PackedBatches, packing=64)])
 
 
 def random_lengths(rows, seed=0):
@@ -46,20 +49,16 @@ def test_no_batch_exceeds_the_budget_but_a_single_long_row():
         assert rows.tolist() == [17] or len(rows) * (source[rows].max() + target[rows].max()) <= 512
 
 
-@pytest.mark.parametrize("multiple", [1, 16])
-def test_packed_batches_are_full_of_real_tokens_and_never_over_the_budget(multiple):
+def test_packed_batches_are_full_and_what_is_too_long_has_a_batch_of_its_own():
     source, target = random_lengths(1000)
     source[17] = 600
-    batches = PackedBatches(source, target, 512, 3, multiple=multiple)
-    rows = [{"input_ids": np.ones(s), "labels": np.ones(t)} for s, t in zip(source, target)]
-    sizes = []
-    for chosen in batches.batches(0):
-        batch = pack_batch([rows[row] for row in chosen], 0, multiple)
-        sizes.append(batch["input_ids"].shape[1] + batch["labels"].shape[1])
-        assert sizes[-1] == batches.size(chosen)
-        assert chosen.tolist() == [17] or sizes[-1] <= 512
-        assert batch["input_ids"].shape[1] % multiple == 0 == batch["labels"].shape[1] % multiple
-    assert np.mean(sizes) > 512 - (source + target).mean() - 2 * multiple
+    batches = PackedBatches(source, target, 512, 3, packing=128)
+    chosen = batches.batches(0)
+    assert [batches.size(rows) for rows in chosen if 17 in rows] == [2 * 1024]
+    assert [rows.tolist() for rows in chosen if 17 in rows] == [[17]]
+    others = [rows for rows in chosen if 17 not in rows]
+    assert {batches.size(rows) for rows in others} == {512}
+    assert np.mean([(source[rows] + target[rows]).sum() / 512 for rows in others]) > 0.9
 
 
 @BOTH_KINDS
@@ -114,26 +113,52 @@ def test_a_batch_is_padded_on_the_right_to_its_longest():
     assert all(tensor.dtype == torch.long for tensor in batch.values())
 
 
-def test_a_packed_batch_is_one_row_and_knows_where_each_sentence_ends():
-    rows = [{"input_ids": [5, 2], "labels": [6, 7, 2]}, {"input_ids": [8, 9, 2], "labels": [2]}]
-    batch = pack_batch(rows, 0)
-    assert batch["input_ids"].tolist() == [[5, 2, 8, 9, 2]] and batch["labels"].tolist() == [[6, 7, 2, 2]]
-    packing = batch["packing"]
-    assert packing["source_offsets"].tolist() == [0, 2, 5] and packing["target_offsets"].tolist() == [0, 3, 4]
-    assert (packing["longest_source"], packing["longest_target"]) == (3, 3)
-    assert packing["source_offsets"].dtype == torch.int32 and batch["input_ids"].dtype == torch.long
+def test_packed_rows_hold_what_fits_and_say_which_sentence_each_token_belongs_to():
+    rows = [([5, 2], [6, 7, 2]), ([8, 9, 2], [2]), ([5, 6, 2], [2])]
+    batch = pack_batch([{"input_ids": source, "labels": labels} for source, labels in rows], 0, 8, batch_tokens=48)
+    assert batch["input_ids"].tolist() == [[5, 2, 8, 9, 2, 0, 0, 0], [5, 6, 2, 0, 0, 0, 0, 0], [0] * 8]
+    assert batch["labels"].tolist() == [[6, 7, 2, 2, *[-100] * 4], [2, *[-100] * 7], [-100] * 8]
+    assert batch["packing"]["source_sentences"].tolist() == [[1, 1, 2, 2, 2, 0, 0, 0], [1, 1, 1, *[0] * 5], [0] * 8]
+    assert batch["packing"]["target_sentences"].tolist() == [[1, 1, 1, 2, *[0] * 4], [1, *[0] * 7], [0] * 8]
+    assert all(tensor.dtype == torch.long for tensor in (batch["input_ids"], *batch["packing"].values()))
 
 
-def test_a_packed_batch_of_round_size_ends_in_a_sentence_that_no_loss_counts():
-    rows = [{"input_ids": [5, 2], "labels": [6, 7, 2]}, {"input_ids": [9, 2], "labels": [2]}]
-    batch = pack_batch(rows, 0, multiple=4)
-    assert batch["input_ids"].tolist() == [[5, 2, 9, 2, 0, 0, 0, 0]]  # never none: the target's needs one to look at
-    assert batch["labels"].tolist() == [[6, 7, 2, 2, -100, -100, -100, -100]]
-    packing = batch["packing"]
-    assert packing["source_offsets"].tolist() == [0, 2, 4, 8] and packing["target_offsets"].tolist() == [0, 3, 4, 8]
-    offsets = pack_batch([*rows, *rows], 0, multiple=4)["packing"]["source_offsets"]
-    assert offsets.tolist() == [0, 2, 4, 6, 8, 12, 12, 12]
-    assert packing["longest_source"] == 4 == packing["longest_target"]
+def test_a_source_leaves_a_place_free_for_filler_to_look_at():
+    rows = [{"input_ids": [5] * 8, "labels": [6] * 8}]
+    assert pack_batch(rows, 0, 8, batch_tokens=64)["input_ids"].shape == (2, 16)
+    assert pack_batch([{"input_ids": [5] * 7, "labels": [6] * 8}], 0, 8, batch_tokens=64)["input_ids"].shape == (4, 8)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=60),
+    st.integers(2, 40),
+    st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_packed_batches_have_one_shape_for_each_length_and_lose_no_token(lengths, packing, world_size):
+    source, target = (np.array(side) for side in zip(*lengths))
+    for rank in range(world_size):
+        batches = PackedBatches(source, target, 100, 1, rank, world_size, packing=packing)
+        for chosen in batches.batches(0):
+            rows = [{"input_ids": [5] * source[row], "labels": [6] * target[row]} for row in chosen]
+            batch = pack_batch(rows, 0, packing, 100)
+            length = batch["input_ids"].shape[1]
+            assert batch["input_ids"].shape == batch["labels"].shape == (max(1, 100 // (2 * length)), length)
+            assert 2 * batch["input_ids"].numel() == batches.size(chosen)
+            assert length == packing or length < 2 * max(source[chosen].max() + 1, target[chosen].max())
+            assert (batch["input_ids"] == 5).sum() == source[chosen].sum()
+            assert (batch["labels"] == 6).sum() == target[chosen].sum()
+
+
+@pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
+def test_packed_rows_are_full_on_multi30k():
+    lengths = []
+    for side in ("de", "en"):
+        with gzip.open(MULTI30K / f"train.{side}.gz", "rt", encoding="utf-8") as lines:
+            lengths.append(np.array([len(line.split()) + 3 for line in lines]))
+    rows = fill_rows(*lengths, 128)
+    assert sorted(number for row in rows for number in row) == list(range(len(lengths[0])))
+    assert sum(map(np.sum, lengths)) >= 0.94 * 2 * 128 * len(rows)
 
 
 @BOTH_KINDS

@@ -48,12 +48,11 @@ def record_steps(folder: str) -> None:
     def micro_batches(self):
         for batch in real_batches(self):
             with Path(folder, f"batches-{self.accelerator.process_index}.jsonl").open("a") as file:
-                items, world_size = self.objective.items(batch.tensors), self.accelerator.num_processes
                 line = {
                     "epoch": batch.epoch,
                     "rows": [int(row) for row in batch.rows],
-                    "items": items,
-                    "world_size": world_size,
+                    "items": batch.items,
+                    "world_size": self.accelerator.num_processes,
                 }
                 file.write(json.dumps(line) + "\n")
             yield batch
@@ -224,7 +223,7 @@ def test_accelerate_reads_the_config_files(path):
     processes = {"two_cpu_processes": 2, "eight_gpus": 8, "fsdp2": 8, "deepspeed_zero2": 8, "two_nodes": 16}
     assert arguments.num_processes == processes.get(path.stem, 1)
     assert arguments.dynamo_backend.lower() == ("inductor" if path.stem == "one_gpu_compiled" else "no")
-    assert arguments.dynamo_use_dynamic == (path.stem == "one_gpu_compiled")
+    assert not arguments.dynamo_use_dynamic
     assert arguments.use_fsdp == (path.stem == "fsdp2")
     assert arguments.use_deepspeed == (path.stem == "deepspeed_zero2")
     assert arguments.multi_gpu == (path.stem in ("two_cpu_processes", "eight_gpus", "two_nodes"))
@@ -309,4 +308,6 @@ def test_a_model_spread_over_processes_trains_generates_and_resumes_like_a_whole
             assert abs(found["loss"] - expected["loss"]) < 1e-5
     assert (spread / "predictions.jsonl").read_text() == (whole / "predictions.jsonl").read_text()
     found, expected = (load_file(path / "model" / "model.safetensors") for path in (spread, whole))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    for name, weight in expected.items():
+        if not name.endswith("k_proj.bias"):  # whose gradient is rounding alone: it moves all scores of a query alike
+            torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)

@@ -109,7 +109,7 @@ def test_a_run_killed_again_and_again_equals_one_that_never_was(children, recipe
 
 @pytest.mark.slow
 def test_a_packed_run_that_was_killed_goes_on_exactly(children, recipe, tmp_path):
-    options = ["--training.packing", "true"]
+    options = ["--training.packing", "32"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert children.run(recipe, whole, *options) == [0], children.log(whole)
     assert children.run(recipe, parts, *options, at_event=[".step-8.partial", 1]) == [KILLED]
@@ -134,7 +134,7 @@ def compile_models() -> None:
 @pytest.mark.slow
 def test_a_compiled_run_equals_one_that_is_not_and_either_goes_on_as_the_other(children, recipe, tmp_path):
     # Compiled dropout draws other numbers.
-    options = ["--model.dropout", "0", "--training.packing", "true", "--training.packing_multiple", "16"]
+    options = ["--model.dropout", "0", "--training.packing", "32"]
     job = {"patch": ["test_training_resume", "compile_models"], "timeout": 600}
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     assert children.run(recipe, plain, *options) == [0], children.log(plain)

@@ -156,15 +156,13 @@ class TrainingArguments:
     best_metric: Literal["loss", "bleu", "chrf", "per", "wer", "exact", "accuracy", "f1"] = arg(
         "loss", "what chooses the best model on the validation split"
     )
-    packing: bool = arg(
-        False, "many sentences make one row without padding (seq2seq, full and sliding attention); made for GPUs"
+    packing: int | None = arg(
+        None,
+        "length of rows that hold several sentences, such as 128: for GPUs, full and sliding attention; null: each "
+        "sentence has a row",
+        minimum=2,
     )
-    packing_multiple: int = arg(
-        1, "with packing: sizes are rounded up to a multiple, such as 128, so that compiled code sees few", minimum=1
-    )
-    attn_implementation: str | None = arg(
-        None, "attention kernel: sdpa, eager or, with packing, varlen; null: the device's choice"
-    )
+    attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the device's choice")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
     trackers: list[Tracker] = field(
         default_factory=lambda: ["tensorboard"], metadata={"help": "where metrics.jsonl also goes"}

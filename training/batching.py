@@ -6,7 +6,8 @@ down in turn, like a snake, so that neighbours resemble each other across bucket
 lift the padded size over the budget, and only then shuffled, batch by batch. The order depends on (seed, epoch) alone:
 a resumed run asks for the same epoch and finds its place.
 
-Packed batches need no buckets: sentences of any length stand one after the other in a single row.
+Packed batches need no buckets: rows of a fixed length hold as many sentences as fit. All batches have one shape, which
+is what compiled code and GPUs like best.
 """
 
 import heapq
@@ -156,33 +157,73 @@ class TokenBudgetBatches:
         return batches
 
 
+def row_length(source_length: Any, target_length: Any, packing: int) -> Any:
+    """Length of the packed rows that a sentence pair goes to: `packing`, doubled until source and target fit.
+
+    A source leaves one place free, see `fun_transformer.masks.Packing`. Numbers or arrays of them.
+    """
+    needed = np.maximum(np.asarray(source_length) + 1, target_length)
+    return packing * 2 ** np.ceil(np.log2(np.maximum(needed / packing, 1.0))).astype(np.int64)
+
+
+def row_count(length: int, batch_tokens: int) -> int:
+    """How many packed rows of a length make a batch: a row of sources and a row of targets each."""
+    return max(1, batch_tokens // (2 * length))
+
+
 class PackedBatches(TokenBudgetBatches):
-    """Batches of equally many real tokens, from rows in random order; all else is as in `TokenBudgetBatches`.
+    """Batches of sentences that fill rows of one length, in random order; all else is as in `TokenBudgetBatches`.
+
+    Sentences that are too long for a row make batches of their own, of fewer and longer rows.
 
     Args:
-        multiple: to which `pack_batch` rounds up; the places that it may fill are taken off the budget.
+        packing: Length of a row.
     """
 
-    def __init__(self, *args, multiple: int = 1, **kwargs):
+    def __init__(self, *args, packing: int, **kwargs):
         super().__init__(*args, **kwargs)
-        self.multiple = multiple
+        self.packing = packing
 
     def size(self, rows):
-        lengths = (int(lengths[rows].sum()) for lengths in (self.source_lengths, self.target_lengths))
-        return sum(length + filler(length, self.multiple) for length in lengths)
+        length = int(row_length(self.source_lengths[rows].max(), self.target_lengths[rows].max(), self.packing))
+        return 2 * length * row_count(length, self.batch_tokens)
 
     def _sort(self, rows, rng):
         return rng.permutation(len(rows))
 
     def _cut(self, order):
-        budget = self.batch_tokens - 2 * (self.multiple if self.multiple > 1 else 0)
-        ends = np.cumsum(self.source_lengths[order] + self.target_lengths[order], dtype=np.int64)  # (rows,)
-        batches, start, before = [], 0, 0
-        while start < len(order):
-            stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
-            batches.append(order[start:stop])
-            start, before = stop, ends[stop - 1]
+        lengths = row_length(self.source_lengths[order], self.target_lengths[order], self.packing)  # (rows,)
+        batches = []
+        for length in np.unique(lengths):
+            chosen = order[lengths == length]
+            filled = fill_rows(self.source_lengths[chosen], self.target_lengths[chosen], length)
+            count = row_count(length, self.batch_tokens)
+            batches += [
+                chosen[np.concatenate(filled[start : start + count])] for start in range(0, len(filled), count)
+            ]
         return batches
+
+
+def fill_rows(source_lengths: np.ndarray, target_lengths: np.ndarray, length: int, most: int = 12) -> list[list[int]]:
+    """Put each sentence pair into the first row that has room for it; of `most` such rows the oldest is then closed.
+
+    Returns:
+        For each row the numbers of its pairs.
+    """
+    closed, rows = [], []  # a row: free places of source and target, and its pairs
+    for number, (source, target) in enumerate(zip(source_lengths.tolist(), target_lengths.tolist())):
+        for row in rows:
+            if source <= row[0] and target <= row[1]:
+                break
+        else:
+            if len(rows) == most:
+                closed.append(rows.pop(0))
+            row = [length - 1, length, []]
+            rows.append(row)
+        row[0] -= source
+        row[1] -= target
+        row[2].append(number)
+    return [pairs for _, _, pairs in closed + rows]
 
 
 def even_out(batches: list[np.ndarray], world_size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -232,36 +273,49 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.from_numpy(padded)
 
 
-def filler(length: int, multiple: int) -> int:
-    """Places to fill so that a length becomes a multiple: at least one, so that both sides have some; none for 1."""
-    return multiple - length % multiple if multiple > 1 else 0
-
-
-def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, multiple: int = 1) -> dict[str, Any]:
-    """Rows as one row without padding, for models that keep sentences apart by `packing`.
+def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, batch_tokens: int) -> dict[str, Any]:
+    """Several rows in each row, for models that keep sentences apart by `packing`.
 
     Args:
-        rows: dicts with `input_ids` and `labels`.
-        pad_token_id: fills what `multiple` leaves empty, a sentence of its own whose labels are -100.
-        multiple: every size is rounded up to a multiple, so that compiled code and CUDA graphs see few of them.
+        rows: dicts with `input_ids` and `labels`, in an order in which they fit.
+        pad_token_id: Fills `input_ids`; `labels` are filled with -100, which the loss ignores.
+        packing, batch_tokens: As in `PackedBatches`; they decide the shape.
 
     Returns:
-        `input_ids` (1, source tokens), `labels` (1, target tokens), and `packing`, a dict with `source_offsets` and
-        `target_offsets` (sentences + 1,) of int32, and two numbers, `longest_source` and `longest_target`.
+        `input_ids` (batch, length), `labels` (batch, length), and `packing` (see `fun_transformer.masks.Packing`).
     """
+    lengths = [[len(row[name]) for row in rows] for name in ("input_ids", "labels")]
+    length = int(row_length(*map(max, lengths), packing))
+    shape = row_count(length, batch_tokens), length
+    places, sentences = place_sentences(*lengths, length)
     batch: dict[str, Any] = {"packing": {}}
-    for name, side, value in (("input_ids", "source", pad_token_id), ("labels", "target", -100)):
-        lengths = [len(row[name]) for row in rows]
-        empty = filler(sum(lengths), multiple)
-        batch[name] = torch.from_numpy(
-            np.concatenate([*(row[name] for row in rows), np.full(empty, value)]).astype(np.int64)[None]
-        )
-        offsets = np.cumsum([0, *lengths, *([empty] if empty else [])])
-        repeated = -len(offsets) % multiple  # sentences without tokens
-        offsets = np.pad(offsets, (0, repeated), mode="edge").astype(np.int32)
-        longest = max(*lengths, empty)
-        batch["packing"] |= {
-            f"{side}_offsets": torch.from_numpy(offsets),
-            f"longest_{side}": longest + -longest % multiple,
-        }
+    for side, name, value in ((0, "input_ids", pad_token_id), (1, "labels", -100)):
+        tokens = np.concatenate([row[name] for row in rows])  # (tokens,)
+        before = np.cumsum([0, *lengths[side][:-1]])  # (rows,): tokens of the rows before
+        place = np.arange(len(tokens)) + np.repeat(np.array(places[side]) - before, lengths[side])  # (tokens,)
+        filled, of = np.full(shape, value, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        filled.reshape(-1)[place], of.reshape(-1)[place] = tokens, np.repeat(sentences, lengths[side])
+        batch[name] = torch.from_numpy(filled)
+        batch["packing"]["source_sentences" if side == 0 else "target_sentences"] = torch.from_numpy(of)
     return batch
+
+
+def place_sentences(
+    source_lengths: Sequence[int], target_lengths: Sequence[int], length: int
+) -> tuple[tuple[list[int], list[int]], list[int]]:
+    """Lay sentence pairs into rows, one after the other; a new row begins where one does not fit.
+
+    Returns:
+        Where each source begins, and each target, counted through all rows; and each pair's number in its row, from 1.
+    """
+    source_places, target_places, numbers = [], [], []
+    row, source, target, number = 0, 0, 0, 0  # source and target: places taken
+    for source_length, target_length in zip(source_lengths, target_lengths):
+        if source + source_length >= length or target + target_length > length:
+            row, source, target, number = row + length, 0, 0, 0
+        number += 1
+        source_places.append(row + source)
+        target_places.append(row + target)
+        numbers.append(number)
+        source, target = source + source_length, target + target_length
+    return (source_places, target_places), numbers

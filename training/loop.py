@@ -94,16 +94,13 @@ class MicroBatch(NamedTuple):
     batches: list[np.ndarray]  # the rows of all batches of the epoch
     number: int  # of this one
     tensors: dict[str, Any]
+    items: int  # that the loss is a mean of
+    tokens: int  # without padding
 
     @property
     def rows(self) -> np.ndarray:
         """The numbers of its rows."""
         return self.batches[self.number]
-
-
-def pin_memory(batch: Any) -> Any:
-    """Move tensors to where a GPU fetches them without the processor's help."""
-    return recursively_apply(torch.Tensor.pin_memory, batch)
 
 
 class TrainingLoop:
@@ -137,13 +134,14 @@ class TrainingLoop:
         self.objective, self.splits, self.arguments, self.output_dir = objective, splits, arguments, output_dir
         self.flops_per_token = flops_per_token
         self.config = accelerator.unwrap_model(model).config
+        self.keeps_gradients = any(p.grad is not None for p in model.parameters())  # see `sharding.compile_in_place`
         self.rows = TokenRows(splits["train"])
         if dropout := arguments.training.bpe_dropout:
             longest = self.config.max_position_embeddings
             self.rows = DroppingRows(splits["train"], tokenizer, objective.encode, dropout, longest)
         batches: Any = TokenBudgetBatches
         if arguments.training.packing:
-            batches = partial(PackedBatches, multiple=arguments.training.packing_multiple)
+            batches = partial(PackedBatches, packing=arguments.training.packing)
         self.sampler = batches(
             self.rows.source_lengths,
             self.rows.target_lengths,
@@ -254,26 +252,32 @@ class TrainingLoop:
         return self.state.epoch + (earlier + here) / all_of_them
 
     def micro_batches(self) -> Iterator[MicroBatch]:
-        """Batches without end, from where the state stands; the state moves when one is trained, not when it is made."""
+        """Batches without end, from where the state stands; it moves when one is trained, not when it is made."""
         epoch, first, batches = self.state.epoch, self.state.batch, self.batches
         while True:
             for number in range(first, len(batches)):
-                rows = batches[number]
-                yield MicroBatch(epoch, batches, number, self.collate([self.rows[row] for row in rows]))
+                tensors = self.collate([self.rows[row] for row in batches[number]])
+                items, tokens = self.objective.items(tensors), self.tokens(tensors)
+                yield MicroBatch(epoch, batches, number, tensors, items, tokens)
             epoch, first, batches = epoch + 1, 0, self.sampler.batches(epoch + 1)
 
     def take(self, stream: Iterator[MicroBatch]) -> list[MicroBatch]:
-        """The batches of the next step, where a GPU can fetch them while it computes."""
-        taken = [next(stream) for _ in range(self.arguments.training.accumulation_steps)]
-        if self.accelerator.device.type == "cuda":
-            taken = [batch._replace(tensors=pin_memory(batch.tensors)) for batch in taken]
-        return taken
+        """The batches of the next step, on their way to the device."""
+        taken, device = (
+            [next(stream) for _ in range(self.arguments.training.accumulation_steps)],
+            self.accelerator.device,
+        )
+        if device.type == "cuda":  # which fetches them from pinned memory while the processor goes on
+            taken = [
+                batch._replace(tensors=recursively_apply(torch.Tensor.pin_memory, batch.tensors)) for batch in taken
+            ]
+        return [batch._replace(tensors=send_to_device(batch.tensors, device, non_blocking=True)) for batch in taken]
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows to a batch for training. Evaluation pads: what is packed here is held to its slow twin there."""
         training = self.arguments.training
         if training.packing:
-            return pack_batch(rows, self.tokenizer.pad_token_id, training.packing_multiple)
+            return pack_batch(rows, self.tokenizer.pad_token_id, training.packing, training.batch_tokens)
         return self.objective.collate(rows, self.tokenizer)
 
     def tokens(self, batch: dict[str, Any]) -> int:
@@ -296,8 +300,7 @@ class TrainingLoop:
         """
         accelerator, training, state = self.accelerator, self.arguments.training, self.state
         taken, self.ahead = self.ahead or self.take(stream), None
-        batches = [batch.tensors for batch in taken]
-        items, tokens = self.count(batches)
+        items, tokens = self.count(taken)
         if taken[-1].epoch != state.epoch:
             state.resized = []
         state.epoch, self.batches, state.batch = taken[-1].epoch, taken[-1].batches, taken[-1].number + 1
@@ -306,17 +309,17 @@ class TrainingLoop:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = training.learning_rate * factor
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         step_loss = torch.zeros((), device=accelerator.device)
-        for number, batch in enumerate(batches):
-            batch = send_to_device(batch, accelerator.device, non_blocking=True)
-            last = number == len(batches) - 1  # gradients travel between processes once a step
+        for number, batch in enumerate(taken):
+            last = number == len(taken) - 1  # gradients travel between processes once a step
             accelerator.gradient_state._set_sync_gradients(last)  # what DeepSpeed goes by
             with nullcontext() if last else accelerator.no_sync(self.model):
                 # Gradients are averaged over processes: dividing by items per process makes their mean exact.
                 share = max(items, 1) / accelerator.num_processes
                 sampling = (training.scheduled_sampling or 0.0) * min(done, 1.0)
-                loss = self.objective.loss(self.model, batch, share, training.r_drop, sampling)
+                loss = self.objective.loss(self.model, batch.tensors, share, training.r_drop, sampling)
                 accelerator.backward(loss)
             step_loss += loss.detach()
         norm = accelerator.clip_grad_norm_(self.model.parameters(), training.max_grad_norm or math.inf)
@@ -336,14 +339,14 @@ class TrainingLoop:
             state.bad_steps = 0
         else:
             self.skip_step(float(loss), float(norm), taken)
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         return loss, tokens, training.learning_rate * factor
 
-    def count(self, batches: Sequence[dict[str, torch.Tensor]]) -> tuple[int, int]:
+    def count(self, taken: Sequence[MicroBatch]) -> tuple[int, int]:
         """Items and real tokens of a step on all processes, which also hear here that one was asked to stop."""
         counts = [
-            sum(self.objective.items(batch) for batch in batches),
-            sum(self.tokens(batch) for batch in batches),
+            sum(batch.items for batch in taken),
+            sum(batch.tokens for batch in taken),
             int(bool(self.received_signal)),
         ]
         if self.accelerator.num_processes > 1:

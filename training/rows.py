@@ -60,4 +60,4 @@ class TokenColumn:
     def __getitem__(self, row: int) -> np.ndarray:
         chunk = bisect_right(self.first_rows, row) - 1
         starts, place = self.starts[chunk], row - self.first_rows[chunk]
-        return self.tokens[chunk][starts[place] : starts[place + 1]].astype(np.int64)  # what torch takes as ids
+        return self.tokens[chunk][starts[place] : starts[place + 1]]

@@ -52,6 +52,10 @@ def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
     regional = options.pop("use_regional_compilation", plugin.use_regional_compilation)
     for module in layers if regional else [model.base_model]:
         module.compile(**options)
+    if options.get("mode") in ("reduce-overhead", "max-autotune"):
+        # CUDA graphs write a step's gradients over those of the step before. What is accumulated needs its own place.
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
     plugin.backend = DynamoBackend.NO  # for accelerate nothing is left to do
 
 

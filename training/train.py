@@ -90,8 +90,8 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     if state.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
         keep_freed_memory()
-    if state.device.type == "cuda":
-        torch.backends.cuda.enable_cudnn_sdp(False)  # it takes milliseconds to plan for each new size of a batch
+    if state.device.type == "cuda":  # cuDNN's attention takes milliseconds to plan for each new size of a batch
+        torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
     precision = arguments.training.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(state.device) else "fp32"
@@ -218,20 +218,17 @@ def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
     """The attention kernel that the recipe names, or the fastest for its batches on a device."""
     if arguments.training.attn_implementation:
         return arguments.training.attn_implementation
-    if arguments.training.packing:
-        return "varlen" if device.type == "cuda" else "sdpa"
     # Measured at sentence lengths on CPUs: step-by-step attention trains faster than the fused kernel in bf16, and as
     # fast in float32.
     return "eager" if device.type == "cpu" else "sdpa"
 
 
-def check_packing(arguments: RunArguments, device: torch.device, precision: str) -> None:
+def check_packing(arguments: RunArguments, device: torch.device) -> None:
     """Refuse a model or a kernel that packed rows do not go with, before anything is read or written.
 
     Args:
         arguments: The recipe.
         device: Where the model will be trained.
-        precision: Of the accelerator: "bf16" or "no".
 
     Raises:
         ValueError: Naming what does not fit.
@@ -252,19 +249,6 @@ def check_packing(arguments: RunArguments, device: torch.device, precision: str)
         raise ValueError(
             f"training.attn_implementation={kernel} does not keep packed sentences apart. Choose one of "
             f"{', '.join(PACKED_KERNELS)}, {advice}."
-        )
-    if kernel == "varlen" and (device.type, precision) != ("cuda", "bf16"):
-        raise ValueError(
-            f"The kernel varlen runs on GPUs in bf16; here are {device.type} and {precision.replace('no', 'fp32')}. "
-            f"Set training.attn_implementation: sdpa, which is slow on packed rows, {advice}."
-        )
-    if kernel == "varlen" and fields.get("attention_dropout"):
-        raise ValueError(f"The kernel varlen drops no attention weights. Set model.attention_dropout: 0, {advice}.")
-    positions, multiple = fields.get("max_position_embeddings", 1024), arguments.training.packing_multiple
-    if fields.get("position_embedding_type") == "learned" and positions % multiple:
-        raise ValueError(
-            f"training.packing_multiple={multiple} would round up over model.max_position_embeddings={positions}. "
-            "Make the latter a multiple of the former."
         )
 
 
@@ -413,7 +397,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
     rehearsal = arguments.dry_run or arguments.profile is not None
     output_dir, checkpoint = on_main_process(prepare_output_dir, arguments, rehearsal)
-    on_main_process(check_packing, arguments, accelerator.device, accelerator.mixed_precision)
+    on_main_process(check_packing, arguments, accelerator.device)
     set_seed(arguments.training.seed)
     arguments, objective, tokenizer, splits, text, rows = prepare_data(
         arguments, output_dir, checkpoint, accelerator.num_processes
