@@ -85,7 +85,8 @@ def test_a_device_map_changes_nothing(device_map, norm_position, tiny_model, seq
     loaded = FunTransformerForConditionalGeneration.from_pretrained(
         tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
     )
-    close(loaded(**seq2seq_batch).logits, model(**seq2seq_batch).logits)
+    there = {name: tensor.to(loaded.device) for name, tensor in seq2seq_batch.items()}
+    close(loaded(**there).logits.cpu(), model(**seq2seq_batch).logits)
 
 
 @torch.no_grad()

@@ -234,7 +234,7 @@ def test_words_of_several_tokens_get_one_label(strategy, build, tokenizer):
 
 def test_feature_extraction_returns_the_encoders_vectors(build, tokenizer):
     model = build(FunTransformerEncoderModel)
-    extract = pipeline("feature-extraction", model=model, tokenizer=tokenizer)
+    extract = pipeline("feature-extraction", model=model, tokenizer=tokenizer, device="cpu")
     found = extract(TEXTS, batch_size=5, return_tensors=True)
     for text, vectors in zip(TEXTS, found, strict=True):
         with torch.no_grad():
