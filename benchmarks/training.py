@@ -427,6 +427,7 @@ def main() -> None:
             "command": f"python -m benchmarks.training {shlex.join(words)}",
             "environment": describe_environment(),
             "threads": options.threads,
+            "counted": counted,
             "load": os.getloadavg(),
             "flops_per_token": flops,
             "matmul_flops": limits,

@@ -21,7 +21,7 @@ import torch
 import yaml
 from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration, parse_flag_from_env, set_seed
+from accelerate.utils import DynamoBackend, ProjectConfiguration, parse_flag_from_env, set_seed
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
@@ -361,6 +361,12 @@ def prepare_loop(
         settings.weight_decay,
     )
     set_seed(settings.seed, device_specific=True)  # dropout differs between processes
+    dynamo = accelerator.state.dynamo_plugin
+    if dynamo.backend != DynamoBackend.NO and not dynamo.dynamic and not settings.packing:
+        accelerator.print(
+            "Every size of a batch will be compiled anew. Give all batches one with --training.packing 128, or compile "
+            "once for all sizes with --dynamo_mode default --dynamo_use_dynamic."
+        )
     compile_in_place(model, accelerator)
     model, optimizer = accelerator.prepare(model, optimizer)
     module = accelerator.unwrap_model(model)
