@@ -364,8 +364,8 @@ def prepare_loop(
     dynamo = accelerator.state.dynamo_plugin
     if dynamo.backend != DynamoBackend.NO and not dynamo.dynamic and not settings.packing:
         accelerator.print(
-            "Every size of a batch will be compiled anew. Give all batches one with --training.packing 128, or compile "
-            "once for all sizes with --dynamo_mode default --dynamo_use_dynamic."
+            "Every size of a batch will be compiled anew. Give all one, --training.packing 128, or compile once "
+            "for all sizes, --dynamo_mode default --dynamo_use_dynamic."
         )
     compile_in_place(model, accelerator)
     model, optimizer = accelerator.prepare(model, optimizer)
