@@ -131,7 +131,7 @@ def fine_tune(start: str, size: int, seed: int, options: argparse.Namespace, fol
     command += [f"--tokenizer.path={folder / 'tokenizer'}", f"--data.train.dataset={folder / f'{size}.jsonl'}"]
     command += [f"--data.{split}.dataset={folder / f'{split}.jsonl'}" for split in ("validation", "test")]
     command += [f"--training.max_steps={options.steps}", f"--training.seed={seed}"]
-    command += [f"--training.batch_tokens={options.batch_tokens}"]
+    command += [f"--training.batch_tokens={options.batch_tokens}", "--training.packing=null"]
     kinds, rows = STARTS[start]
     begin = [f"{kind}-{size if rows == 'same' else 'all'}" for kind in kinds]
     if "LM" in start:

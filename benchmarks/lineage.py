@@ -123,7 +123,7 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
             command += [f"--tokenizer.vocab_size={options.vocab_size}"]
         command += [f"--data.max_rows={rows}"] if rows else []
         command += [f"--training.max_steps={options.steps}", "--training.schedule=inverse_sqrt"]
-        command += [f"--training.batch_tokens={options.batch_tokens}"]
+        command += [f"--training.batch_tokens={options.batch_tokens}", "--training.packing=null"]
         command += ["--training.learning_rate=1e-3", "--training.warmup_steps=200"]
         every = options.steps // options.evaluations
         command += [f"--training.eval_every={every}", f"--training.save_every={options.steps}"]

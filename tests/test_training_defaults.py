@@ -2,11 +2,15 @@
 
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
+from forked_runs import write_digits_recipe
 
 from training import defaults
 from training.args import BY_CORPUS_SIZE, RunArguments, parse_arguments
+from training.train import choose_packing
 
 FILES = ["--data.train.source", "a.zh", "--data.train.target", "a.en"]
 
@@ -86,3 +90,34 @@ def test_two_text_files_become_a_model_whose_recipe_repeats_it(tmp_path, childre
     assert recipes[0].replace(str(run), "") == recipes[1].replace(str(tmp_path / "again"), "")
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (run, tmp_path / "again")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "options", "expected"),
+    [
+        ("cuda", "bf16", [], 128),
+        ("cpu", "bf16", [], 64),
+        ("cpu", "no", [], None),  # float32
+        ("mps", "bf16", [], None),
+        ("cpu", "bf16", ["--training.packing", "null"], None),
+        ("cpu", "bf16", ["--training.r_drop", "5"], None),
+        ("cpu", "bf16", ["--objective", "masked_lm"], None),
+        ("cpu", "bf16", ["--model.model_type", "seq2seq_rnn"], None),
+        ("cpu", "bf16", ["--model.encoder_layer_types", "[conv]"], None),
+        ("cuda", "bf16", ["--training.attn_implementation", "flash_attention_2"], None),
+    ],
+)
+def test_rows_are_packed_where_that_is_faster_and_possible(device, precision, options, expected):
+    arguments = parse_arguments([*FILES, "--training.best_metric", "loss", *options])
+    accelerator = SimpleNamespace(device=torch.device(device), mixed_precision=precision)
+    assert choose_packing(arguments, accelerator).get("training.packing") == expected
+
+
+@pytest.mark.slow
+def test_a_run_says_that_it_packs_and_goes_on_with_it(children, tmp_path):
+    recipe, output_dir = write_digits_recipe(tmp_path), tmp_path / "run"
+    options = ["--training.precision", "bf16", "--training.max_steps", "8"]
+    assert children.run(recipe, output_dir, *options, at_event=[".step-8.partial", 1]) == [-9]
+    assert "training.packing 64" in children.log(output_dir)
+    assert parse_arguments([str(output_dir / "recipe.yaml")]).training.packing == 64
+    assert children.run(recipe, output_dir, *options, "--resume") == [0], children.log(output_dir)

@@ -158,8 +158,8 @@ class TrainingArguments:
     )
     packing: int | None = arg(
         None,
-        "length of rows that hold several sentences, such as 128: for GPUs, full and sliding attention; null: each "
-        "sentence has a row",
+        "length of rows that hold several sentences; null: each sentence has a row; left out: 128 on GPUs and 64 on "
+        "CPUs that compute in bf16, where the model can",
         minimum=2,
     )
     attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the device's choice")
@@ -609,7 +609,7 @@ def check_together(arguments: RunArguments) -> None:
         if getattr(training, name) is not None and arguments.objective != "seq2seq":
             raise ValueError(f"training.{name} is for objective: seq2seq, got {arguments.objective}. Leave it out.")
         if getattr(training, name) is not None and training.packing:
-            raise ValueError(f"training.{name} reads padded rows. Leave it out, or leave training.packing out.")
+            raise ValueError(f"training.{name} reads padded rows. Leave it out, or make training.packing null.")
     if training.packing and arguments.objective != "seq2seq":
         raise ValueError(f"training.packing is for objective: seq2seq, got {arguments.objective}. Leave it out.")
     if training.r_drop is not None and training.scheduled_sampling is not None:

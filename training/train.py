@@ -90,8 +90,6 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     if state.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
         keep_freed_memory()
-    if state.device.type == "cuda":  # cuDNN's attention takes milliseconds to plan for each new size of a batch
-        torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
     precision = arguments.training.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(state.device) else "fp32"
@@ -223,33 +221,52 @@ def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
     return "eager" if device.type == "cpu" else "sdpa"
 
 
-def check_packing(arguments: RunArguments, device: torch.device) -> None:
-    """Refuse a model or a kernel that packed rows do not go with, before anything is read or written.
-
-    Args:
-        arguments: The recipe.
-        device: Where the model will be trained.
-
-    Raises:
-        ValueError: Naming what does not fit.
-    """
-    if not arguments.training.packing:
-        return
+def packing_problem(arguments: RunArguments, device: torch.device) -> str | None:
+    """Why the model or the kernel of a recipe does not go with packed rows; None where they do."""
     fields, kernel = recipe_fields(arguments), choose_kernel(arguments, device)
-    advice = "or leave training.packing out"
+    advice = "or make training.packing null"
     if (model_type := fields.get("model_type", "fun_transformer")) != "fun_transformer":
-        raise ValueError(f"training.packing is for model.model_type: fun_transformer, got {model_type}. Leave it out.")
+        return f"training.packing is for model.model_type: fun_transformer, got {model_type}. Make it null."
     for stack in ("encoder", "decoder"):
         if mixing := set(fields.get(f"{stack}_layer_types") or ()) - {*PACKED_TYPES}:
-            raise ValueError(
+            return (
                 f"Layers of type {min(mixing)} mix the sentences of a packed row. Choose model.{stack}_layer_types "
                 f"from {', '.join(PACKED_TYPES)}, {advice}."
             )
     if kernel not in PACKED_KERNELS:
-        raise ValueError(
+        return (
             f"training.attn_implementation={kernel} does not keep packed sentences apart. Choose one of "
             f"{', '.join(PACKED_KERNELS)}, {advice}."
         )
+    return None
+
+
+def check_packing(arguments: RunArguments, device: torch.device) -> None:
+    """Refuse what packed rows do not go with, before anything is read or written.
+
+    Raises:
+        ValueError: Naming what does not fit.
+    """
+    if arguments.training.packing and (problem := packing_problem(arguments, device)):
+        raise ValueError(problem)
+
+
+def choose_packing(arguments: RunArguments, accelerator: Accelerator) -> dict[str, int | None]:
+    """Packed rows where they are faster and nobody has said otherwise: where bf16 is.
+
+    There every new size of a batch costs a CPU and a GPU milliseconds, for the kernels that are made or chosen for it,
+    and packed batches have but one size. In float32 CPUs have no such cost, and are faster without filler.
+
+    Returns:
+        `training.packing` and its value; nothing where it is named or not to be chosen.
+    """
+    training, device = arguments.training, accelerator.device
+    plain = arguments.objective == "seq2seq" and training.r_drop is None and training.scheduled_sampling is None
+    if not plain or "training.packing" in arguments.given or accelerator.mixed_precision != "bf16":
+        return {}
+    if device.type not in ("cpu", "cuda") or packing_problem(arguments, device):
+        return {}
+    return {"training.packing": 64 if device.type == "cpu" else 128}
 
 
 def build_model(arguments: RunArguments, objective: Objective, tokenizer, device: torch.device) -> PreTrainedModel:
@@ -283,6 +300,8 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
     except StrictDataclassError as error:
         raise ValueError(f"model: {error.__cause__ or error}") from error
     kernel = choose_kernel(arguments, device)
+    if device.type == "cuda":  # cuDNN's attention takes milliseconds to plan for each new size of a batch
+        torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
     if config_class is Seq2SeqRNNConfig:
         kernel = arguments.training.attn_implementation or "eager"  # it has no other
     model = objective.model_class.from_config(config, attn_implementation=kernel)
@@ -307,7 +326,7 @@ def build_generation_config(generation: GenerationArguments, config: FunTransfor
 
 
 def prepare_data(
-    arguments: RunArguments, output_dir: Path, checkpoint: Path | None, processes: int
+    arguments: RunArguments, output_dir: Path, checkpoint: Path | None, accelerator: Accelerator
 ) -> tuple[RunArguments, Objective, FunTransformerTokenizer, DatasetDict, str, dict[str, Any]]:
     """From the recipe to token ids, with what the recipe leaves open filled in.
 
@@ -317,7 +336,7 @@ def prepare_data(
     splits, rows = main_process_first(load_splits, arguments.data, arguments.training.seed)
     objective = OBJECTIVES[arguments.objective](splits)
     pairs = len(splits["train"])
-    chosen = defaults.choose(arguments, pairs)
+    chosen = defaults.choose(arguments, pairs) | choose_packing(arguments, accelerator)
     arguments = defaults.fill(arguments, chosen)
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
@@ -325,7 +344,9 @@ def prepare_data(
         tokenizer = on_main_process(build_tokenizer, arguments, objective, splits)
     splits, token_report = main_process_first(tokenize_splits, splits, tokenizer, arguments.data, objective.encode)
     rows = rows.followed_by(token_report)
-    rhythm = defaults.choose_rhythm(arguments, round(sum(mean_lengths(splits)) * len(splits["train"])), processes)
+    rhythm = defaults.choose_rhythm(
+        arguments, round(sum(mean_lengths(splits)) * len(splits["train"])), accelerator.num_processes
+    )
     arguments = defaults.fill(arguments, rhythm)
     text = f"{rows}\n{defaults.show(chosen | rhythm, pairs)}"
     return arguments, objective, tokenizer, splits, text, rows.to_dict()
@@ -405,9 +426,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
     output_dir, checkpoint = on_main_process(prepare_output_dir, arguments, rehearsal)
     on_main_process(check_packing, arguments, accelerator.device)
     set_seed(arguments.training.seed)
-    arguments, objective, tokenizer, splits, text, rows = prepare_data(
-        arguments, output_dir, checkpoint, accelerator.num_processes
-    )
+    arguments, objective, tokenizer, splits, text, rows = prepare_data(arguments, output_dir, checkpoint, accelerator)
     accelerator.print(text)
     if rehearsal:
         loop = prepare_loop(accelerator, arguments, objective, tokenizer, splits)
