@@ -56,9 +56,9 @@ class _LinearCrossEntropySum(torch.autograd.Function):
             rows = torch.arange(chunk_size, device=labels.device)
             weight_mean = weight.mean(0, dtype=wide)  # (d_model,): its product with h is the mean of z
             parts = None
-            if (
-                dtype != wide
-            ):  # sum 64 parts each in 16 bits, these in float32: all in float32 takes a CPU 8 times as long
+            # In 16 bits a sum over the vocabulary would be rounded, in float32 it takes a CPU 8 times as long. So 64
+            # parts are summed in 16 bits, and their sums in float32.
+            if dtype != wide:
                 parts = torch.eye(64, dtype=dtype, device=labels.device).repeat(-(-vocab_size // 64), 1)[:vocab_size]
             # Written anew for each chunk: fresh memory would cost a CPU a page fault every 4 KiB.
             buffer = weight_cast.new_empty(min(chunk_size, len(labels)), vocab_size)
@@ -71,7 +71,8 @@ class _LinearCrossEntropySum(torch.autograd.Function):
                 label_logit = logits.gather(-1, label).to(wide)  # (chunk, 1)
                 largest = logits.amax(-1, keepdim=True)  # (chunk, 1)
                 powers = logits.sub_(largest).exp_()  # (chunk, vocab_size), of which softmax(z) = powers / total
-                total = (powers if parts is None else powers @ parts).sum(-1, keepdim=True, dtype=wide)  # (chunk, 1)
+                sums = powers if parts is None else powers @ parts
+                total = sums.sum(-1, keepdim=True, dtype=wide)  # (chunk, 1)
                 log_sum = largest.to(wide) + total.log()
                 losses = log_sum - (1 - label_smoothing) * label_logit
                 if label_smoothing:

@@ -210,7 +210,8 @@ def fill_rows(source_lengths: np.ndarray, target_lengths: np.ndarray, length: in
     Returns:
         For each row the numbers of its pairs.
     """
-    closed, rows = [], []  # a row: free places of source and target, and its pairs
+    closed: list[list[Any]] = []
+    rows: list[list[Any]] = []  # free places of source and target, and the pairs
     for number, (source, target) in enumerate(zip(source_lengths.tolist(), target_lengths.tolist())):
         for row in rows:
             if source <= row[0] and target <= row[1]:
@@ -284,25 +285,29 @@ def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, 
     Returns:
         `input_ids` (batch, length), `labels` (batch, length), and `packing` (see `fun_transformer.masks.Packing`).
     """
-    lengths = [[len(row[name]) for row in rows] for name in ("input_ids", "labels")]
-    length = int(row_length(*map(max, lengths), packing))
+    source_lengths, target_lengths = ([len(row[name]) for row in rows] for name in ("input_ids", "labels"))
+    length = int(row_length(max(source_lengths), max(target_lengths), packing))
     shape = row_count(length, batch_tokens), length
-    places, sentences = place_sentences(*lengths, length)
-    batch: dict[str, Any] = {"packing": {}}
-    for side, name, value in ((0, "input_ids", pad_token_id), (1, "labels", -100)):
+    source_places, target_places, numbers = place_sentences(source_lengths, target_lengths, length)
+
+    def lay(name: str, lengths: list[int], places: list[int], filler: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens, and which sentence each belongs to, (batch, length) both."""
         tokens = np.concatenate([row[name] for row in rows])  # (tokens,)
-        before = np.cumsum([0, *lengths[side][:-1]])  # (rows,): tokens of the rows before
-        place = np.arange(len(tokens)) + np.repeat(np.array(places[side]) - before, lengths[side])  # (tokens,)
-        filled, of = np.full(shape, value, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        filled.reshape(-1)[place], of.reshape(-1)[place] = tokens, np.repeat(sentences, lengths[side])
-        batch[name] = torch.from_numpy(filled)
-        batch["packing"]["source_sentences" if side == 0 else "target_sentences"] = torch.from_numpy(of)
-    return batch
+        before = np.cumsum([0, *lengths[:-1]])  # (rows,): tokens of the rows before
+        place = np.arange(len(tokens)) + np.repeat(np.array(places) - before, lengths)  # (tokens,)
+        laid, sentences = np.full(shape, filler, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        laid.reshape(-1)[place], sentences.reshape(-1)[place] = tokens, np.repeat(numbers, lengths)
+        return torch.from_numpy(laid), torch.from_numpy(sentences)
+
+    input_ids, source_sentences = lay("input_ids", source_lengths, source_places, pad_token_id)
+    labels, target_sentences = lay("labels", target_lengths, target_places, -100)
+    packed = {"source_sentences": source_sentences, "target_sentences": target_sentences}
+    return {"input_ids": input_ids, "labels": labels, "packing": packed}
 
 
 def place_sentences(
     source_lengths: Sequence[int], target_lengths: Sequence[int], length: int
-) -> tuple[tuple[list[int], list[int]], list[int]]:
+) -> tuple[list[int], list[int], list[int]]:
     """Lay sentence pairs into rows, one after the other; a new row begins where one does not fit.
 
     Returns:
@@ -318,4 +323,4 @@ def place_sentences(
         target_places.append(row + target)
         numbers.append(number)
         source, target = source + source_length, target + target_length
-    return (source_places, target_places), numbers
+    return source_places, target_places, numbers

@@ -263,15 +263,13 @@ class TrainingLoop:
 
     def take(self, stream: Iterator[MicroBatch]) -> list[MicroBatch]:
         """The batches of the next step, on their way to the device."""
-        taken, device = (
-            [next(stream) for _ in range(self.arguments.training.accumulation_steps)],
-            self.accelerator.device,
-        )
+        device = self.accelerator.device
+        taken = [next(stream) for _ in range(self.arguments.training.accumulation_steps)]
+        tensors = [batch.tensors for batch in taken]
         if device.type == "cuda":  # which fetches them from pinned memory while the processor goes on
-            taken = [
-                batch._replace(tensors=recursively_apply(torch.Tensor.pin_memory, batch.tensors)) for batch in taken
-            ]
-        return [batch._replace(tensors=send_to_device(batch.tensors, device, non_blocking=True)) for batch in taken]
+            tensors = recursively_apply(torch.Tensor.pin_memory, tensors)
+        tensors = send_to_device(tensors, device, non_blocking=True)
+        return [batch._replace(tensors=there) for batch, there in zip(taken, tensors, strict=True)]
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows to a batch for training. Evaluation pads: what is packed here is held to its slow twin there."""
@@ -329,7 +327,7 @@ class TrainingLoop:
         state.step += 1
         state.tokens += tokens
         if accelerator.device.type != "cpu" and state.step % training.save_every and not self.agreed_signal:
-            # A GPU still computes. Before a checkpoint nothing is drawn: its random numbers are those of now.
+            # A GPU still computes. Not before a checkpoint is due: its random numbers must be those of this step.
             self.ahead = self.take(stream)
         # Here the step waits for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
         if math.isfinite(loss) and math.isfinite(norm):
