@@ -389,7 +389,7 @@ def test_rows_are_read_where_they_lie_also_when_some_were_dropped(tmp_path):
     rows = TokenRows(tokenized["train"])
     assert [rows[row]["input_ids"].tolist() for row in range(3)] == tokenized["train"]["input_ids"][:]
     assert [rows[row]["labels"].tolist() for row in range(3)] == tokenized["train"]["labels"][:]
-    assert rows.source_lengths.tolist() == [4, 2, 2] and rows[0]["input_ids"].dtype == np.int64
+    assert rows.source_lengths.tolist() == [4, 2, 2] and rows[0]["input_ids"].base is not None  # a view
     assert all(tokens.base is not None and not tokens.flags.owndata for tokens in rows.sources.tokens)
 
 
