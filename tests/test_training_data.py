@@ -9,7 +9,6 @@ import lzma
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
