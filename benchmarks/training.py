@@ -44,7 +44,7 @@ from training.optimization import build_optimizer
 from training.report import describe_environment
 from training.rows import TokenRows
 from training.sharding import compile_in_place
-from training.train import build_accelerator, build_model, build_tokenizer, has_fast_bf16
+from training.train import PACKING, build_accelerator, build_model, build_tokenizer, has_fast_bf16
 
 SIZES = {"small": (256, 3, 4, 1024), "base": (512, 6, 8, 2048)}  # d_model, layers, heads, ffn_dim
 SMOOTHING = 0.1
@@ -90,10 +90,8 @@ class Corpus:
         while True:
             for chosen in self.sampler.batches(epoch):
                 batch = pad_batch([self.rows[row] for row in chosen], self.tokenizer.pad_token_id)
-                yield (
-                    {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in batch.items()},
-                    real_tokens(batch),
-                )
+                there = {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in batch.items()}
+                yield there, real_tokens(batch)
             epoch += 1
 
 
@@ -289,12 +287,8 @@ def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments)
         if compile:
-            options = {
-                "backend": "inductor",
-                "mode": "reduce-overhead",
-                "dynamic": False,
-            }  # as in one_gpu_compiled.yaml
-            accelerator.state.dynamo_plugin = TorchDynamoPlugin(**options)
+            graphs = TorchDynamoPlugin(backend="inductor", mode="reduce-overhead", dynamic=False)
+            accelerator.state.dynamo_plugin = graphs  # as in one_gpu_compiled.yaml
         torch.set_num_threads(corpus.threads)
         model = build_model(arguments, corpus.objective, corpus.tokenizer, accelerator.device)
         optimizer = build_optimizer(model, 5e-4, (0.9, 0.98), 1e-9, 0.01)
@@ -318,7 +312,7 @@ def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
     return build
 
 
-PACKED = f"--training.packing={64 if DEVICE.type == 'cpu' else 128}"  # what the trainer chooses where bf16 is fast
+PACKED = f"--training.packing={PACKING[DEVICE.type]}"  # what the trainer chooses where bf16 is fast
 CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
     "ours, packed, compiled": ours(PACKED, compile=True),
     "ours, packed": ours(PACKED),
@@ -340,9 +334,8 @@ CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
 def default_contenders() -> list[str]:
     """All that are installed and made for this device."""
     words = ["compiled"] if DEVICE.type == "cpu" else []  # slow to start there
-    words += (
-        [] if has_fast_bf16(DEVICE) else ["bf16", "ours fp32", "packed"]
-    )  # "ours" is the first, and the last is slow
+    if not has_fast_bf16(DEVICE):
+        words += ["bf16", "ours fp32", "packed"]  # "ours" is in fp32, and packed rows are slow
     return [name for name in CONTENDERS if not any(word in name for word in words + peers.missing())]
 
 
