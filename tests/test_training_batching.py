@@ -22,6 +22,15 @@ def random_lengths(rows, seed=0):
     return source, np.maximum(1, (source * rng.normal(1, 0.2, rows)).astype(int))
 
 
+def multi30k_lengths():
+    """About how many tokens the sources and the targets of Multi30k have."""
+    lengths = []
+    for side in ("de", "en"):
+        with gzip.open(MULTI30K / f"train.{side}.gz", "rt", encoding="utf-8") as lines:
+            lengths.append(np.array([len(line.split()) + 3 for line in lines]))
+    return lengths
+
+
 def listed(batches):
     return [rows.tolist() for rows in batches]
 
@@ -90,10 +99,7 @@ def test_accelerate_finds_no_batch_size():
 
 @pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
 def test_padding_is_at_most_a_twentieth_on_multi30k():
-    lengths = []
-    for side in ("de", "en"):
-        with gzip.open(MULTI30K / f"train.{side}.gz", "rt", encoding="utf-8") as lines:
-            lengths.append(np.array([len(line.split()) + 3 for line in lines]))
+    lengths = multi30k_lengths()
     assert efficiency(TokenBudgetBatches(*lengths, 4096, 0).batches(0), *lengths) >= 0.95
 
 
@@ -152,10 +158,7 @@ def test_packed_batches_have_one_shape_for_each_length_and_lose_no_token(lengths
 
 @pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
 def test_packed_rows_are_full_on_multi30k():
-    lengths = []
-    for side in ("de", "en"):
-        with gzip.open(MULTI30K / f"train.{side}.gz", "rt", encoding="utf-8") as lines:
-            lengths.append(np.array([len(line.split()) + 3 for line in lines]))
+    lengths = multi30k_lengths()
     rows = fill_rows(*lengths, 128)
     assert sorted(number for row in rows for number in row) == list(range(len(lengths[0])))
     assert sum(map(np.sum, lengths)) >= 0.94 * 2 * 128 * len(rows)
