@@ -275,7 +275,7 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 
 def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, batch_tokens: int) -> dict[str, Any]:
-    """Several rows in each row, for models that keep sentences apart by `packing`.
+    """Several sentence pairs in each row, for models that keep them apart by `packing`.
 
     Args:
         rows: dicts with `input_ids` and `labels`, in an order in which they fit.
