@@ -119,6 +119,31 @@ def test_a_packed_run_that_was_killed_goes_on_exactly(children, recipe, tmp_path
     assert children.run(recipe, parts, *options, *more, processes=2) == [0, 0], children.log(parts)
 
 
+def make_batches_ahead() -> None:
+    """Make the next batches while this step computes, as on a GPU."""
+    from training.loop import TrainingLoop
+
+    real = TrainingLoop.__init__
+
+    def init(self, *arguments):
+        real(self, *arguments)
+        self.overlaps = True
+
+    TrainingLoop.__init__ = init
+
+
+@pytest.mark.slow
+def test_batches_that_are_made_ahead_change_nothing_nor_are_they_lost(children, recipe, tmp_path):
+    options = ["--training.batch_tokens", "400", "--training.accumulation_steps", "2", "--training.max_steps", "14"]
+    job = {"patch": ["test_training_resume", "make_batches_ahead"]}
+    plain, parts = tmp_path / "plain", tmp_path / "parts"
+    assert children.run(recipe, plain, *options) == [0], children.log(plain)
+    assert children.run(recipe, parts, *options, **job, at_event=[".step-12.partial", 1]) == [KILLED]
+    assert children.run(recipe, parts, *options, "--resume", **job) == [0], children.log(parts)
+    assert_same_runs(parts, plain)
+    assert read_metrics(parts, "train")[-1]["epoch"] > 1
+
+
 def compile_models() -> None:
     """Train as `accelerate launch --dynamo_backend eager --dynamo_use_dynamic` does: traced, but not translated."""
     os.environ |= {"ACCELERATE_DYNAMO_BACKEND": "eager", "ACCELERATE_DYNAMO_USE_DYNAMIC": "true"}

@@ -161,7 +161,8 @@ class TrainingLoop:
             self.average = MovingAverage(accelerator.unwrap_model(model), arguments.training.ema_decay)
             accelerator.register_for_checkpointing(self.average)
         self.state = RunState(world_size=accelerator.num_processes, data=self.rows_checksum())
-        self.ahead: list[MicroBatch] | None = None  # the batches of the next step, where they are made already
+        self.overlaps = accelerator.device.type != "cpu"  # the next batches are made while a GPU computes
+        self.ahead: list[MicroBatch] | None = None  # those that are made already
         self.received_signal = 0
         self.signalled = 0.0  # when
         self.agreed_signal = 0  # once all processes know of it
@@ -326,8 +327,8 @@ class TrainingLoop:
         loss = accelerator.reduce(step_loss, reduction="mean")
         state.step += 1
         state.tokens += tokens
-        if accelerator.device.type != "cpu" and state.step % training.save_every and not self.agreed_signal:
-            # A GPU still computes. Not before a checkpoint is due: its random numbers must be those of this step.
+        # Not before a checkpoint is due: its random numbers must be those of this step.
+        if self.overlaps and state.step % training.save_every and not self.agreed_signal:
             self.ahead = self.take(stream)
         # Here the step waits for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
         if math.isfinite(loss) and math.isfinite(norm):
