@@ -48,9 +48,9 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     from datasets import Dataset
 
     from fun_transformer import FunTransformerTokenizer
-    from training.args import parse_arguments
-    from training.data import load_splits
-    from training.train_tokenizer import train_tokenizer
+    from fun_transformer.training.data.splits import load_splits
+    from fun_transformer.training.recipe.reading import parse_arguments
+    from fun_transformer.training.train_tokenizer import train_tokenizer
 
     command = ["--data.bad_rows=drop"]
     for split, path in zip(("train", "validation", "test"), options.data):
@@ -148,8 +148,9 @@ def run_trainer(command: list[str], options: argparse.Namespace, folder: Path) -
     """The scores of a run of training.train, and its validation losses by step."""
     import torch
 
-    import training.train as trainer
-    from training.args import parse_arguments
+    import fun_transformer.training.engine as trainer
+    from fun_transformer.training.recipe.reading import parse_arguments
+    from fun_transformer.training.train import train
 
     torch.set_num_threads(options.threads)
     trainer.use_all_cores = lambda processes: torch.set_num_threads(options.threads)
@@ -162,7 +163,7 @@ def run_trainer(command: list[str], options: argparse.Namespace, folder: Path) -
     command += [f"--training.learning_rate={options.learning_rate}"]
     command += [f"--training.eval_every={max(1, steps // LOOKS)}", "--training.save_every=1000000"]
     command += ["--generation.max_new_tokens=64", "--generation.eval_rows=1"]
-    scores = trainer.train(parse_arguments(command), "benchmark")
+    scores = train(parse_arguments(command), "benchmark")
     config.unlink()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = {str(line["step"]): line["loss"] for line in lines if line["split"] == "validation"}
@@ -257,8 +258,8 @@ def main() -> None:
     if options.one:
         print("\n" + json.dumps(child(json.loads(options.one), options, folder)))
         return
-    from training.checkpoints import write_whole
-    from training.report import describe_environment
+    from fun_transformer.training.run.checkpoints import write_whole
+    from fun_transformer.training.run.folder import describe_environment
 
     fixed = {
         name: value for name, value in vars(options).items() if name not in ("one", "folder", "output", "picture")

@@ -100,13 +100,14 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
     """Train and score one system; called in a process of its own."""
     import torch
 
-    import training.loop
-    import training.train as trainer
-    from training.args import parse_arguments
+    import fun_transformer.training.engine as trainer
+    import fun_transformer.training.loop as training_loop
+    from fun_transformer.training.recipe.reading import parse_arguments
+    from fun_transformer.training.train import train
 
     torch.set_num_threads(1)
     trainer.use_all_cores = lambda processes: torch.set_num_threads(1)
-    training.loop.time = SimpleNamespace(monotonic=time.process_time)  # the loop's clock
+    training_loop.time = SimpleNamespace(monotonic=time.process_time)  # the loop's clock
     reverse = options.data == ["reverse"]
     metric = "exact" if reverse else "chrf"
     system = of_equal_size(name, len(LETTERS) + 5 if reverse else options.vocab_size, options.d_model)
@@ -131,7 +132,7 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
         command += [f"--training.eval_every={every}", f"--training.save_every={options.steps}"]
         command += ["--training.log_every=10", f"--training.best_metric={metric}", f"--generation.metrics={metric}"]
         command += ["--generation.max_new_tokens=64", "--generation.eval_rows=300"]
-        scores = trainer.train(parse_arguments(command), "benchmark")["test"]
+        scores = train(parse_arguments(command), "benchmark")["test"]
         run = Path(folder, "run")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         tested = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -197,7 +198,7 @@ def generation_speed(folder: Path, sources: list[str]) -> float:
 
 def by_length(rows: list[dict[str, Any]], metric: str) -> dict[str, float]:
     """The score of the rows whose source is at most so long, and longer than the bucket before."""
-    from training.metrics import compute_metrics
+    from fun_transformer.training.metrics import compute_metrics
 
     scores, least = {}, 0
     for most in LENGTHS:
@@ -344,8 +345,8 @@ def read_results(output: str | None) -> dict[str, list[dict[str, Any]]]:
 
 def write_results(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Write the runs so far."""
-    from training.checkpoints import write_whole
-    from training.report import describe_environment
+    from fun_transformer.training.run.checkpoints import write_whole
+    from fun_transformer.training.run.folder import describe_environment
 
     words = [Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]]  # no folders of ours
     results = {

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from training.train import has_fast_bf16
+from fun_transformer.training.engine import has_fast_bf16
 
 PACKAGES = {"JoeyNMT": "joeynmt", "eole": "eole"}
 LEARNING_RATE, MAX_GRAD_NORM = 5e-4, 1.0

@@ -34,17 +34,20 @@ from transformers import (
 
 from benchmarks import peers
 from fun_transformer.analysis import flops_per_token
-from training.args import parse_arguments
-from training.batching import TokenBudgetBatches, pad_batch
-from training.checkpoints import write_whole
-from training.data import load_splits, tokenize_splits
-from training.loop import TrainingLoop
-from training.objectives import OBJECTIVES
-from training.optimization import build_optimizer
-from training.report import describe_environment
-from training.rows import TokenRows
-from training.sharding import compile_in_place
-from training.train import PACKING, build_accelerator, build_model, build_tokenizer, has_fast_bf16
+from fun_transformer.training.data.batches import TokenBudgetBatches, pad_batch
+from fun_transformer.training.data.rows import TokenRows
+from fun_transformer.training.data.splits import load_splits
+from fun_transformer.training.data.tokenizing import tokenize_splits
+from fun_transformer.training.engine import build_accelerator, has_fast_bf16
+from fun_transformer.training.loop import TrainingLoop
+from fun_transformer.training.model.building import build_model, build_tokenizer
+from fun_transformer.training.model.wrapping import compile_in_place
+from fun_transformer.training.objectives import OBJECTIVES
+from fun_transformer.training.optimization import build_optimizer
+from fun_transformer.training.recipe.model_config import PACKING
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.run.checkpoints import write_whole
+from fun_transformer.training.run.folder import describe_environment
 
 SIZES = {"small": (256, 3, 4, 1024), "base": (512, 6, 8, 2048)}  # d_model, layers, heads, ffn_dim
 SMOOTHING = 0.1

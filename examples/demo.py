@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from training.train import main as train
+from fun_transformer.training.train import main as train
 
 # What each demo shows: texts that no data set has, and what has to be said about the model.
 SHOWN = {

@@ -8,8 +8,8 @@ Draws learning_rate_noam.png, for several widths and warm-ups, and learning_rate
 import sys
 from pathlib import Path
 
+from fun_transformer.training.optimization import learning_rate_factor
 from fun_transformer.visualization import plot_lines
-from training.optimization import learning_rate_factor
 
 STEPS = 20_000
 NOAM = [(512, 4000), (512, 8000), (256, 4000)]  # (d_model, warmup_steps)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from fun_transformer.embeddings import train_word2vec
+from fun_transformer.training.data.built_in import read_hsk
 from fun_transformer.visualization import plot_word_vectors
-from training.data import read_hsk
 
 GROUPS = {
     "数字 numbers": "一二三四五六七八九十百两",

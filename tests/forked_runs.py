@@ -92,7 +92,7 @@ def child(job: dict, rank: int, port: int) -> None:
         if "patch" in job:
             module, name, *values = job["patch"]  # this folder is on the path
             getattr(importlib.import_module(module), name)(*values)
-        from training.train import main
+        from fun_transformer.training.train import main
 
         code = main(argv)
     except BaseException:
@@ -204,7 +204,7 @@ def main() -> None:
     import torch
     import torch.utils.tensorboard
 
-    import training.train  # noqa: F401
+    import fun_transformer.training.train  # noqa: F401
 
     torch.set_num_threads(1)
     for line in sys.stdin:

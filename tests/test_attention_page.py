@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("matplotlib")
 
+from fun_transformer.training.train_tokenizer import train_tokenizer
 from fun_transformer.visualization import (
     AttentionMap,
     cross_attention,
@@ -19,7 +20,6 @@ from fun_transformer.visualization import (
     write_attention_page,
 )
 from fun_transformer.visualization.html import language_of
-from training.train_tokenizer import train_tokenizer
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium: apt-get install chromium")

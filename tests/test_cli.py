@@ -9,7 +9,7 @@ import pytest
 
 from fun_transformer import __version__, cli
 from fun_transformer.pipeline_fun_transformer import TranslationPipeline
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 LINES = ["the cat sat", "", "今天 吃 什么", "  ", "dog", "the cat sat on the mat"]
 

@@ -22,8 +22,8 @@ from fun_transformer.embeddings import (
     train_glove,
     train_word2vec,
 )
+from fun_transformer.training.train_tokenizer import train_tokenizer
 from fun_transformer.visualization import plot_word_vectors
-from training.train_tokenizer import train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "vectors"
 TEXTS = [["我", "喜欢", "书"], ["我", "喜欢", "喜欢", "猫"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fun_transformer.cli import main as command_line
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from fun_transformer import (
 )
 from fun_transformer.hub.code import auto_map, travelling_files
 from fun_transformer.modeling_fun_transformer import FunTransformerDecoderModel
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 TEXTS = ["I drink green tea.", "You drink black coffee.", "Anna lives in Paris.", "我喜欢喝茶。", "她住在巴黎。"]
 SIZES = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}

@@ -19,7 +19,7 @@ from fun_transformer.hub import check_repo, push_model_repo
 from fun_transformer.hub.card import read_header
 from fun_transformer.hub.code import travelling_classes
 from fun_transformer.hub.push import prepare_files, read_bytes
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["the cat sat", "今天 吃 什么", "the cat sat on the mat"]

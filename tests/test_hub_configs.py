@@ -8,7 +8,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig
 
-from training.args import parse_arguments
+from fun_transformer.training.recipe.reading import parse_arguments
 
 FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "hub_configs").iterdir() if path.is_dir())
 

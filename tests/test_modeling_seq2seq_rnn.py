@@ -19,9 +19,9 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, pipel
 from fun_transformer import Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration
 from fun_transformer.hub.code import auto_map, custom_pipelines, travelling_files
 from fun_transformer.modeling_seq2seq_rnn import RNNCache, run_rnn
-from training.args import parse_arguments
-from training.train import main, train
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.train import main, train
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 VARIANTS = {
     "fixed context": {"attention_score": "none"},

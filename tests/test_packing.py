@@ -9,8 +9,9 @@ from fun_transformer import FunTransformerForCausalLM
 from fun_transformer.losses import shift_tokens_right
 from fun_transformer.masks import check_packing
 from fun_transformer.positions import position_ids_from_sentences
-from training.batching import pack_batch, pad_batch
-from training.sharding import compile_in_place
+from fun_transformer.training.data.batches import pad_batch
+from fun_transformer.training.data.packing import pack_batch
+from fun_transformer.training.model.wrapping import compile_in_place
 
 KERNELS = pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 EXACT = {"atol": 1e-5, "rtol": 1e-4}  # float32: sums run in another order

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, dynamic_module_utils
 
 from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise, tag_language
-from training.train_tokenizer import main, train_tokenizer
+from fun_transformer.training.train_tokenizer import main, train_tokenizer
 
 TEXTS = [
     "The cat sat on the mat, and the dog saw the cat.",

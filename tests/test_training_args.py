@@ -6,7 +6,8 @@ import json
 import pytest
 import yaml
 
-from training.args import RunArguments, known_arguments, parse_arguments
+from fun_transformer.training.recipe.arguments import RunArguments
+from fun_transformer.training.recipe.reading import known_arguments, parse_arguments
 
 FILES = ["--data.train.source", "a.zh", "--data.train.target", "a.en"]
 

@@ -10,11 +10,11 @@ from torch.testing import assert_close
 from transformers import AutoTokenizer
 
 from fun_transformer import FunTransformerForConditionalGeneration
-from training.args import parse_arguments
-from training.averaging import MovingAverage, average_models, main
-from training.objectives import r_drop_loss
-from training.train import train
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.model.averaging import MovingAverage, average_models, main
+from fun_transformer.training.objectives import r_drop_loss
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.train import train
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.batching import Mixture, PackedBatches, TokenBudgetBatches, fill_rows, pack_batch, pad_batch
+from fun_transformer.training.data.batches import Mixture, TokenBudgetBatches, pad_batch
+from fun_transformer.training.data.packing import PackedBatches, fill_rows, pack_batch
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 BOTH_KINDS = pytest.mark.parametrize("kind", [TokenBudgetBatches, partial(PackedBatches, packing=64)])

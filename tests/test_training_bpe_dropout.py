@@ -3,9 +3,9 @@
 import pytest
 from datasets import Dataset
 
-from training.bpe_dropout import DroppingRows
-from training.data import encode_pairs
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.data.bpe_dropout import DroppingRows
+from fun_transformer.training.data.tokenizing import encode_pairs
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 LINES = ["the brown fox jumps over the brown dog", "a brown dog jumps"] * 20
 

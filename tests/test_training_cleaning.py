@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from training.cleaning import FILTERS, Profile, clean, find_duplicates, find_problem, measure
+from fun_transformer.training.data.cleaning import FILTERS, Profile, clean, find_duplicates, find_problem, measure
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 ZH_EN = Profile("Chinese or Japanese", "Latin", 3.5)

@@ -12,20 +12,15 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
-from training import caching as training_caching
-from training import data as training_data
-from training.args import SPLITS, DataArguments, SplitArguments
-from training.data import (
-    RowReport,
-    draw_groups,
-    generate_cmudict,
-    languages_of,
-    load_splits,
-    tokenize_splits,
-    word_families,
-)
-from training.rows import TokenRows
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.data import built_in as training_data
+from fun_transformer.training.data import caching as training_caching
+from fun_transformer.training.data.built_in import draw_groups, generate_cmudict, word_families
+from fun_transformer.training.data.report import RowReport
+from fun_transformer.training.data.rows import TokenRows
+from fun_transformer.training.data.splits import load_splits
+from fun_transformer.training.data.tokenizing import languages_of, tokenize_splits
+from fun_transformer.training.recipe.arguments import SPLITS, DataArguments, SplitArguments
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PAIRS = [("你好", "hello"), ("null", "NA"), ('他说"好', 'he said "yes'), ("007", "2011-03-10")]

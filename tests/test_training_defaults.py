@@ -8,9 +8,10 @@ import pytest
 import torch
 from forked_runs import write_digits_recipe
 
-from training import defaults
-from training.args import BY_CORPUS_SIZE, RunArguments, parse_arguments
-from training.train import choose_packing
+from fun_transformer.training.recipe import defaults
+from fun_transformer.training.recipe.arguments import BY_CORPUS_SIZE, RunArguments
+from fun_transformer.training.recipe.model_config import choose_packing
+from fun_transformer.training.recipe.reading import parse_arguments
 
 FILES = ["--data.train.source", "a.zh", "--data.train.target", "a.en"]
 

@@ -18,8 +18,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from forked_runs import REPOSITORY, read_metrics, write_digits_recipe
 from safetensors.torch import load_file
 
-from training.checkpoints import checkpoint_folders, find_problem
-from training.evaluate import share
+from fun_transformer.training.run.checkpoints import checkpoint_folders, find_problem
+from fun_transformer.training.scoring import share
 
 KILLED = -9
 
@@ -34,7 +34,7 @@ def record_steps(folder: str) -> None:
     """Write down each process's rows, number of labels and, at the first step, gradients before clipping."""
     from accelerate import Accelerator
 
-    from training.loop import TrainingLoop
+    from fun_transformer.training.loop import TrainingLoop
 
     real_clip, real_batches = Accelerator.clip_grad_norm_, TrainingLoop.micro_batches
 
@@ -275,9 +275,9 @@ def shard_on_cpu() -> None:
     from accelerate import DistributedType, PartialState
     from accelerate.utils import FullyShardedDataParallelPlugin
 
-    import training.train
+    from fun_transformer.training import train as trainer
 
-    real = training.train.build_accelerator
+    real = trainer.build_accelerator
 
     def build_accelerator(arguments):
         accelerator = real(arguments)
@@ -287,7 +287,7 @@ def shard_on_cpu() -> None:
         assert accelerator.is_fsdp2
         return accelerator
 
-    training.train.build_accelerator = build_accelerator
+    trainer.build_accelerator = build_accelerator
 
 
 @pytest.mark.slow

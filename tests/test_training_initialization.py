@@ -12,10 +12,11 @@ from fun_transformer import (
     FunTransformerForMaskedLM,
     FunTransformerForSequenceClassification,
 )
-from training.args import TrainingArguments, parse_arguments
-from training.initialization import initialise, prefixes, take_weights
-from training.train import train
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.model.initialization import initialise, prefixes, take_weights
+from fun_transformer.training.recipe.arguments import TrainingArguments
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.train import train
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 
 def save(model, folder, words: str = "a b c d e"):

@@ -12,8 +12,9 @@ from accelerate.state import AcceleratorState
 from forked_runs import read_metrics, write_digits_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
-from training.args import parse_arguments
-from training.train import keep_freed_memory, main, train
+from fun_transformer.training.engine import keep_freed_memory
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.train import main, train
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import pytest
 import sacrebleu
 
-from training.metrics import METRICS, compute_metrics, edit_distance, is_chinese
+from fun_transformer.training.metrics import METRICS, compute_metrics, edit_distance, is_chinese
 
 
 def test_bleu_and_chrf_are_sacrebleus():

@@ -10,11 +10,11 @@ from datasets import Dataset, DatasetDict
 from forked_runs import write_digits_recipe
 from transformers import AutoConfig, pipeline
 
-from training.args import parse_arguments
-from training.metrics import label_scores, tag_scores
-from training.objectives import OBJECTIVES, scheduled_sampling_loss
-from training.train import train
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.metrics import label_scores, tag_scores
+from fun_transformer.training.objectives import OBJECTIVES, scheduled_sampling_loss
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.train import train
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 HUB_CONFIGS = Path(__file__).parents[1] / "hub_configs"
 ROWS = {
@@ -199,7 +199,7 @@ def test_the_probability_of_sampling_rises_with_the_run(tmp_path, monkeypatch):
         asked.append(probability)
         return model(**batch, num_items_in_batch=items).loss
 
-    monkeypatch.setattr("training.objectives.scheduled_sampling_loss", record)
+    monkeypatch.setattr("fun_transformer.training.objectives.scheduled_sampling_loss", record)
     options = ["--training.max_steps", "4", "--training.scheduled_sampling", "0.5", "--training.best_metric", "loss"]
     train(parse_arguments([str(write_digits_recipe(tmp_path)), *options]), "command")
     assert asked == pytest.approx([0.125, 0.25, 0.375])  # the first step has none

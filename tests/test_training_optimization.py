@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.optimization import build_optimizer, learning_rate_factor
+from fun_transformer.training.optimization import build_optimizer, learning_rate_factor
 
 
 def test_noam_is_the_formula_of_the_paper():

@@ -6,7 +6,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
-from training.train import main
+from fun_transformer.training.train import main
 
 
 @pytest.fixture(autouse=True)

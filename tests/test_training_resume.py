@@ -14,7 +14,7 @@ import torch
 from forked_runs import read_metrics, write_digits_recipe
 from safetensors.torch import load_file
 
-from training.checkpoints import checkpoint_folders, find_checkpoint, find_problem
+from fun_transformer.training.run.checkpoints import checkpoint_folders, find_checkpoint, find_problem
 
 KILLED = -9
 
@@ -121,7 +121,7 @@ def test_a_packed_run_that_was_killed_goes_on_exactly(children, recipe, tmp_path
 
 def make_batches_ahead() -> None:
     """Make the next batches while this step computes, as on a GPU."""
-    from training.loop import TrainingLoop
+    from fun_transformer.training.loop import TrainingLoop
 
     real = TrainingLoop.__init__
 
@@ -301,7 +301,7 @@ def test_a_full_disk_ends_the_run_with_a_clear_error_and_the_last_checkpoint(chi
 
 def poison(steps: list[int]) -> None:
     """Make the loss of some optimizer steps no number, in this process."""
-    from training.loop import TrainingLoop
+    from fun_transformer.training.loop import TrainingLoop
 
     real = TrainingLoop.count
 
@@ -344,7 +344,7 @@ def test_too_many_steps_that_are_not_finite_stop_the_run_with_their_rows(childre
 
 def interrupt_twice() -> None:
     """Send this process Ctrl-C twice in a row in its sixth step, as a terminal and torchrun do together."""
-    from training.loop import TrainingLoop
+    from fun_transformer.training.loop import TrainingLoop
 
     real = TrainingLoop.count
 

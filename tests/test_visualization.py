@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import train_tokenizer
 
 matplotlib = pytest.importorskip("matplotlib")
 

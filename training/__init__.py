@@ -1,1 +1,1 @@
-"""The training engine, run from a checkout: `accelerate launch -m training.train RECIPE`."""
+"""Launchers of the trainer in `fun_transformer.training`: `accelerate launch -m training.train RECIPE`."""

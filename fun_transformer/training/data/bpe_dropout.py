@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from tokenizers.models import BPE
 
-from training.rows import TokenRows
+from .rows import TokenRows
 
 
 class DroppingRows(TokenRows):

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from training.args import RunArguments
+from .arguments import RunArguments
 
 LIMITS = ("max_steps", "max_epochs", "max_minutes")
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel
 
-from training.args import TrainingArguments
+from ..recipe.arguments import TrainingArguments
 
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")  # a row for each token
 

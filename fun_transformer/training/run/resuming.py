@@ -1,18 +1,16 @@
 """Going on with a run: what may differ from its start, and what is cleared away first."""
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
-from training.args import RunArguments, build, known_arguments, read_recipe
-from training.checkpoints import write_whole
-from training.report import write_recipe
+from ..engine import flat_values
+from ..recipe.arguments import RunArguments
+from ..recipe.reading import build, known_arguments, read_recipe
+from .checkpoints import write_whole
+from .folder import write_recipe
 
 # How long a run is and how often it is looked at: none of these changes what a step does. (With the schedules linear
 # and cosine the limits decide the learning rate, too; the change is printed.)
@@ -22,40 +20,6 @@ FREE_TO_CHANGE = {
     *("training.eval_every", "training.save_every", "training.log_every", "training.keep_checkpoints"),
     *("training.max_bad_steps", "training.timeout_minutes", "generation.eval_rows", "generation.batch_size"),
 }
-
-
-class ErrorOfMainProcess(ValueError):
-    """The main process raises, and prints, the same error."""
-
-
-def on_main_process(function: Callable, *args: Any) -> Any:
-    """Call a function on the main process alone; all processes get its result, or stop with its error."""
-    result: list[Any] = [None]
-    if PartialState().is_main_process:
-        try:
-            result = [function(*args)]
-        except Exception as error:  # raised again below: the others must not wait for a result
-            result = [error]
-    given = broadcast_object_list(result)[0]
-    if isinstance(given, Exception):
-        raise given if PartialState().is_main_process else ErrorOfMainProcess(str(given))
-    return given
-
-
-def main_process_first(function: Callable, *args: Any) -> Any:
-    """Call a function on all processes, first on the main one, which fills the caches; its error stops all."""
-    result: list[Any] = []
-    on_main_process(lambda: result.append(function(*args)))
-    return result[0] if result else function(*args)
-
-
-def flat_values(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        inside = isinstance(value, dict)
-        flat |= flat_values(value, f"{prefix}{name}.") if inside else {f"{prefix}{name}": value}
-    return flat
 
 
 def find_changes(recipe: Path, arguments: RunArguments) -> dict[str, tuple[Any, Any]]:
@@ -112,14 +76,3 @@ def forget_later_lines(metrics_path: Path, step: int) -> None:
         if values["step"] <= step and values["split"] != "test":
             kept.append(line + "\n")
     write_whole(metrics_path, "".join(kept))
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder was made by a run: its run.json is the first file to come and the last to go."""
-    return (folder / "run.json").exists() or [path.name for path in folder.iterdir()] == [".run.json.partial"]
-
-
-def empty_run(folder: Path) -> None:
-    """Remove everything in a run's folder, the file that marks it last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == "run.json"):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -27,8 +27,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from training.batching import pad_batch
-from training.metrics import label_scores, tag_scores
+from .data.batches import pad_batch
+from .metrics import label_scores, tag_scores
 
 logger = logging.get_logger(__name__)
 

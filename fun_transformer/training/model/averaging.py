@@ -17,7 +17,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 import fun_transformer
-from training.checkpoints import publish
+
+from ..run.checkpoints import publish
 
 
 def average_models(folders: Sequence[Path], load: Callable[[Path], PreTrainedModel]) -> PreTrainedModel:

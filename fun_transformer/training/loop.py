@@ -26,11 +26,16 @@ from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from training.args import RunArguments
-from training.averaging import MovingAverage, average_models
-from training.batching import PackedBatches, TokenBudgetBatches, mixture_of, pack_batch
-from training.bpe_dropout import DroppingRows
-from training.checkpoints import (
+from .data.batches import TokenBudgetBatches, mixture_of
+from .data.bpe_dropout import DroppingRows
+from .data.packing import PackedBatches, pack_batch
+from .data.rows import TokenRows
+from .metrics import LOWER_IS_BETTER
+from .model.averaging import MovingAverage, average_models
+from .objectives import Objective
+from .optimization import learning_rate_factor
+from .recipe.arguments import RunArguments
+from .run.checkpoints import (
     checkpoint_folders,
     publish,
     remove,
@@ -41,12 +46,8 @@ from training.checkpoints import (
     write_whole,
     writing,
 )
-from training.evaluate import evaluate_split
-from training.metrics import LOWER_IS_BETTER
-from training.objectives import Objective
-from training.optimization import learning_rate_factor
-from training.resuming import forget_later_lines
-from training.rows import TokenRows
+from .run.resuming import forget_later_lines
+from .scoring import evaluate_split
 
 logger = logging.get_logger(__name__)
 

@@ -9,12 +9,12 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from training.args import GenerationArguments
-from training.batching import TokenBudgetBatches
-from training.metrics import compute_metrics
-from training.objectives import Objective
-from training.rows import TokenRows
-from training.sharding import whole_model
+from .data.batches import TokenBudgetBatches
+from .data.rows import TokenRows
+from .metrics import compute_metrics
+from .model.wrapping import whole_model
+from .objectives import Objective
+from .recipe.arguments import GenerationArguments
 
 
 def share(count: int, accelerator: Accelerator) -> range:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from training.loop import TrainingLoop
+from .loop import TrainingLoop
 
 
 def measure_steps(loop: TrainingLoop, steps: int) -> tuple[float, float]:

@@ -1,29 +1,14 @@
 """What a run leaves for people: what it was started with, its curve, and a card for its model."""
 
-import dataclasses
-import importlib.metadata
 import json
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from training.args import RunArguments
-from training.checkpoints import write_whole
+from ..recipe.arguments import RunArguments
+from .checkpoints import write_whole
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "accelerate",
-    "evaluate",
-    "sacrebleu",
-    "fun-transformer",
-)
 METRIC_NAMES = {
     "loss": "cross-entropy (nats a token)",
     "perplexity": "perplexity",
@@ -35,61 +20,6 @@ METRIC_NAMES = {
     "accuracy": "accuracy (%)",
     "f1": "F1 (%)",
 }
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions, revision of the code and the device: what a number means depends on them."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-    return {
-        "python": platform.python_version(),
-        "versions": versions,
-        "git_revision": git_revision(),
-        "device": device,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def git_revision() -> str | None:
-    """Revision of this checkout, with a + when files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        revision = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return revision + ("+" if changed else "")
-
-
-def write_start(output_dir: Path, arguments: RunArguments, row_report: dict[str, Any]) -> None:
-    """Write what the run was started with: `recipe.yaml` runs it again, `run.json` says on what."""
-    write_whole(output_dir / "run.json", json.dumps(describe_environment(), indent=1))  # first: it marks a run
-    write_recipe(output_dir, arguments)
-    write_whole(output_dir / "rows.json", json.dumps(row_report, indent=1, ensure_ascii=False))
-
-
-def write_recipe(output_dir: Path, arguments: RunArguments) -> None:
-    """Write the recipe of a run; running it again must neither empty the run nor go on with it."""
-    recipe = dataclasses.replace(arguments, resume="no", overwrite=False, allow_changes=False)
-    write_whole(output_dir / "recipe.yaml", recipe.to_yaml())
 
 
 def draw_curve(output_dir: Path) -> Path | None:

@@ -43,9 +43,6 @@ def checkpoint_folders(output_dir: Path) -> list[Path]:
     return step_folders(output_dir / "checkpoints")
 
 
-# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def find_problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None when every file is as it was written."""
     try:
@@ -128,9 +125,6 @@ def set_aside_later(output_dir: Path, checkpoint: Path) -> list[Path]:
         shutil.rmtree(new, ignore_errors=True)
         folder.rename(new)
     return aside
-
-
-# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state: str, keep: int) -> Path:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 
-from training.caching import processes_for
+from .caching import processes_for
 
 # Longest first in the report of a row that fails several: the first of these that applies is named.
 FILTERS = ("control", "identical", "script", "ratio", "duplicates")

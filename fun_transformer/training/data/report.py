@@ -1,0 +1,81 @@
+"""TODO data/report."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import numpy as np
+
+
+@dataclass
+class RowReport:
+    """How many rows were read and kept, and why the others were not; one entry for each split (or shared file)."""
+
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, name: str, origin: str, read: int, dropped: dict[str, int]) -> None:
+        """Records one split: where it came from, the rows read, the rows dropped by reason."""
+        dropped = {reason: rows for reason, rows in dropped.items() if rows}
+        self.splits[name] = {"origin": origin, "read": read, "kept": read - sum(dropped.values()), "dropped": dropped}
+
+    def followed_by(self, later: "RowReport") -> "RowReport":
+        """This report and that of a later step on the kept rows, as one."""
+        both = RowReport(dict(self.splits))
+        for name, entry in later.splits.items():
+            first = self.splits.get(name, {"origin": entry["origin"], "read": entry["read"], "dropped": {}})
+            both.splits[name] = first | {"kept": entry["kept"], "dropped": first["dropped"] | entry["dropped"]}
+        return both
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The report as plain JSON-able values."""
+        return self.splits
+
+    def __str__(self) -> str:
+        lines = [("split", "read", "kept", "dropped", "from")]
+        for name, entry in self.splits.items():
+            dropped = "; ".join(f"{reason}: {rows:,}" for reason, rows in entry["dropped"].items()) or "-"
+            lines.append((name, f"{entry['read']:,}", f"{entry['kept']:,}", dropped, entry["origin"]))
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+        notes = [
+            f"{entry['also_in_train']:,} of {entry['kept']:,} {name} rows have a source that also stands in train."
+            for name, entry in self.splits.items()
+            if entry.get("also_in_train")
+        ]
+        return "\n".join(table + notes)
+
+
+def choose_good(
+    dataset: datasets.Dataset, problems: Sequence[str], name: str, origin: str, bad_rows: str
+) -> tuple[datasets.Dataset, dict[str, int]]:
+    """The rows without a problem, and the number of the others by reason.
+
+    Args:
+        dataset: the rows.
+        problems: (rows,) what is wrong with each; "" if nothing.
+        name: the split, for the error.
+        origin: where the split comes from, for the error.
+        bad_rows: "refuse" or "drop".
+
+    Raises:
+        ValueError: there are bad rows and they are refused, or no row is good.
+    """
+    bad = Counter(problem for problem in problems if problem)
+    if bad and bad_rows == "refuse":
+        found = []
+        for problem, count in bad.most_common():
+            first = [str(row) for row, other in enumerate(problems, 1) if other == problem][:5]
+            more = ", ..." if count > len(first) else ""
+            found.append(f"{problem}: {count:,} (row{'s' * (count > 1)} {', '.join(first)}{more})")
+        raise ValueError(
+            f"data.{name} ({origin}): {bad.total():,} of {len(problems):,} rows cannot be used. {'; '.join(found)}. "
+            "Correct them, or leave them out with --data.bad_rows drop."
+        )
+    if bad.total() == len(problems):
+        reasons = f" ({'; '.join(f'{problem}: {count:,}' for problem, count in bad.items())})" if bad else ""
+        raise ValueError(f"data.{name} ({origin}) has no row that can be used{reasons}.")
+    if bad:
+        dataset = dataset.select(np.flatnonzero(np.asarray(problems, dtype=object) == ""))
+    return dataset, dict(bad)
