@@ -161,7 +161,7 @@ def run_trainer(command: list[str], options: argparse.Namespace, folder: Path) -
     command += [f"--data.max_{side}_tokens=512" for side in ("source", "target")]
     command += ["--training.schedule=linear", f"--training.warmup_steps={min(200, steps // 5)}"]
     command += [f"--training.learning_rate={options.learning_rate}"]
-    command += [f"--training.eval_every={max(1, steps // LOOKS)}", "--training.save_every=1000000"]
+    command += [f"--training.eval_steps={max(1, steps // LOOKS)}", "--training.save_steps=1000000"]
     command += ["--generation.max_new_tokens=64", "--generation.eval_rows=1"]
     scores = train(parse_arguments(command), "benchmark")
     config.unlink()

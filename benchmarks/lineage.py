@@ -129,8 +129,12 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
         command += ["--training.precision=fp32"]
         command += ["--training.learning_rate=1e-3", "--training.warmup_steps=200"]
         every = options.steps // options.evaluations
-        command += [f"--training.eval_every={every}", f"--training.save_every={options.steps}"]
-        command += ["--training.log_every=10", f"--training.best_metric={metric}", f"--generation.metrics={metric}"]
+        command += [f"--training.eval_steps={every}", f"--training.save_steps={options.steps}"]
+        command += [
+            "--training.logging_steps=10",
+            f"--training.metric_for_best_model={metric}",
+            f"--generation.metrics={metric}",
+        ]
         command += ["--generation.max_new_tokens=64", "--generation.eval_rows=300"]
         scores = train(parse_arguments(command), "benchmark")["test"]
         run = Path(folder, "run")

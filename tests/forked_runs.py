@@ -37,7 +37,13 @@ RECIPE = {
     "tokenizer": {"type": "char", "min_frequency": 1},
     "training": {
         **{"max_steps": 12, "batch_tokens": 256, "learning_rate": 3e-3, "schedule": "linear", "warmup_steps": 2},
-        **{"precision": "fp32", "eval_every": 4, "save_every": 4, "log_every": 1, "best_metric": "exact"},
+        **{
+            "precision": "fp32",
+            "eval_steps": 4,
+            "save_steps": 4,
+            "logging_steps": 1,
+            "metric_for_best_model": "exact",
+        },
     },
     "generation": {"metrics": ["exact", "chrf"], "max_new_tokens": 12, "eval_rows": 20},
 }

@@ -501,7 +501,7 @@ def test_a_recipe_trains_them(children, tmp_path):
     types = [["conv", "sliding_attention"], ["linear_attention", "conv"]]
     layer_types = dict(zip(("encoder_layer_types", "decoder_layer_types"), types))
     recipe["model"] = RECIPE["model"] | sizes | layer_types
-    recipe["training"] |= {"max_steps": 2, "eval_every": 2, "save_every": 2}
+    recipe["training"] |= {"max_steps": 2, "eval_steps": 2, "save_steps": 2}
     path.write_text(yaml.safe_dump(recipe))
     assert children.run(path, tmp_path / "run") == [0]
     assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2]

@@ -132,7 +132,7 @@ def test_the_learning_rate_fits_the_schedule_unless_given():
         (["--training.max_steps"], "needs a value"),
         (["--training.max_steps", "["], "not valid YAML"),
         (["--training.max_steps", "null"], "never end"),
-        (["--training.best_metric", "per"], "Add it to generation.metrics"),
+        (["--training.metric_for_best_model", "per"], "Add it to generation.metrics"),
         (["--generation.metrics", "bleu,foo"], "got 'foo'"),
         (["--data.train.dataset", "x.tsv"], "names a dataset and text files"),
         (["--data.test.source", "x"], "data.test.target is missing"),

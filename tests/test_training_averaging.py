@@ -111,7 +111,14 @@ def train_digits(folder, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize("average", ["best", "last"])
 def test_the_final_model_is_the_mean_of_those_saved(average, tmp_path):
-    options = ["--training.average", average, "--training.average_models", "2", "--training.best_metric", "loss"]
+    options = [
+        "--training.average",
+        average,
+        "--training.average_models",
+        "2",
+        "--training.metric_for_best_model",
+        "loss",
+    ]
     run = train_digits(tmp_path, *options, "--training.learning_rate", "1e-1", "--training.max_steps", "16")
     scores = {line["step"]: line["loss"] for line in read_metrics(run, "validation")}
     steps = sorted(scores, key=scores.get)[:2] if average == "best" else [12, 16]
@@ -127,7 +134,7 @@ def test_a_run_with_a_running_mean_resumes_exactly(tmp_path):
     """The mean is what is saved and scored; it goes through the checkpoint."""
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    ema = ["--training.ema_decay", "0.9", "--training.best_metric", "loss"]
+    ema = ["--training.ema_decay", "0.9", "--training.metric_for_best_model", "loss"]
     ema += ["--training.schedule", "inverse_sqrt"]  # that does not depend on the length of the run
     whole = train_digits(tmp_path / "whole", *ema)
     train_digits(tmp_path / "parts", *ema, "--training.max_steps", "8")

@@ -26,8 +26,8 @@ def test_a_larger_corpus_gets_a_larger_model_vocabulary_and_batch():
     for value in (
         lambda run: run.model["d_model"] * run.model["encoder_layers"] * run.model["decoder_ffn_dim"],
         lambda run: run.tokenizer.vocab_size,
-        lambda run: run.training.batch_tokens * run.training.accumulation_steps,
-        lambda run: -run.training.max_epochs,
+        lambda run: run.training.batch_tokens * run.training.gradient_accumulation_steps,
+        lambda run: -run.training.num_train_epochs,
     ):
         values = [value(run) for run in runs]
         assert values == sorted(set(values))
@@ -40,7 +40,7 @@ def test_what_is_named_stays():
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     run = filled(5_000, *words, "--training.max_steps", "9", "--model.d_model", "24")
     assert (run.training.batch_tokens, run.training.warmup_steps, run.tokenizer.vocab_size) == (77, 3, 999)
-    assert (run.training.max_steps, run.training.max_epochs, run.training.patience) == (9, None, None)
+    assert (run.training.max_steps, run.training.num_train_epochs, run.training.patience) == (9, None, None)
     assert run.model == {"d_model": 24, "dropout": 0.3}  # a size named in part is not mixed with another
 
 
@@ -52,11 +52,11 @@ def test_a_finished_tokenizer_and_noam_keep_their_own_numbers():
 def test_evaluations_come_once_an_epoch_whatever_the_number_of_processes():
     run = filled(50_000)
     steps = 50_000 * 50 / run.training.batch_tokens
-    assert defaults.choose_rhythm(run, 50_000 * 50, 1)["training.eval_every"] == round(steps)
-    assert defaults.choose_rhythm(run, 50_000 * 50, 2)["training.save_every"] == round(steps / 2)
-    assert defaults.choose_rhythm(run, 100, 1)["training.eval_every"] == 50
-    run = replace(run, given=frozenset({"training.eval_every"}))
-    assert defaults.choose_rhythm(run, 100, 1) == {"training.save_every": 50}
+    assert defaults.choose_rhythm(run, 50_000 * 50, 1)["training.eval_steps"] == round(steps)
+    assert defaults.choose_rhythm(run, 50_000 * 50, 2)["training.save_steps"] == round(steps / 2)
+    assert defaults.choose_rhythm(run, 100, 1)["training.eval_steps"] == 50
+    run = replace(run, given=frozenset({"training.eval_steps"}))
+    assert defaults.choose_rhythm(run, 100, 1) == {"training.save_steps": 50}
 
 
 def test_help_names_exactly_what_is_chosen():
@@ -81,7 +81,7 @@ def test_two_text_files_become_a_model_whose_recipe_repeats_it(tmp_path, childre
     (tmp_path / "a.zh").write_text("\n".join(words), encoding="utf-8")
     (tmp_path / "a.en").write_text("\n".join(word[::-1] for word in words), encoding="utf-8")
     files = ["--data.train.source", str(tmp_path / "a.zh"), "--data.train.target", str(tmp_path / "a.en")]
-    short = ["--training.max_epochs", "1", "--generation.metrics", "chrf", "--generation.max_new_tokens", "9"]
+    short = ["--training.num_train_epochs", "1", "--generation.metrics", "chrf", "--generation.max_new_tokens", "9"]
     run = tmp_path / "run"
     assert children.run(None, run, *files, *short) == [0], children.log(run)
     assert "Chosen for" in children.log(run) and "tokenizer.vocab_size 4,000" in children.log(run)
@@ -109,7 +109,7 @@ def test_two_text_files_become_a_model_whose_recipe_repeats_it(tmp_path, childre
     ],
 )
 def test_rows_are_packed_where_that_is_faster_and_possible(device, precision, options, expected):
-    arguments = parse_arguments([*FILES, "--training.best_metric", "loss", *options])
+    arguments = parse_arguments([*FILES, "--training.metric_for_best_model", "loss", *options])
     accelerator = SimpleNamespace(device=torch.device(device), mixed_precision=precision)
     assert choose_packing(arguments, accelerator).get("training.packing") == expected
 

@@ -69,12 +69,12 @@ def read_batches(folder: Path, rank: int) -> list[dict]:
 @pytest.mark.slow
 def test_gradients_do_not_depend_on_processes_and_accumulation(children, recipe, tmp_path):
     # An epoch is four batches, so that each run sees all rows in each step, the first one in a single batch.
-    settings = ["--model.dropout", "0", "--training.max_steps", "4", "--training.best_metric", "loss"]
+    settings = ["--model.dropout", "0", "--training.max_steps", "4", "--training.metric_for_best_model", "loss"]
     settings += ["--generation.metrics", "[]"]
     gradients, losses = {}, {}
     for processes, accumulation, tokens in ((1, 1, 100_000), (1, 4, 850), (2, 2, 850), (4, 1, 850)):
         output_dir, folder = tmp_path / f"{processes}x{accumulation}", tmp_path / f"steps{processes}x{accumulation}"
-        options = ["--training.accumulation_steps", str(accumulation), "--training.batch_tokens", str(tokens)]
+        options = ["--training.gradient_accumulation_steps", str(accumulation), "--training.batch_tokens", str(tokens)]
         patch = ["test_training_distributed", "record_steps", str(folder)]
         codes = children.run(recipe, output_dir, *settings, *options, patch=patch, processes=processes)
         assert codes == [0] * processes, children.log(output_dir)
@@ -100,15 +100,15 @@ def test_gradients_do_not_depend_on_processes_and_accumulation(children, recipe,
 def test_a_run_goes_on_with_more_and_with_fewer_processes(children, recipe, tmp_path):
     folder, output_dir = tmp_path / "steps", tmp_path / "run"
     patch = ["test_training_distributed", "record_steps", str(folder)]
-    settings = ["--training.max_epochs", "2", "--training.schedule", "inverse_sqrt", "--model.dropout", "0"]
-    settings += ["--training.batch_tokens", "200", "--training.eval_every", "1000"]
-    settings += ["--generation.metrics", "[]", "--training.best_metric", "loss"]
+    settings = ["--training.num_train_epochs", "2", "--training.schedule", "inverse_sqrt", "--model.dropout", "0"]
+    settings += ["--training.batch_tokens", "200", "--training.eval_steps", "1000"]
+    settings += ["--generation.metrics", "[]", "--training.metric_for_best_model", "loss"]
     parts = [("3", 1, "2"), ("6", 2, "1"), ("100000", 1, "2")]
     for max_steps, processes, accumulation in parts:
         options = [
             "--training.max_steps",
             max_steps,
-            "--training.accumulation_steps",
+            "--training.gradient_accumulation_steps",
             accumulation,
             "--resume",
             "auto",
@@ -123,7 +123,7 @@ def test_a_run_goes_on_with_more_and_with_fewer_processes(children, recipe, tmp_
         rows = sorted(row for batch in batches for row in batch["rows"] if batch["epoch"] == epoch)
         assert rows == list(range(260))
     # The same batches in the same order give the same losses as one process alone.
-    options = ["--training.accumulation_steps", "2", "--training.max_steps", "100000"]
+    options = ["--training.gradient_accumulation_steps", "2", "--training.max_steps", "100000"]
     assert children.run(recipe, tmp_path / "alone", *settings, *options) == [0]
     found, alone = (
         [line["loss"] for line in read_metrics(path, "train")[:6]] for path in (output_dir, tmp_path / "alone")
@@ -134,7 +134,7 @@ def test_a_run_goes_on_with_more_and_with_fewer_processes(children, recipe, tmp_
 @pytest.mark.slow
 def test_each_process_gets_its_own_random_numbers_back(children, recipe, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    options = ["--generation.metrics", "[]", "--training.best_metric", "loss"]
+    options = ["--generation.metrics", "[]", "--training.metric_for_best_model", "loss"]
     assert children.run(recipe, whole, *options, processes=2) == [0, 0]
     codes = children.run(recipe, parts, *options, processes=2, rank=0, at_event=["step-8.partial", 2])
     assert codes[0] == KILLED and codes[1] != 0
@@ -152,7 +152,7 @@ def test_evaluation_scores_every_row_once_on_any_number_of_processes(children, t
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:rows]))
     # Next to no learning, and one row a batch: what is measured is that of the first weights.
     settings = ["--training.learning_rate", "1e-12", "--training.max_steps", "1", "--generation.batch_size", "1"]
-    settings += ["--model.dropout", "0", "--generation.metrics", "chrf", "--training.best_metric", "loss"]
+    settings += ["--model.dropout", "0", "--generation.metrics", "chrf", "--training.metric_for_best_model", "loss"]
     settings += ["--training.batch_tokens", "16"]
     for number in (1, processes):
         codes = children.run(recipe, tmp_path / str(number), *settings, processes=number)
@@ -293,7 +293,7 @@ def shard_on_cpu() -> None:
 @pytest.mark.slow
 def test_a_model_spread_over_processes_trains_generates_and_resumes_like_a_whole_one(children, recipe, tmp_path):
     # Fewer rows than one batch for each process: the other must gather its weights all the same.
-    options = ["--model.dropout", "0", "--training.accumulation_steps", "2", "--data.max_rows", "17"]
+    options = ["--model.dropout", "0", "--training.gradient_accumulation_steps", "2", "--data.max_rows", "17"]
     options += ["--training.batch_tokens", "64", "--training.max_steps", "8"]
     patch = ["test_training_distributed", "shard_on_cpu"]
     whole, spread = tmp_path / "whole", tmp_path / "spread"

@@ -133,12 +133,12 @@ def test_pretraining_and_word_vectors_enter_a_translator_by_recipe(tmp_path, cap
 
     def run(*options: str):
         AcceleratorState._reset_state(reset_partial_state=True)
-        short = ["--training.max_steps", "1", "--training.eval_every", "1", "--training.save_every", "1"]
+        short = ["--training.max_steps", "1", "--training.eval_steps", "1", "--training.save_steps", "1"]
         train(parse_arguments([recipe, *short, "--overwrite", *options]), "command")
         return capsys.readouterr().out
 
     first = tmp_path / "first"
-    run("--objective", "masked_lm", "--training.best_metric", "loss", "--output_dir", str(first))
+    run("--objective", "masked_lm", "--training.metric_for_best_model", "loss", "--output_dir", str(first))
     vectors = tmp_path / "digits.txt"
     vectors.write_text("".join(f"{digit} {digit}.5 1 {-digit}\n" for digit in range(10)), encoding="utf-8")
     options = ["--training.init_from", str(first / "model"), "--tokenizer.path", str(first / "model")]

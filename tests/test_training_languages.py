@@ -28,7 +28,7 @@ def model(tmp_path_factory, children):
                 for a, b in sides
             ]
         },
-        "training": {**RECIPE["training"], "max_steps": 100, "eval_every": 50, "save_every": 50, "batch_tokens": 512},
+        "training": {**RECIPE["training"], "max_steps": 100, "eval_steps": 50, "save_steps": 50, "batch_tokens": 512},
     }
     recipe["data"]["train"][1]["weight"] = 2
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
@@ -60,7 +60,7 @@ def test_evaluation_asks_for_the_language_of_each_row(model):
 
 @pytest.mark.slow
 def test_a_mixture_goes_on_exactly_where_it_stopped(model, tmp_path, children):
-    options = ["--training.schedule", "inverse_sqrt", "--training.max_steps", "40", "--training.eval_every", "10"]
+    options = ["--training.schedule", "inverse_sqrt", "--training.max_steps", "40", "--training.eval_steps", "10"]
     recipe = model.parent / "recipe.yaml"
     assert children.run(recipe, tmp_path / "run", *options, "--training.max_steps", "30") == [0]
     assert children.run(recipe, tmp_path / "run", *options, "--resume") == [0], children.log(tmp_path / "run")

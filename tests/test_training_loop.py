@@ -75,7 +75,7 @@ def test_a_run_leaves_a_model_its_card_its_curve_and_its_metrics(recipe, tmp_pat
 def test_patience_ends_a_run_that_no_longer_improves(recipe, tmp_path):
     # With a learning rate of next to nothing, the first evaluation stays the best.
     options = ["--training.learning_rate", "1e-12", "--training.patience", "2", "--training.max_steps", "1000"]
-    run(recipe, *options, "--training.best_metric", "exact")
+    run(recipe, *options, "--training.metric_for_best_model", "exact")
     assert [line["step"] for line in read_metrics(tmp_path / "run", "validation")] == [4, 8, 12]
 
 
@@ -117,7 +117,7 @@ def test_a_vocabulary_that_is_too_small_is_refused(recipe, capsys):
 
 @pytest.mark.slow
 def test_packed_batches_train_and_count_every_token_once(recipe, tmp_path):
-    options = ["--training.max_steps", "40", "--training.max_epochs", "1", "--training.log_every", "1"]
+    options = ["--training.max_steps", "40", "--training.num_train_epochs", "1", "--training.logging_steps", "1"]
     run(recipe, "--training.packing", "32", *options)
     packed = read_metrics(tmp_path / "run", "train")
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -142,7 +142,7 @@ def test_packed_batches_train_and_count_every_token_once(recipe, tmp_path):
 def test_what_cannot_be_packed_is_refused_before_anything_is_lost(option, value, message, recipe, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
-    metric = ["--training.best_metric", "loss"]
+    metric = ["--training.metric_for_best_model", "loss"]
     assert main([str(recipe), "--overwrite", "--training.packing", "32", *metric, f"--{option}", value]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "run" / "run.json").exists()

@@ -29,7 +29,7 @@ ROWS = {
 }
 SMALL = [
     *("--model.d_model", "16", "--model.encoder_ffn_dim", "16", "--model.decoder_ffn_dim", "16"),
-    *("--training.max_steps", "2", "--training.eval_every", "2", "--training.precision", "fp32"),
+    *("--training.max_steps", "2", "--training.eval_steps", "2", "--training.precision", "fp32"),
     *("--data.max_rows", "40", "--tokenizer.min_frequency", "1"),
 ]
 
@@ -200,7 +200,14 @@ def test_the_probability_of_sampling_rises_with_the_run(tmp_path, monkeypatch):
         return model(**batch, num_items_in_batch=items).loss
 
     monkeypatch.setattr("fun_transformer.training.objectives.scheduled_sampling_loss", record)
-    options = ["--training.max_steps", "4", "--training.scheduled_sampling", "0.5", "--training.best_metric", "loss"]
+    options = [
+        "--training.max_steps",
+        "4",
+        "--training.scheduled_sampling",
+        "0.5",
+        "--training.metric_for_best_model",
+        "loss",
+    ]
     train(parse_arguments([str(write_digits_recipe(tmp_path)), *options]), "command")
     assert asked == pytest.approx([0.125, 0.25, 0.375])  # the first step has none
 
@@ -215,4 +222,6 @@ def test_the_probability_of_sampling_rises_with_the_run(tmp_path, monkeypatch):
 def test_scheduled_sampling_is_refused_where_it_has_no_meaning(options, message, tmp_path):
     recipe = str(write_digits_recipe(tmp_path))
     with pytest.raises(ValueError, match=message):
-        parse_arguments([recipe, "--training.scheduled_sampling", "0.5", *options, "--training.best_metric", "loss"])
+        parse_arguments(
+            [recipe, "--training.scheduled_sampling", "0.5", *options, "--training.metric_for_best_model", "loss"]
+        )

@@ -38,9 +38,16 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_limit_that_comes_first_is_told(tmp_path, capsys):
     recipe = write_digits_recipe(tmp_path)
-    limits = ["--training.max_steps", "100000", "--training.max_epochs", "3", "--training.accumulation_steps", "2"]
+    limits = [
+        "--training.max_steps",
+        "100000",
+        "--training.num_train_epochs",
+        "3",
+        "--training.gradient_accumulation_steps",
+        "2",
+    ]
     assert main([str(recipe), "--dry-run", *limits]) == 0
-    assert "(max_epochs), 3.0 epochs" in table(capsys.readouterr().out)["steps"]
+    assert "(num_train_epochs), 3.0 epochs" in table(capsys.readouterr().out)["steps"]
 
 
 @pytest.mark.slow
@@ -57,5 +64,5 @@ def test_a_profile_is_a_trace_and_a_table(tmp_path, capsys):
 
 def test_a_tracker_that_is_missing_is_named(tmp_path, capsys):
     recipe = write_digits_recipe(tmp_path)
-    assert main([str(recipe), "--training.trackers", "tensorboard,clearml"]) == 2
+    assert main([str(recipe), "--training.report_to", "tensorboard,clearml"]) == 2
     assert "pip install clearml" in capsys.readouterr().err

@@ -134,7 +134,14 @@ def make_batches_ahead() -> None:
 
 @pytest.mark.slow
 def test_batches_that_are_made_ahead_change_nothing_nor_are_they_lost(children, recipe, tmp_path):
-    options = ["--training.batch_tokens", "400", "--training.accumulation_steps", "2", "--training.max_steps", "14"]
+    options = [
+        "--training.batch_tokens",
+        "400",
+        "--training.gradient_accumulation_steps",
+        "2",
+        "--training.max_steps",
+        "14",
+    ]
     job = {"patch": ["test_training_resume", "make_batches_ahead"]}
     plain, parts = tmp_path / "plain", tmp_path / "parts"
     assert children.run(recipe, plain, *options) == [0], children.log(plain)

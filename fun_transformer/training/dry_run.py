@@ -21,8 +21,10 @@ def measure_steps(loop: TrainingLoop, steps: int) -> tuple[float, float]:
         Seconds of a step (median), and real tokens per second.
     """
     batches = sorted(loop.sampler.batches(0), key=lambda rows: -loop.sampler.size(rows))
-    largest = batches[: 2 * loop.arguments.training.accumulation_steps]
-    loop.batches = largest + loop.sampler.batches(0) * (1 + steps * loop.arguments.training.accumulation_steps)
+    largest = batches[: 2 * loop.arguments.training.gradient_accumulation_steps]
+    loop.batches = largest + loop.sampler.batches(0) * (
+        1 + steps * loop.arguments.training.gradient_accumulation_steps
+    )
     stream = loop.micro_batches()
     seconds, tokens = [], []
     for _ in range(2 + steps):
@@ -49,10 +51,10 @@ def plan(loop: TrainingLoop, steps: int = 5) -> str:
     tokens = int(loop.rows.source_lengths.sum() + loop.rows.target_lengths.sum())
     padded = processes * sum(loop.sampler.size(batch) for batch in loop.sampler.batches(0))
     step_seconds, tokens_per_second = measure_steps(loop, steps)
-    steps_per_epoch = batches / training.accumulation_steps
+    steps_per_epoch = batches / training.gradient_accumulation_steps
     limits = {  # steps until each limit of the recipe
         "max_steps": training.max_steps,
-        "max_epochs": training.max_epochs and training.max_epochs * steps_per_epoch,
+        "num_train_epochs": training.num_train_epochs and training.num_train_epochs * steps_per_epoch,
         "max_minutes": training.max_minutes and training.max_minutes * 60 / step_seconds,
     }
     limit, total = min(((name, count) for name, count in limits.items() if count), key=lambda item: item[1])

@@ -73,10 +73,10 @@ def usable_trackers(arguments: RunArguments) -> list[str]:
         ValueError: When one that somebody asked for is not installed.
     """
     available = [str(tracker) for tracker in get_available_trackers()]
-    for name in arguments.training.trackers:
+    for name in arguments.training.report_to:
         if name not in available and name != "tensorboard":
-            raise ValueError(f"training.trackers names {name}, which is not installed: pip install {name}.")
-    return [name for name in arguments.training.trackers if name in available]
+            raise ValueError(f"training.report_to names {name}, which is not installed: pip install {name}.")
+    return [name for name in arguments.training.report_to if name in available]
 
 
 def start_trackers(accelerator: Accelerator, arguments: RunArguments) -> None:

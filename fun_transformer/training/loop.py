@@ -197,7 +197,7 @@ class TrainingLoop:
             changes.append(
                 f"{state.world_size} process(es) trained so far, now {accelerator.num_processes}: rows keep their "
                 "order and none is lost or repeated, but dropout draws other numbers, and an optimizer step sees "
-                f"{accelerator.num_processes} x {self.arguments.training.accumulation_steps} batches."
+                f"{accelerator.num_processes} x {self.arguments.training.gradient_accumulation_steps} batches."
             )
             set_seed((self.arguments.training.seed + 1_000_003 * state.step) % 2**32, device_specific=True)
             if state.batch:
@@ -222,7 +222,7 @@ class TrainingLoop:
         if self.accelerator.is_main_process and self.metrics_path.exists():
             sync_one(self.metrics_path)
         state = json.dumps(dataclasses.asdict(self.state), indent=1)
-        keep = self.arguments.training.keep_checkpoints
+        keep = self.arguments.training.save_total_limit
         checkpoint = save_checkpoint(self.accelerator, self.output_dir, self.state.step, state, keep)
         if self.accelerator.is_main_process:
             self.remove_beaten_models()
@@ -240,8 +240,8 @@ class TrainingLoop:
         parts = [0.0]
         if training.max_steps:
             parts.append(state.step / training.max_steps)
-        if training.max_epochs:
-            parts.append(self.epochs() / training.max_epochs)
+        if training.num_train_epochs:
+            parts.append(self.epochs() / training.num_train_epochs)
         if training.max_minutes:
             parts.append(self.elapsed() / (60 * training.max_minutes))
         return min(1.0, max(parts))
@@ -266,7 +266,7 @@ class TrainingLoop:
     def take(self, stream: Iterator[MicroBatch]) -> list[MicroBatch]:
         """The batches of the next step, on their way to the device."""
         device = self.accelerator.device
-        taken = [next(stream) for _ in range(self.arguments.training.accumulation_steps)]
+        taken = [next(stream) for _ in range(self.arguments.training.gradient_accumulation_steps)]
         tensors = [batch.tensors for batch in taken]
         if device.type == "cuda":  # which fetches them from pinned memory while the processor goes on
             tensors = recursively_apply(torch.Tensor.pin_memory, tensors)
@@ -329,7 +329,7 @@ class TrainingLoop:
         state.step += 1
         state.tokens += tokens
         # Not before a checkpoint is due: its random numbers must be those of this step.
-        if self.overlaps and state.step % training.save_every and not self.agreed_signal:
+        if self.overlaps and state.step % training.save_steps and not self.agreed_signal:
             self.ahead = self.take(stream)
         # Here the step waits for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
         if math.isfinite(loss) and math.isfinite(norm):
@@ -413,15 +413,15 @@ class TrainingLoop:
                     loss, tokens, learning_rate = self.train_step(stream, done)
                     if not state.bad_steps:
                         self.window.add(loss, tokens)
-                    if state.step % training.log_every == 0 and self.window.steps:
+                    if state.step % training.logging_steps == 0 and self.window.steps:
                         self.log_training(learning_rate, bar)
                     self.advance(bar)
                     done = self.agreed_done()
-                    if state.step % training.eval_every == 0 or done >= 1.0:
+                    if state.step % training.eval_steps == 0 or done >= 1.0:
                         with self.window.paused():
                             self.evaluate(bar)
                     over = done >= 1.0 or self.is_patience_over()
-                    if state.step % training.save_every == 0 or over or self.agreed_signal:
+                    if state.step % training.save_steps == 0 or over or self.agreed_signal:
                         with self.window.paused():
                             checkpoint = self.save()
                     if self.agreed_signal:
@@ -527,8 +527,8 @@ class TrainingLoop:
                 title="validation",
                 rows=generation.eval_rows,
             )
-            score = scores[training.best_metric]
-            sign = 1 if training.best_metric in LOWER_IS_BETTER else -1
+            score = scores[training.metric_for_best_model]
+            sign = 1 if training.metric_for_best_model in LOWER_IS_BETTER else -1
             saved = [*state.saved, (state.step, score)]
             if training.average == "best":
                 saved.sort(key=lambda entry: sign * entry[1])  # the best first; of equal ones the earlier

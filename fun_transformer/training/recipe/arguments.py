@@ -15,8 +15,8 @@ SPLITS = ("train", "validation", "test")
 # Where nobody says otherwise, training/defaults.py chooses these by the number of training pairs.
 BY_CORPUS_SIZE = {
     "tokenizer.vocab_size",
-    *(f"training.{name}" for name in ("batch_tokens", "accumulation_steps", "learning_rate", "warmup_steps")),
-    *(f"training.{name}" for name in ("max_steps", "max_epochs", "patience", "eval_every", "save_every")),
+    *(f"training.{name}" for name in ("batch_tokens", "gradient_accumulation_steps", "learning_rate", "warmup_steps")),
+    *(f"training.{name}" for name in ("max_steps", "num_train_epochs", "patience", "eval_steps", "save_steps")),
 }
 CONFIG_FILES = ("model.config", "generation.config")  # relative to the recipe, or typed in the working directory
 
@@ -117,9 +117,9 @@ class TrainingArguments:
 
     max_steps: int | None = arg(10_000, "stop after so many optimizer steps; null: no limit", minimum=1)
     max_minutes: float | None = arg(None, "stop after so many minutes of training; null: no limit", above=0)
-    max_epochs: int | None = arg(None, "stop after so many passes over the data; null: no limit", minimum=1)
+    num_train_epochs: int | None = arg(None, "stop after so many passes over the data; null: no limit", minimum=1)
     batch_tokens: int = arg(4096, "source + target tokens of a batch and process, padding included", minimum=2)
-    accumulation_steps: int = arg(1, "batches summed into one optimizer step", minimum=1)
+    gradient_accumulation_steps: int = arg(1, "batches summed into one optimizer step", minimum=1)
     learning_rate: float | None = arg(
         None, "highest learning rate; for noam the factor on the paper's formula. null: 5e-4, for noam 1.0", above=0
     )
@@ -134,14 +134,14 @@ class TrainingArguments:
     max_grad_norm: float | None = arg(1.0, "gradients are clipped to this norm; null: not at all", above=0)
     precision: Literal["auto", "fp32", "bf16"] = arg("auto", "auto: bf16 where a GPU has it, else fp32")
     seed: int = arg(42, "decides initial weights, dropout, order of batches and held-out rows", minimum=0)
-    eval_every: int = arg(500, "steps between evaluations on the validation split", minimum=1)
-    save_every: int = arg(500, "steps between checkpoints", minimum=1)
-    log_every: int = arg(20, "steps between lines of metrics.jsonl", minimum=1)
-    keep_checkpoints: int = arg(2, "how many of the newest checkpoints stay on disk", minimum=1)
+    eval_steps: int = arg(500, "steps between evaluations on the validation split", minimum=1)
+    save_steps: int = arg(500, "steps between checkpoints", minimum=1)
+    logging_steps: int = arg(20, "steps between lines of metrics.jsonl", minimum=1)
+    save_total_limit: int = arg(2, "how many of the newest checkpoints stay on disk", minimum=1)
     patience: int | None = arg(
-        None, "stop after so many evaluations without a better best_metric; null: never", minimum=1
+        None, "stop after so many evaluations without a better metric_for_best_model; null: never", minimum=1
     )
-    best_metric: Literal["loss", "bleu", "chrf", "per", "wer", "exact", "accuracy", "f1"] = arg(
+    metric_for_best_model: Literal["loss", "bleu", "chrf", "per", "wer", "exact", "accuracy", "f1"] = arg(
         "loss", "what chooses the best model on the validation split"
     )
     packing: int | None = arg(
@@ -152,13 +152,15 @@ class TrainingArguments:
     )
     attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the device's choice")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
-    trackers: list[Tracker] = field(
+    report_to: list[Tracker] = field(
         default_factory=lambda: ["tensorboard"], metadata={"help": "where metrics.jsonl also goes"}
     )
     average_models: int = arg(
         1, "the final model is the mean of so many that were saved at evaluations; 1: the best one", minimum=1
     )
-    average: Literal["best", "last"] = arg("best", "which of them: those with the best best_metric, or the last ones")
+    average: Literal["best", "last"] = arg(
+        "best", "which of them: those with the best metric_for_best_model, or the last ones"
+    )
     ema_decay: float | None = arg(
         None, "evaluate and save a running mean of the weights, such as 0.999; null: the weights", above=0, below=1
     )

@@ -54,13 +54,14 @@ def check_together(arguments: RunArguments) -> None:
         raise ValueError("No training data: give data.train.dataset, or data.train.source and data.train.target.")
     for name in SPLITS:
         check_split(getattr(data, name), name, data.tags_languages)
-    if training.max_steps is None and training.max_minutes is None and training.max_epochs is None:
-        raise ValueError("Training would never end: give training.max_steps, max_minutes or max_epochs.")
+    if training.max_steps is None and training.max_minutes is None and training.num_train_epochs is None:
+        raise ValueError("Training would never end: give training.max_steps, max_minutes or num_train_epochs.")
     measured = ["loss", *measured_scores(arguments)]
-    if training.best_metric not in measured:
+    if training.metric_for_best_model not in measured:
         hint = "Add it to generation.metrics, or choose" if arguments.objective == "seq2seq" else "Choose"
         raise ValueError(
-            f"training.best_metric={training.best_metric} is not measured. {hint} one of {', '.join(measured)}."
+            f"training.metric_for_best_model={training.metric_for_best_model} is not measured. {hint} one of "
+            f"{', '.join(measured)}."
         )
     for name in ("r_drop", "scheduled_sampling"):
         if getattr(training, name) is not None and arguments.objective != "seq2seq":

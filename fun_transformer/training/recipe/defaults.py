@@ -12,7 +12,7 @@ from typing import Any
 
 from .arguments import RunArguments
 
-LIMITS = ("max_steps", "max_epochs", "max_minutes")
+LIMITS = ("max_steps", "num_train_epochs", "max_minutes")
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Scale:
     ffn_dim: int
     dropout: float
     batch_tokens: int
-    accumulation_steps: int
+    gradient_accumulation_steps: int
     learning_rate: float
     warmup_steps: int
-    max_epochs: int
+    num_train_epochs: int
 
 
 SCALES = (
@@ -63,7 +63,7 @@ def choose(arguments: RunArguments, pairs: int) -> dict[str, Any]:
     """Values for what nobody has named, by dotted name; the arguments are left as they are.
 
     A model whose size the recipe names in part is left alone, and so is a run whose length it names: only where there
-    is no limit at all does a run end by patience, or after `max_epochs`.
+    is no limit at all does a run end by patience, or after `num_train_epochs`.
 
     Args:
         arguments: The recipe; `given` has the names that stand in it or on the command line.
@@ -78,12 +78,16 @@ def choose(arguments: RunArguments, pairs: int) -> dict[str, Any]:
         if not size.keys() & arguments.model.keys():
             chosen |= {f"model.{name}": value for name, value in size.items()}
         chosen["model.dropout"] = scale.dropout
-    for name in ("batch_tokens", "accumulation_steps", "warmup_steps"):
+    for name in ("batch_tokens", "gradient_accumulation_steps", "warmup_steps"):
         chosen[f"training.{name}"] = getattr(scale, name)
     if training.schedule != "noam":
         chosen["training.learning_rate"] = scale.learning_rate
     if not any(f"training.{name}" in arguments.given for name in LIMITS):
-        chosen |= {"training.max_steps": None, "training.max_epochs": scale.max_epochs, "training.patience": PATIENCE}
+        chosen |= {
+            "training.max_steps": None,
+            "training.num_train_epochs": scale.num_train_epochs,
+            "training.patience": PATIENCE,
+        }
     return {name: value for name, value in chosen.items() if name not in arguments.given}
 
 
@@ -96,9 +100,9 @@ def choose_rhythm(arguments: RunArguments, tokens: int, processes: int) -> dict[
         processes: Number of processes.
     """
     training, (least, most) = arguments.training, EVALUATE_EVERY
-    steps = round(tokens / (training.batch_tokens * training.accumulation_steps * processes))
+    steps = round(tokens / (training.batch_tokens * training.gradient_accumulation_steps * processes))
     every = min(max(steps, least), most)
-    names = ("training.eval_every", "training.save_every")
+    names = ("training.eval_steps", "training.save_steps")
     return {name: every for name in names if name not in arguments.given}
 
 

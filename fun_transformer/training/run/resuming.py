@@ -15,9 +15,9 @@ from .folder import write_recipe
 # How long a run is and how often it is looked at: none of these changes what a step does. (With the schedules linear
 # and cosine the limits decide the learning rate, too; the change is printed.)
 FREE_TO_CHANGE = {
-    *("output_dir", "resume", "overwrite", "allow_changes", "dry_run", "profile", "training.trackers"),
-    *("training.max_steps", "training.max_minutes", "training.max_epochs", "training.patience"),
-    *("training.eval_every", "training.save_every", "training.log_every", "training.keep_checkpoints"),
+    *("output_dir", "resume", "overwrite", "allow_changes", "dry_run", "profile", "training.report_to"),
+    *("training.max_steps", "training.max_minutes", "training.num_train_epochs", "training.patience"),
+    *("training.eval_steps", "training.save_steps", "training.logging_steps", "training.save_total_limit"),
     *("training.max_bad_steps", "training.timeout_minutes", "generation.eval_rows", "generation.batch_size"),
 }
 
@@ -50,9 +50,9 @@ def check_recipe(output_dir: Path, arguments: RunArguments, before: int, now: in
         ValueError: Naming everything that differs and may not.
     """
     changes = find_changes(output_dir / "recipe.yaml", arguments)
-    accumulation = changes.get("training.accumulation_steps")
+    accumulation = changes.get("training.gradient_accumulation_steps")
     if accumulation and accumulation[0] * before == accumulation[1] * now:
-        changes.pop("training.accumulation_steps")  # an optimizer step sees the same batches
+        changes.pop("training.gradient_accumulation_steps")  # an optimizer step sees the same batches
     shown = {name: f"{name}: {old} -> {new}" for name, (old, new) in changes.items()}
     refused = [text for name, text in shown.items() if name not in FREE_TO_CHANGE]
     if refused and not arguments.allow_changes:
