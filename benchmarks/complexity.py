@@ -17,7 +17,7 @@ import matplotlib
 import torch
 
 from fun_transformer.analysis import LayerSizes, Measurement, build_layer, fit_exponent, layer_cost, measure_layer
-from fun_transformer.training.run.folder import describe_environment
+from fun_transformer.training.run.environment import describe_environment
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

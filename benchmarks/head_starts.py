@@ -145,25 +145,22 @@ def fine_tune(start: str, size: int, seed: int, options: argparse.Namespace, fol
 
 
 def run_trainer(command: list[str], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The scores of a run of training.train, and its validation losses by step."""
-    import torch
+    """The scores of a run of the trainer, and its validation losses by step."""
 
-    import fun_transformer.training.engine as trainer
     from fun_transformer.training.recipe.reading import parse_arguments
     from fun_transformer.training.train import train
 
-    torch.set_num_threads(options.threads)
-    trainer.use_all_cores = lambda processes: torch.set_num_threads(options.threads)
     config = Path(f"{folder}-config.json")
     config.write_text(json.dumps({"dropout": options.dropout} | MODEL), encoding="utf-8")
     steps = int(next(word for word in command if "max_steps" in word).partition("=")[2])
     command += [f"--model.config={config}", f"--output_dir={folder}", "--overwrite", "--data.bad_rows=drop"]
     command += [f"--data.max_{side}_tokens=512" for side in ("source", "target")]
+    command += [f"--training.threads={options.threads}"]
     command += ["--training.schedule=linear", f"--training.warmup_steps={min(200, steps // 5)}"]
     command += [f"--training.learning_rate={options.learning_rate}"]
     command += [f"--training.eval_steps={max(1, steps // LOOKS)}", "--training.save_steps=1000000"]
     command += ["--generation.max_new_tokens=64", "--generation.eval_rows=1"]
-    scores = train(parse_arguments(command), "benchmark")
+    scores = train(parse_arguments(command)).scores
     config.unlink()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = {str(line["step"]): line["loss"] for line in lines if line["split"] == "validation"}
@@ -258,8 +255,8 @@ def main() -> None:
     if options.one:
         print("\n" + json.dumps(child(json.loads(options.one), options, folder)))
         return
-    from fun_transformer.training.run.checkpoints import write_whole
-    from fun_transformer.training.run.folder import describe_environment
+    from fun_transformer.files import write_atomically
+    from fun_transformer.training.run.environment import describe_environment
 
     fixed = {
         name: value for name, value in vars(options).items() if name not in ("one", "folder", "output", "picture")
@@ -287,7 +284,7 @@ def main() -> None:
         return json.loads(done.stdout.splitlines()[-1]) | {"load": os.getloadavg()[0]}
 
     def save() -> None:
-        write_whole(options.output, json.dumps(results, indent=1))
+        write_atomically(options.output, json.dumps(results, indent=1))
 
     if any(not (folder / f"{size}.jsonl").exists() for size in options.sizes):
         results["prepared"]["rows and tokenizer"] = do("prepare")

@@ -16,6 +16,7 @@ system needs:
 
 import argparse
 import bisect
+import functools
 import itertools
 import json
 import os
@@ -28,7 +29,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 RNN = {"model_type": "seq2seq_rnn", "cell": "gru", "encoder_layers": 1, "decoder_layers": 1}
@@ -98,16 +98,11 @@ def of_equal_size(name: str, vocab_size: int, d_model: int) -> dict[str, Any]:
 
 def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score one system; called in a process of its own."""
-    import torch
 
-    import fun_transformer.training.engine as trainer
-    import fun_transformer.training.loop as training_loop
+    from fun_transformer.training.loop import TrainingLoop
     from fun_transformer.training.recipe.reading import parse_arguments
     from fun_transformer.training.train import train
 
-    torch.set_num_threads(1)
-    trainer.use_all_cores = lambda processes: torch.set_num_threads(1)
-    training_loop.time = SimpleNamespace(monotonic=time.process_time)  # the loop's clock
     reverse = options.data == ["reverse"]
     metric = "exact" if reverse else "chrf"
     system = of_equal_size(name, len(LETTERS) + 5 if reverse else options.vocab_size, options.d_model)
@@ -126,7 +121,7 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
         command += [f"--data.max_rows={rows}"] if rows else []
         command += [f"--training.max_steps={options.steps}", "--training.schedule=inverse_sqrt"]
         command += [f"--training.batch_tokens={options.batch_tokens}", "--training.packing=null"]
-        command += ["--training.precision=fp32"]
+        command += ["--training.precision=fp32", "--training.threads=1"]
         command += ["--training.learning_rate=1e-3", "--training.warmup_steps=200"]
         every = options.steps // options.evaluations
         command += [f"--training.eval_steps={every}", f"--training.save_steps={options.steps}"]
@@ -136,7 +131,8 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
             f"--generation.metrics={metric}",
         ]
         command += ["--generation.max_new_tokens=64", "--generation.eval_rows=300"]
-        scores = train(parse_arguments(command), "benchmark")["test"]
+        loop = functools.partial(TrainingLoop, clock=time.process_time)
+        scores = train(parse_arguments(command), loop=loop).scores["test"]
         run = Path(folder, "run")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         tested = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -349,8 +345,8 @@ def read_results(output: str | None) -> dict[str, list[dict[str, Any]]]:
 
 def write_results(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Write the runs so far."""
-    from fun_transformer.training.run.checkpoints import write_whole
-    from fun_transformer.training.run.folder import describe_environment
+    from fun_transformer.files import write_atomically
+    from fun_transformer.training.run.environment import describe_environment
 
     words = [Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]]  # no folders of ours
     results = {
@@ -359,7 +355,7 @@ def write_results(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
         "load": os.getloadavg(),
         "systems": systems,
     }
-    write_whole(path, json.dumps(results, indent=1))
+    write_atomically(path, json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ ratios within a run, not figures of two runs. JoeyNMT and eole take part where i
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import shlex
@@ -34,20 +35,15 @@ from transformers import (
 
 from benchmarks import peers
 from fun_transformer.analysis import flops_per_token
-from fun_transformer.training.data.batches import TokenBudgetBatches, pad_batch
+from fun_transformer.files import write_atomically
+from fun_transformer.training.data.batches import TokenBudgetSampler, pad_batch
 from fun_transformer.training.data.rows import TokenRows
-from fun_transformer.training.data.splits import load_splits
-from fun_transformer.training.data.tokenizing import tokenize_splits
-from fun_transformer.training.engine import build_accelerator, has_fast_bf16
-from fun_transformer.training.loop import TrainingLoop
-from fun_transformer.training.model.building import build_model, build_tokenizer
-from fun_transformer.training.model.wrapping import compile_in_place
-from fun_transformer.training.objectives import OBJECTIVES
-from fun_transformer.training.optimization import build_optimizer
-from fun_transformer.training.recipe.model_config import PACKING
+from fun_transformer.training.engine import build_accelerator
+from fun_transformer.training.model.building import build_model
+from fun_transformer.training.recipe.model_config import PACKING, has_fast_bf16
 from fun_transformer.training.recipe.reading import parse_arguments
-from fun_transformer.training.run.checkpoints import write_whole
-from fun_transformer.training.run.folder import describe_environment
+from fun_transformer.training.run.environment import describe_environment
+from fun_transformer.training.train import build_loop, prepare
 
 SIZES = {"small": (256, 3, 4, 1024), "base": (512, 6, 8, 2048)}  # d_model, layers, heads, ffn_dim
 SMOOTHING = 0.1
@@ -76,14 +72,13 @@ class Corpus:
         self.command += [f"--tokenizer.vocab_size={options.vocab_size}", "--output_dir=unused"]
         self.command += [f"--training.batch_tokens={options.batch_tokens}", "--data.bad_rows=drop"]
         self.command += [f"--model.{name}={value}" for name, value in self.dims.items()]
-        self.command += [f"--model.label_smoothing={SMOOTHING}"]
+        self.command += [f"--model.label_smoothing={SMOOTHING}", f"--training.threads={options.threads}"]
+        self.command += ["--training.packing=null", "--training.learning_rate=5e-4"]
         self.arguments = arguments = parse_arguments(self.command)
-        splits, _ = load_splits(arguments.data, arguments.training.seed)
-        self.objective = OBJECTIVES["seq2seq"](splits)
-        self.tokenizer = build_tokenizer(arguments, self.objective, splits)
-        self.splits, _ = tokenize_splits(splits, self.tokenizer, arguments.data, self.objective.encode)
-        self.rows = TokenRows(self.splits["train"])
-        self.sampler = TokenBudgetBatches(
+        self.run, _ = prepare(arguments, build_accelerator(arguments))
+        self.tokenizer = self.run.tokenizer
+        self.rows = TokenRows(self.run.splits["train"])
+        self.sampler = TokenBudgetSampler(
             self.rows.source_lengths, self.rows.target_lengths, arguments.training.batch_tokens, seed=1
         )
 
@@ -272,7 +267,7 @@ def seq2seq_trainer(corpus: Corpus) -> Train:
                 model,
                 arguments,
                 data_collator=collate,
-                train_dataset=corpus.splits["train"],
+                train_dataset=corpus.run.splits["train"],
                 callbacks=[StopAfter(seconds)],
             )
             trainer.train()
@@ -286,27 +281,18 @@ def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
 
     def build(corpus: Corpus) -> Train:
         arguments = parse_arguments([*corpus.command, *overrides])
-        folder = Path(tempfile.mkdtemp())
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments)
         if compile:
             graphs = TorchDynamoPlugin(backend="inductor", mode="reduce-overhead", dynamic=False)
             accelerator.state.dynamo_plugin = graphs  # as in one_gpu_compiled.yaml
-        torch.set_num_threads(corpus.threads)
-        model = build_model(arguments, corpus.objective, corpus.tokenizer, accelerator.device)
-        optimizer = build_optimizer(model, 5e-4, (0.9, 0.98), 1e-9, 0.01)
-        compile_in_place(model, accelerator)
-        model, optimizer = accelerator.prepare(model, optimizer)
-        loop = TrainingLoop(
-            accelerator, model, optimizer, corpus.tokenizer, corpus.objective, corpus.splits, arguments, folder, 0.0
-        )
-        loop.batches = loop.sampler.batches(0)
-        stream = loop.micro_batches()
+        loop = build_loop(dataclasses.replace(corpus.run, accelerator=accelerator, arguments=arguments))
+        steps = loop.steps()
 
         def train(seconds: float) -> int:
             tokens, end = 0, time.monotonic() + seconds
             while time.monotonic() < end:
-                tokens += loop.train_step(stream, 0.0)[1]
+                tokens += next(steps).tokens
             synchronize()
             return tokens
 
@@ -402,7 +388,7 @@ def main() -> None:
     names = options.only or default_contenders()
     turns = compare(corpus, names, options.rounds, options.seconds)
 
-    config = build_model(corpus.arguments, corpus.objective, corpus.tokenizer, DEVICE).config
+    config = build_model(corpus.run).config
     flops = flops_per_token(config, corpus.rows.source_lengths.mean(), corpus.rows.target_lengths.mean())
     limits = {
         str(dtype).removeprefix("torch."): matmul_rate(dtype, config.d_model, config.encoder_ffn_dim)
@@ -433,7 +419,7 @@ def main() -> None:
             "medians": medians,
             "turns": turns,
         }
-        write_whole(Path(options.output), json.dumps(results, indent=1))
+        write_atomically(Path(options.output), json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

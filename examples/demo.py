@@ -53,7 +53,7 @@ def last_line(output_dir: Path) -> str:
 def main() -> None:
     """Train, use, report."""
     recipe, output_dir = Path(sys.argv[1]), Path(sys.argv[2])
-    # What `accelerate launch -m training.train RECIPE ...` runs on each of its processes.
+    # What `accelerate launch -m fun_transformer.training RECIPE ...` runs on each of its processes.
     if code := train([str(recipe), "--output_dir", str(output_dir), "--overwrite", *sys.argv[3:]]):
         sys.exit(code)
     texts, note = SHOWN[recipe.parent.name]

@@ -9,7 +9,7 @@ reads one job a line from stdin and answers with one line each, both JSON; `Chil
      "after": [NAME, 0.2],  # or is killed so many seconds after a file of this name (below output_dir) exists,
      "rank": 1,             # which process dies (of several)
      "file_size": [NAME, 1000],  # once the file exists, no file can grow over so many bytes: a full disk
-     "patch": ["module", "function", argument, ...]}  # called in the child before the training
+     "patch": ["module", "function", argument, ...]}  # called in the child; may return what trains instead of `train`
 
 The answer is {"codes": [exit code of each process; -9: killed], "seconds": ...}.
 """
@@ -95,12 +95,13 @@ def child(job: dict, rank: int, port: int) -> None:
         sys.addaudithook(full_disk)
     code = 70
     try:
+        from fun_transformer.training.train import main, train
+
+        run = train
         if "patch" in job:
             module, name, *values = job["patch"]  # this folder is on the path
-            getattr(importlib.import_module(module), name)(*values)
-        from fun_transformer.training.train import main
-
-        code = main(argv)
+            run = getattr(importlib.import_module(module), name)(*values) or train
+        code = main(argv, run)
     except BaseException:
         import traceback
 

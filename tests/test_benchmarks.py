@@ -15,7 +15,6 @@ from datasets import Dataset
 
 from benchmarks import complexity, head_starts, lineage, peers
 from benchmarks import training as training_benchmark
-from fun_transformer.training import engine
 
 
 @pytest.mark.slow
@@ -180,7 +179,6 @@ def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp
 
     tasks: list = []
     threads = torch.get_num_threads()
-    monkeypatch.setattr(engine, "use_all_cores", engine.use_all_cores)  # put back afterwards
     monkeypatch.setattr(head_starts.subprocess, "run", in_this_process)
     files = [str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")]
     for path in files:

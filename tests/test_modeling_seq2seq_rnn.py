@@ -558,7 +558,7 @@ def recipe(tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_recipe_trains_it(precision, recipe, tmp_path):
     options = ["--training.max_steps", "2", "--training.precision", precision]
-    train(parse_arguments([str(recipe(attention_score="dot", cell="gru")), *options]), "command")
+    train(parse_arguments([str(recipe(attention_score="dot", cell="gru")), *options]))
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "model")
     assert (model.config.model_type, model.config.attention_score, model.config.cell) == ("seq2seq_rnn", "dot", "gru")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

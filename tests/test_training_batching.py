@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fun_transformer.training.data.batches import Mixture, TokenBudgetBatches, pad_batch
-from fun_transformer.training.data.packing import PackedBatches, fill_rows, pack_batch
+from fun_transformer.training.data.batches import Mixture, Share, TokenBudgetSampler, pad_batch
+from fun_transformer.training.data.packing import PackingSampler, fill_rows, pack_batch
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
-BOTH_KINDS = pytest.mark.parametrize("kind", [TokenBudgetBatches, partial(PackedBatches, packing=64)])
+BOTH_KINDS = pytest.mark.parametrize("kind", [TokenBudgetSampler, partial(PackingSampler, packing=64)])
 
 
 def random_lengths(rows, seed=0):
@@ -45,7 +45,7 @@ def efficiency(batches, source, target):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_every_row_appears_exactly_once_over_all_processes(world_size, kind):
     source, target = random_lengths(1000)
-    ranks = [kind(source, target, 512, 3, rank, world_size).batches(5) for rank in range(world_size)]
+    ranks = [kind(source, target, 512, 3, Share(rank, world_size)).batches(5) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
     assert sorted(np.concatenate([batch for batches in ranks for batch in batches])) == list(range(1000))
 
@@ -53,7 +53,7 @@ def test_every_row_appears_exactly_once_over_all_processes(world_size, kind):
 def test_no_batch_exceeds_the_budget_but_a_single_long_row():
     source, target = random_lengths(1000)
     source[17] = 600
-    batches = TokenBudgetBatches(source, target, 512, 3)
+    batches = TokenBudgetSampler(source, target, 512, 3)
     assert batches.oversized == 1
     for rows in batches.batches(0):
         assert rows.tolist() == [17] or len(rows) * (source[rows].max() + target[rows].max()) <= 512
@@ -62,7 +62,7 @@ def test_no_batch_exceeds_the_budget_but_a_single_long_row():
 def test_packed_batches_are_full_and_what_is_too_long_has_a_batch_of_its_own():
     source, target = random_lengths(1000)
     source[17] = 600
-    batches = PackedBatches(source, target, 512, 3, packing=128)
+    batches = PackingSampler(source, target, 512, 3, packing=128)
     chosen = batches.batches(0)
     assert [batches.size(rows) for rows in chosen if 17 in rows] == [2 * 1024]
     assert [rows.tolist() for rows in chosen if 17 in rows] == [[17]]
@@ -84,32 +84,39 @@ def test_the_order_depends_on_seed_and_epoch_alone(kind):
 
 def test_an_epoch_does_not_go_from_short_to_long():
     source, target = random_lengths(3000)
-    longest = [source[rows].max() for rows in TokenBudgetBatches(source, target, 512, 3).batches(0)]
+    longest = [source[rows].max() for rows in TokenBudgetSampler(source, target, 512, 3).batches(0)]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
 
 
 def test_rows_are_repeated_only_when_there_are_fewer_than_processes():
-    ranks = [TokenBudgetBatches([3, 4], [3, 4], 100, 0, rank, 5).batches(0) for rank in range(5)]
+    ranks = [TokenBudgetSampler([3, 4], [3, 4], 100, 0, Share(rank, 5)).batches(0) for rank in range(5)]
     assert all(len(batches) == 1 and len(batches[0]) == 1 for batches in ranks)
     assert {batches[0][0] for batches in ranks} == {0, 1}
 
 
 def test_accelerate_finds_no_batch_size():
-    assert not hasattr(TokenBudgetBatches([1], [1], 8, 0), "batch_size")
+    assert not hasattr(TokenBudgetSampler([1], [1], 8, 0), "batch_size")
 
 
 @pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
 def test_padding_is_at_most_a_twentieth_on_multi30k():
     lengths = multi30k_lengths()
-    assert efficiency(TokenBudgetBatches(*lengths, 4096, 0).batches(0), *lengths) >= 0.95
+    assert efficiency(TokenBudgetSampler(*lengths, 4096, 0).batches(0), *lengths) >= 0.95
 
 
 @pytest.mark.parametrize(
-    "arguments", [([1], [1, 2], 8, 0), ([], [], 8, 0), ([1], [1], 0, 0), ([1], [1], 8, 0, 2, 2), ([1], [1], 8, 0, -1)]
+    "arguments",
+    [
+        ([1], [1, 2], 8, 0),
+        ([], [], 8, 0),
+        ([1], [1], 0, 0),
+        ([1], [1], 8, 0, Share(2, 2)),
+        ([1], [1], 8, 0, Share(-1, 1)),
+    ],
 )
 def test_impossible_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match="must be"):
-        TokenBudgetBatches(*arguments)
+        TokenBudgetSampler(*arguments)
 
 
 def test_a_batch_is_padded_on_the_right_to_its_longest():
@@ -145,7 +152,7 @@ def test_a_source_leaves_a_place_free_for_filler_to_look_at():
 def test_packed_batches_have_one_shape_for_each_length_and_lose_no_token(lengths, packing, world_size):
     source, target = (np.array(side) for side in zip(*lengths))
     for rank in range(world_size):
-        batches = PackedBatches(source, target, 100, 1, rank, world_size, packing=packing)
+        batches = PackingSampler(source, target, 100, 1, Share(rank, world_size), packing=packing)
         for chosen in batches.batches(0):
             rows = [{"input_ids": [5] * source[row], "labels": [6] * target[row]} for row in chosen]
             batch = pack_batch(rows, 0, packing, 100)
@@ -172,7 +179,7 @@ def test_an_epoch_begun_on_some_processes_is_finished_on_others_with_every_row_o
 
     def part(world_size, done=()):
         """The batches of all processes, in the order of training."""
-        ranks = [kind(*lengths, 100, 5, rank, world_size).batches(3, done) for rank in range(world_size)]
+        ranks = [kind(*lengths, 100, 5, Share(rank, world_size)).batches(3, done) for rank in range(world_size)]
         return [batch.tolist() for step in zip(*ranks, strict=True) for batch in step]
 
     one, two = part(1), part(2)
@@ -185,7 +192,7 @@ def test_an_epoch_begun_on_some_processes_is_finished_on_others_with_every_row_o
 
 def drawn_of(mixture, epoch, sizes):
     """How often each row is drawn in an epoch, by corpus."""
-    counts = np.bincount(mixture.draw(7, epoch), minlength=sum(sizes))
+    counts = np.bincount(mixture.sample(7, epoch), minlength=sum(sizes))
     return np.split(counts, np.cumsum(sizes)[:-1])
 
 
@@ -213,9 +220,9 @@ def test_a_high_temperature_draws_equally_from_all_and_never_forgets_one():
 def test_the_draw_is_a_function_of_seed_and_epoch_and_its_batches_hold_all_of_it():
     lengths = random_lengths(500)
     corpora = np.repeat([0, 1], [450, 50])
-    mixed = [TokenBudgetBatches(*lengths, 512, 3, rank, 2, Mixture(corpora, [1, 5])) for rank in range(2)]
+    mixed = [TokenBudgetSampler(*lengths, 512, 3, Share(rank, 2), Mixture(corpora, [1, 5])) for rank in range(2)]
     first = [listed(ranks.batches(4)) for ranks in mixed]
     assert len(first[0]) == len(first[1]) and listed(mixed[0].batches(5)) != first[0]
     assert [listed(ranks.batches(4)) for ranks in mixed] == first
     rows = sorted(row for batches in first for batch in batches for row in batch)
-    assert rows == sorted(Mixture(corpora, [1, 5]).draw(3, 4))
+    assert rows == sorted(Mixture(corpora, [1, 5]).sample(3, 4))

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,7 @@ from forked_runs import REPOSITORY, read_metrics, write_digits_recipe
 from safetensors.torch import load_file
 
 from fun_transformer.training.run.checkpoints import checkpoint_folders, find_problem
-from fun_transformer.training.scoring import share
+from fun_transformer.training.scoring import shared_out
 
 KILLED = -9
 
@@ -30,13 +32,14 @@ def recipe(tmp_path_factory):
     return write_digits_recipe(tmp_path_factory.mktemp("digits"))
 
 
-def record_steps(folder: str) -> None:
-    """Write down each process's rows, number of labels and, at the first step, gradients before clipping."""
+def record_steps(folder: str) -> Callable:
+    """A training that writes down rows and labels of each process, and the first gradients before clipping."""
     from accelerate import Accelerator
 
     from fun_transformer.training.loop import TrainingLoop
+    from fun_transformer.training.train import train
 
-    real_clip, real_batches = Accelerator.clip_grad_norm_, TrainingLoop.micro_batches
+    real_clip = Accelerator.clip_grad_norm_
 
     def clip(self, parameters, *options):
         parameters = list(parameters)
@@ -45,20 +48,22 @@ def record_steps(folder: str) -> None:
             torch.save([parameter.grad.clone() for parameter in parameters], path)
         return real_clip(self, parameters, *options)
 
-    def micro_batches(self):
-        for batch in real_batches(self):
+    class Recording(TrainingLoop):
+        def count(self, taken):
             with Path(folder, f"batches-{self.accelerator.process_index}.jsonl").open("a") as file:
-                line = {
-                    "epoch": batch.epoch,
-                    "rows": [int(row) for row in batch.rows],
-                    "items": batch.items,
-                    "world_size": self.accelerator.num_processes,
-                }
-                file.write(json.dumps(line) + "\n")
-            yield batch
+                for batch in taken:
+                    line = {
+                        "epoch": batch.epoch,
+                        "rows": [int(row) for row in batch.rows],
+                        "items": batch.items,
+                        "world_size": self.accelerator.num_processes,
+                    }
+                    file.write(json.dumps(line) + "\n")
+            return super().count(taken)
 
     Path(folder).mkdir(exist_ok=True)
-    Accelerator.clip_grad_norm_, TrainingLoop.micro_batches = clip, micro_batches
+    Accelerator.clip_grad_norm_ = clip
+    return partial(train, loop=Recording)
 
 
 def read_batches(folder: Path, rank: int) -> list[dict]:
@@ -174,7 +179,7 @@ def test_evaluation_scores_every_row_once_on_any_number_of_processes(children, t
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9])
 def test_evaluation_gives_each_process_equally_many_batches(count):
-    shares = [share(count, SimpleNamespace(process_index=rank, num_processes=4)) for rank in range(4)]
+    shares = [shared_out(count, SimpleNamespace(process_index=rank, num_processes=4)) for rank in range(4)]
     assert len({len(numbers) for numbers in shares}) == 1
     assert sorted(number for numbers in shares for number in numbers if number < count) == list(range(count))
 
@@ -268,26 +273,25 @@ def test_accelerate_launch_trains_on_two_processes_and_ctrl_c_saves(tmp_path):
 # ── One model spread over processes ──────────────────────────────────────────────────────────────────────────────
 
 
-def shard_on_cpu() -> None:
-    """Train with FSDP2 although there is no GPU: accelerate itself would silently use DDP."""
+def shard_on_cpu() -> Callable:
+    """A training with FSDP2 although there is no GPU: accelerate itself would silently use DDP."""
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP"}
     os.environ |= {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT", "FSDP_RESHARD_AFTER_FORWARD": "true"}
     from accelerate import DistributedType, PartialState
     from accelerate.utils import FullyShardedDataParallelPlugin
 
-    from fun_transformer.training import train as trainer
+    from fun_transformer.training.engine import build_accelerator
+    from fun_transformer.training.train import train
 
-    real = trainer.build_accelerator
-
-    def build_accelerator(arguments):
-        accelerator = real(arguments)
+    def train_sharded(arguments, command):
+        accelerator = build_accelerator(arguments)
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         assert accelerator.is_fsdp2
-        return accelerator
+        return train(arguments, command, accelerator)
 
-    trainer.build_accelerator = build_accelerator
+    return train_sharded
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from fun_transformer import (
     FunTransformerForMaskedLM,
     FunTransformerForSequenceClassification,
 )
-from fun_transformer.training.model.initialization import initialise, prefixes, take_weights
+from fun_transformer.training.model.initialization import initialize, prefixes, take_weights
 from fun_transformer.training.recipe.arguments import TrainingArguments
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
@@ -63,7 +63,7 @@ def test_a_translator_takes_the_encoder_of_one_model_and_the_decoder_of_another(
     save(gpt, tmp_path / "gpt")
     model = FunTransformerForConditionalGeneration(config)
     settings = TrainingArguments(init_from=[str(tmp_path / "bert"), str(tmp_path / "gpt")])
-    initialise(model, tokenizer, settings)
+    initialize(model, tokenizer, settings)
     for theirs in (bert.model.encoder, gpt.model.decoder):
         ours = model.get_encoder() if theirs is bert.model.encoder else model.get_decoder()
         weights = ours.state_dict()
@@ -134,7 +134,7 @@ def test_pretraining_and_word_vectors_enter_a_translator_by_recipe(tmp_path, cap
     def run(*options: str):
         AcceleratorState._reset_state(reset_partial_state=True)
         short = ["--training.max_steps", "1", "--training.eval_steps", "1", "--training.save_steps", "1"]
-        train(parse_arguments([recipe, *short, "--overwrite", *options]), "command")
+        train(parse_arguments([recipe, *short, "--overwrite", *options]))
         return capsys.readouterr().out
 
     first = tmp_path / "first"

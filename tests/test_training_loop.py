@@ -33,9 +33,9 @@ def recipe(tmp_path):
 
 
 def run(recipe: Path, *options: str) -> dict:
-    """Train in this process."""
+    """The scores of a training in this process."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    return train(parse_arguments([str(recipe), *options]), "command")
+    return train(parse_arguments([str(recipe), *options])).scores
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ from datasets import Dataset, DatasetDict
 from forked_runs import write_digits_recipe
 from transformers import AutoConfig, pipeline
 
+from fun_transformer.training.loop import TrainingLoop
 from fun_transformer.training.metrics import label_scores, tag_scores
 from fun_transformer.training.objectives import OBJECTIVES, scheduled_sampling_loss
+from fun_transformer.training.recipe.arguments import TrainingArguments
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
 from fun_transformer.training.train_tokenizer import train_tokenizer
@@ -57,7 +59,7 @@ def rows_of(name: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["masked-lm-zh", "causal-lm-en", "sentiment-zh", "chunking-en"])
 def test_the_recipe_trains_two_steps_and_its_model_works_in_its_pipeline(name, tmp_path):
     options = [*SMALL, *rows_of(name, tmp_path), "--output_dir", str(tmp_path / "run")]
-    scores = train(parse_arguments([str(HUB_CONFIGS / name / "recipe.yaml"), *options]), "command")
+    scores = train(parse_arguments([str(HUB_CONFIGS / name / "recipe.yaml"), *options])).scores
     task, text = {
         "masked-lm-zh": ("fill-mask", "你<mask>什么"),
         "causal-lm-en": ("text-generation", "I want"),
@@ -82,14 +84,14 @@ def test_the_recipe_trains_two_steps_and_its_model_works_in_its_pipeline(name, t
 def test_a_classifier_learns(tmp_path):
     options = [*SMALL, *rows_of("sentiment-zh", tmp_path), "--output_dir", str(tmp_path / "run")]
     options += ["--training.max_steps", "40", "--training.warmup_steps", "5", "--training.learning_rate", "1e-2"]
-    scores = train(parse_arguments([str(HUB_CONFIGS / "sentiment-zh" / "recipe.yaml"), *options]), "command")
+    scores = train(parse_arguments([str(HUB_CONFIGS / "sentiment-zh" / "recipe.yaml"), *options])).scores
     assert scores["test"]["accuracy"] == 100
 
 
 def build(name: str, pairs: list[tuple[str, str]], **tokenizer_settings):
     """An objective over rows, and a tokenizer for them."""
     rows = Dataset.from_list([{"source": source, "target": target} for source, target in pairs])
-    objective = OBJECTIVES[name](DatasetDict(train=rows))
+    objective = OBJECTIVES[name](DatasetDict(train=rows), TrainingArguments())
     texts = objective.texts(rows)
     tokenizer = train_tokenizer(
         **texts, **{"type": "bpe", "vocab_size": 280, "min_frequency": 1, **tokenizer_settings}
@@ -156,13 +158,15 @@ def splits_of(**targets: list[str]) -> DatasetDict:
 
 def test_a_label_that_only_the_test_set_has_is_a_mistake_there():
     """As in CoNLL-2000, whose test set has a tag that its training set lacks."""
-    objective = OBJECTIVES["token_classification"](splits_of(train=["B-NP O"], test=["B-NP I-LST"]))
+    objective = OBJECTIVES["token_classification"](
+        splits_of(train=["B-NP O"], test=["B-NP I-LST"]), TrainingArguments()
+    )
     assert objective.labels == ["B-NP", "I-LST", "O"]
 
 
 def test_labels_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="no label in common: '0' there, 'bad' here"):
-        OBJECTIVES["sequence_classification"](splits_of(train=["good", "bad"], test=["0", "1"]))
+        OBJECTIVES["sequence_classification"](splits_of(train=["good", "bad"], test=["0", "1"]), TrainingArguments())
 
 
 def test_scheduled_sampling_reads_the_models_own_tokens_and_asks_for_the_true_ones(tiny_model, tiny_batch):
@@ -192,14 +196,14 @@ def test_scheduled_sampling_replaces_as_many_tokens_as_it_is_told(tiny_model):
     assert 0.2 < (second != first)[:, 1:].float().mean() < 0.3
 
 
-def test_the_probability_of_sampling_rises_with_the_run(tmp_path, monkeypatch):
+def test_the_probability_of_sampling_rises_with_the_run(tmp_path):
     asked = []
 
-    def record(model, batch, items, probability):
-        asked.append(probability)
-        return model(**batch, num_items_in_batch=items).loss
+    class Recording(TrainingLoop):
+        def compute_gradients(self, taken, items, done):
+            asked.append(self.setup.objective.sampling_probability(done))
+            return super().compute_gradients(taken, items, done)
 
-    monkeypatch.setattr("fun_transformer.training.objectives.scheduled_sampling_loss", record)
     options = [
         "--training.max_steps",
         "4",
@@ -208,8 +212,8 @@ def test_the_probability_of_sampling_rises_with_the_run(tmp_path, monkeypatch):
         "--training.metric_for_best_model",
         "loss",
     ]
-    train(parse_arguments([str(write_digits_recipe(tmp_path)), *options]), "command")
-    assert asked == pytest.approx([0.125, 0.25, 0.375])  # the first step has none
+    train(parse_arguments([str(write_digits_recipe(tmp_path)), *options]), loop=Recording)
+    assert asked == pytest.approx([0.0, 0.125, 0.25, 0.375])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fun_transformer.training.optimization import build_optimizer, learning_rate_factor
+from fun_transformer.training.recipe.arguments import TrainingArguments
 
 
 def test_noam_is_the_formula_of_the_paper():
@@ -37,7 +38,7 @@ def test_no_warmup_is_allowed(schedule):
 
 def test_only_matrices_decay(tiny_model):
     model = tiny_model()
-    optimizer = build_optimizer(model, 1e-3, (0.9, 0.98), 1e-9, 0.1)
+    optimizer = build_optimizer(model, TrainingArguments(learning_rate=1e-3, weight_decay=0.1))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decay) == len(list(model.parameters()))
     assert decay[id(model.model.encoder.layers[0].feed_forward.fc1.weight)] == 0.1

@@ -7,6 +7,8 @@ import random
 import shutil
 import signal
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,17 +121,17 @@ def test_a_packed_run_that_was_killed_goes_on_exactly(children, recipe, tmp_path
     assert children.run(recipe, parts, *options, *more, processes=2) == [0, 0], children.log(parts)
 
 
-def make_batches_ahead() -> None:
-    """Make the next batches while this step computes, as on a GPU."""
+def make_batches_ahead() -> Callable:
+    """A training that makes the next batches while a step computes, as on a GPU."""
     from fun_transformer.training.loop import TrainingLoop
+    from fun_transformer.training.train import train
 
-    real = TrainingLoop.__init__
+    class Ahead(TrainingLoop):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.stream.prefetch = True
 
-    def init(self, *arguments):
-        real(self, *arguments)
-        self.overlaps = True
-
-    TrainingLoop.__init__ = init
+    return partial(train, loop=Ahead)
 
 
 @pytest.mark.slow
@@ -306,17 +308,17 @@ def test_a_full_disk_ends_the_run_with_a_clear_error_and_the_last_checkpoint(chi
         assert_same_runs(output_dir, whole)
 
 
-def poison(steps: list[int]) -> None:
-    """Make the loss of some optimizer steps no number, in this process."""
+def poison(steps: list[int]) -> Callable:
+    """A training in which the loss of some optimizer steps is no number."""
     from fun_transformer.training.loop import TrainingLoop
+    from fun_transformer.training.train import train
 
-    real = TrainingLoop.count
+    class Poisoned(TrainingLoop):
+        def count(self, taken):
+            items, tokens = super().count(taken)
+            return (items, tokens) if self.progress.step + 1 not in steps else (math.nan, tokens)
 
-    def count(self, batches):
-        items, tokens = real(self, batches)
-        return (items, tokens) if self.state.step + 1 not in steps else (math.nan, tokens)
-
-    TrainingLoop.count = count
+    return partial(train, loop=Poisoned)
 
 
 @pytest.mark.slow
@@ -349,19 +351,19 @@ def test_too_many_steps_that_are_not_finite_stop_the_run_with_their_rows(childre
     assert children.run(recipe, output_dir, *options, "--resume", processes=processes) == [0] * processes
 
 
-def interrupt_twice() -> None:
-    """Send this process Ctrl-C twice in a row in its sixth step, as a terminal and torchrun do together."""
+def interrupt_twice() -> Callable:
+    """A training that gets Ctrl-C twice in a row in its sixth step, as a terminal and torchrun send it together."""
     from fun_transformer.training.loop import TrainingLoop
+    from fun_transformer.training.train import train
 
-    real = TrainingLoop.count
+    class Interrupted(TrainingLoop):
+        def count(self, taken):
+            if self.progress.step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().count(taken)
 
-    def count(self, batches):
-        if self.state.step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batches)
-
-    TrainingLoop.count = count
+    return partial(train, loop=Interrupted)
 
 
 @pytest.mark.slow

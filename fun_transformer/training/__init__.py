@@ -1,1 +1,52 @@
-"""TODO."""
+"""The trainer: from sentence pairs, or any recipe, to a model that `from_pretrained` and `pipeline()` take.
+
+    from fun_transformer.training import RunArguments, train
+
+    result = train(RunArguments(...))
+
+In the shell: `fun-transformer train RECIPE.yaml`, or `accelerate launch -m fun_transformer.training RECIPE.yaml`.
+"""
+
+from .data.batches import PaddedBatches, TokenBudgetSampler, pad_batch
+from .data.packing import PackedBatches, PackingSampler, pack_batch
+from .loop import TrainingLoop
+from .objectives import OBJECTIVES, Objective, Seq2Seq
+from .recipe.arguments import (
+    DataArguments,
+    GenerationArguments,
+    RunArguments,
+    SplitArguments,
+    TokenizerArguments,
+    TrainingArguments,
+)
+from .recipe.reading import parse_arguments
+from .run.run import Run, Scores
+from .scoring import score
+from .train import TrainResult, build_loop, prepare, train
+
+__all__ = [
+    "OBJECTIVES",
+    "DataArguments",
+    "GenerationArguments",
+    "Objective",
+    "PackedBatches",
+    "PackingSampler",
+    "PaddedBatches",
+    "Run",
+    "RunArguments",
+    "Scores",
+    "Seq2Seq",
+    "SplitArguments",
+    "TokenBudgetSampler",
+    "TokenizerArguments",
+    "TrainResult",
+    "TrainingArguments",
+    "TrainingLoop",
+    "build_loop",
+    "pack_batch",
+    "pad_batch",
+    "parse_arguments",
+    "prepare",
+    "score",
+    "train",
+]

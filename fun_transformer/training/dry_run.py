@@ -20,19 +20,15 @@ def measure_steps(loop: TrainingLoop, steps: int) -> tuple[float, float]:
     Returns:
         Seconds of a step (median), and real tokens per second.
     """
-    batches = sorted(loop.sampler.batches(0), key=lambda rows: -loop.sampler.size(rows))
-    largest = batches[: 2 * loop.arguments.training.gradient_accumulation_steps]
-    loop.batches = largest + loop.sampler.batches(0) * (
-        1 + steps * loop.arguments.training.gradient_accumulation_steps
-    )
-    stream = loop.micro_batches()
-    seconds, tokens = [], []
-    for _ in range(2 + steps):
-        start = time.monotonic()
-        loss, count, _ = loop.train_step(stream, 0.0)
-        loss.item()  # waits for a GPU
+    stream = loop.stream
+    largest = sorted(stream.of_epoch, key=lambda rows: -stream.source.sampler.size(rows))
+    stream.begin(first=largest[: 2 * loop.settings.gradient_accumulation_steps])
+    seconds, tokens, start = [], [], time.monotonic()
+    for step in loop.steps(2 + steps):
+        step.loss.item()  # waits for a GPU
         seconds.append(time.monotonic() - start)
-        tokens.append(count)
+        tokens.append(step.tokens)
+        start = time.monotonic()
     return statistics.median(seconds[2:]), sum(tokens[2:]) / sum(seconds[2:])
 
 
@@ -45,11 +41,11 @@ def peak_memory(device: torch.device) -> float:
 
 def plan(loop: TrainingLoop, steps: int = 5) -> str:
     """Train a few steps and tell what the whole run will take: a table for `--dry-run`."""
-    training, processes = loop.arguments.training, loop.accelerator.num_processes
+    training, processes, stream = loop.settings, loop.accelerator.num_processes, loop.stream
     parameters = sum(p.numel() for p in loop.model.parameters())
-    rows, batches = len(loop.rows), len(loop.sampler.batches(0))
-    tokens = int(loop.rows.source_lengths.sum() + loop.rows.target_lengths.sum())
-    padded = processes * sum(loop.sampler.size(batch) for batch in loop.sampler.batches(0))
+    rows, batches, sampler = len(stream.rows), len(stream.of_epoch), stream.source.sampler
+    tokens = int(sampler.source_lengths.sum() + sampler.target_lengths.sum())
+    padded = processes * sum(sampler.size(batch) for batch in stream.of_epoch)
     step_seconds, tokens_per_second = measure_steps(loop, steps)
     steps_per_epoch = batches / training.gradient_accumulation_steps
     limits = {  # steps until each limit of the recipe
@@ -86,14 +82,12 @@ def write_profile(loop: TrainingLoop, steps: int, folder: Path) -> str:
     Returns:
         The table.
     """
-    loop.batches = loop.sampler.batches(0)
-    stream = loop.micro_batches()
-    for _ in range(2):
-        loop.train_step(stream, 0.0)
+    for _ in loop.steps(2):
+        pass
     is_cuda = loop.accelerator.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]) as profiler:
-        for _ in range(steps):
-            loop.train_step(stream, 0.0)
+        for _ in loop.steps(steps):
+            pass
     table = profiler.key_averages().table(
         sort_by=f"self_{'cuda' if is_cuda else 'cpu'}_time_total", row_limit=25, max_name_column_width=50
     )
@@ -104,9 +98,9 @@ def write_profile(loop: TrainingLoop, steps: int, folder: Path) -> str:
     return table
 
 
-def rehearse(loop: TrainingLoop, profile_steps: int | None) -> str:
-    """Do what `--profile N` or `--dry-run` ask for; returns what to print."""
+def dry_run(loop: TrainingLoop, profile_steps: int | None) -> str:
+    """Do what `--profile N` or `--dry-run` ask for; return what to print."""
     if profile_steps is None:
         return plan(loop)
-    folder = loop.output_dir / "profile"
+    folder = loop.setup.output_dir / "profile"
     return f"{write_profile(loop, profile_steps, folder)}\n{folder / 'trace.json'}: open it in ui.perfetto.dev"

@@ -1,4 +1,4 @@
-"""TODO engine."""
+"""What a run trains with: device, precision, processes, threads, trackers."""
 
 import ctypes
 import os
@@ -15,11 +15,25 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_
 
 from .data.caching import cores
 from .recipe.arguments import RunArguments
+from .recipe.model_config import has_fast_bf16
+from .run.resuming import flat_values
 
 
-def use_all_cores(processes_here: int) -> None:
-    """Share this machine's cores among its processes: `accelerate launch` leaves one to each."""
-    torch.set_num_threads(max(1, cores() // processes_here))
+def choose_threads(threads: int | str, processes_here: int) -> int | None:
+    """Choose how many CPU threads a process computes with; None to leave that as it is.
+
+    Args:
+        threads: `training.threads`: a number, or "auto": what OMP_NUM_THREADS says, else this machine's cores, shared
+            by its processes. Launchers set OMP_NUM_THREADS to 1 where it is not set, so under one a 1 says nothing.
+        processes_here: Processes on this machine.
+    """
+    if threads != "auto":
+        return int(threads)
+    launched = "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted and not (launched and wanted == "1"):
+        return None
+    return max(1, cores() // processes_here)
 
 
 def keep_freed_memory() -> None:
@@ -33,22 +47,16 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
-
-
 def build_accelerator(arguments: RunArguments) -> Accelerator:
-    """The engine: device, precision, processes and trackers."""
+    """Start the engine: device, precision, processes and trackers."""
     waiting = timedelta(minutes=arguments.training.timeout_minutes)
     # Without this, several processes on a machine without accelerators would each train alone.
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=waiting)
     if state.device.type == "cpu":
-        use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
+        processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+        if threads := choose_threads(arguments.training.threads, processes_here):
+            torch.set_num_threads(threads)
         keep_freed_memory()
     precision = arguments.training.precision
     if precision == "auto":
@@ -67,10 +75,10 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
 
 
 def usable_trackers(arguments: RunArguments) -> list[str]:
-    """The trackers of the recipe; TensorBoard only where it is installed.
+    """Name the trackers of the recipe; TensorBoard only where it is installed.
 
     Raises:
-        ValueError: When one that somebody asked for is not installed.
+        ValueError: When one that the recipe asks for is not installed.
     """
     available = [str(tracker) for tracker in get_available_trackers()]
     for name in arguments.training.report_to:
@@ -109,12 +117,3 @@ def main_process_first(function: Callable, *args: Any) -> Any:
     result: list[Any] = []
     on_main_process(lambda: result.append(function(*args)))
     return result[0] if result else function(*args)
-
-
-def flat_values(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        inside = isinstance(value, dict)
-        flat |= flat_values(value, f"{prefix}{name}.") if inside else {f"{prefix}{name}": value}
-    return flat

@@ -13,6 +13,7 @@ The training loop is the same for all: a model gives the loss of a batch, divide
 
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from tokenizers import decoders
@@ -24,17 +25,21 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     DataCollatorForLanguageModeling,
+    PreTrainedModel,
 )
 from transformers.utils import logging
 
+from ..analysis import flops_per_token
+from ..configuration_fun_transformer import FunTransformerConfig
 from .data.batches import pad_batch
 from .metrics import label_scores, tag_scores
+from .recipe.arguments import GenerationArguments, TrainingArguments
 
 logger = logging.get_logger(__name__)
 
 
 def r_drop_loss(model, batch: dict[str, torch.Tensor], items: float, alpha: float) -> torch.Tensor:
-    """R-Drop: two passes with different dropout shall predict alike (Liang et al. 2021, arXiv:2106.14448).
+    """R-Drop: two passes with different dropout must predict alike (Liang et al. 2021, arXiv:2106.14448).
 
     With the predictions p and q of the two passes, half the loss of the paper: (CE_p + CE_q) / 2 +
     alpha (KL(p || q) + KL(q || p)) / 4, where the sum of both divergences is sum_k (p_k - q_k) (log p_k - log q_k).
@@ -82,69 +87,132 @@ def scheduled_sampling_loss(model, batch: dict[str, torch.Tensor], items: float,
 
 
 class Objective:
-    """Sequence to sequence; the other objectives change what differs.
+    """What is learned: how rows become ids and batches, what a loss is, what is scored.
+
+    Derive from this class, or from one below, and name it with `register_objective`; everything else of a run is the
+    same for all.
 
     Args:
         splits: Rows with `source` and `target`.
+        settings: The recipe's section `training`.
+
+    Attributes:
+        model_class: Auto class of the models that learn this.
+        pipeline: The pipeline that they are used with.
+        has_targets: Whether the target is a text of its own; else the source is all there is.
+        counts_targets: Whether labels are tokens beside those of the source, and count as such.
+        generates: Whether it is scored by texts that it generates ...
+        predicts: ... or by labels that it predicts.
+        can_pack: Whether rows can hold several texts.
+        options: Fields of the recipe's section `training` that only some objectives know.
+        evaluation_options: Keyword arguments of the model when its loss is measured, without label smoothing.
     """
 
     model_class: Any = AutoModelForSeq2SeqLM
-    pipeline = "text2text-generation"  # that its models are used with
-    generates = True  # whether it is scored by texts that it generates ...
-    predicts = False  # ... or by labels that it predicts
+    pipeline = "text2text-generation"
+    has_targets = True
+    counts_targets = False
+    generates = False
+    predicts = False
+    can_pack = False
+    options: frozenset[str] = frozenset()
     evaluation_options: dict[str, Any] = {"label_smoothing": 0.0, "skip_logits": True}
 
-    def __init__(self, splits: DatasetDict):
-        pass
+    def __init__(self, splits: DatasetDict, settings: TrainingArguments):
+        self.settings = settings
+
+    @classmethod
+    def measured(cls, generation: GenerationArguments) -> list[str]:
+        """Name the scores that an evaluation gives beside the loss."""
+        return list(generation.metrics) if cls.generates else []
 
     def config_fields(self) -> dict[str, Any]:
-        """What the objective adds to the model's configuration."""
+        """Name what the objective adds to the model's configuration."""
         return {}
 
     def texts(self, train: Dataset) -> dict[str, Any]:
-        """What a tokenizer is trained on: `texts`, and `targets` where the target is text too."""
-        return {"texts": train["source"], "targets": train["target"]}
+        """Choose what a tokenizer is trained on: `texts`, and `targets` where the target is text too."""
+        return {"texts": train["source"]}
 
     def prepare_tokenizer(self, tokenizer) -> None:
         """Change how the tokenizer frames a text."""
 
     def encode(self, batch: dict[str, list[str]], tokenizer) -> dict[str, list[list[int]]]:
-        """Rows to `input_ids` and `labels`, both lists of ids."""
-        encoded = tokenizer(batch["source"], text_target=batch["target"], return_attention_mask=False)
-        return {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}
+        """Turn rows into `input_ids` and `labels`, both lists of ids."""
+        raise NotImplementedError
 
     def collate(self, rows: list[dict[str, Any]], tokenizer) -> dict[str, torch.Tensor]:
-        """Rows to tensors: `input_ids`, `attention_mask`, `labels`."""
+        """Turn rows into tensors: `input_ids`, `attention_mask`, `labels`."""
         return pad_batch(rows, tokenizer.pad_token_id)
 
     def tokens(self, batch: dict[str, torch.Tensor]) -> int:
-        """Real tokens of a batch, for the log."""
-        return int(batch["attention_mask"].sum()) + self.items(batch)
+        """Count the real tokens of a batch, for the log."""
+        return int(batch["attention_mask"].sum()) + (self.items(batch) if self.counts_targets else 0)
+
+    def budget(self, target_lengths: np.ndarray) -> np.ndarray:
+        """Count for each row the tokens that a batch holds beside those of the source. (rows,)"""
+        return target_lengths if self.counts_targets else np.zeros_like(target_lengths)
 
     def items(self, batch: dict[str, torch.Tensor]) -> int:
-        """Labels that the loss is a mean of."""
+        """Count the labels that the loss is a mean of."""
         return int((batch["labels"] != -100).sum())
 
-    def loss(
-        self, model, batch: dict[str, torch.Tensor], items: float, r_drop: float | None = None, sampling: float = 0.0
-    ) -> torch.Tensor:
-        """Sum of the losses of a batch, divided by `items`: the labels of all batches that make up a step."""
-        if r_drop is not None:
-            return r_drop_loss(model, batch, items, r_drop)
-        if sampling:
-            return scheduled_sampling_loss(model, batch, items, sampling)
+    def loss(self, model, batch: dict[str, torch.Tensor], items: float, done: float) -> torch.Tensor:
+        """Sum the losses of a batch, divided by the number of labels of all batches that make up a step.
+
+        A loss of your own on logits asks the model for them: `model(**batch, skip_logits=False).logits`.
+
+        Args:
+            model: Wrapped as the engine wraps it.
+            batch: Tensors on the model's device.
+            items: What the sum is divided by.
+            done: How much of the run is done, in [0, 1].
+        """
         return model(**batch, num_items_in_batch=items).loss
+
+    def flops_per_token(self, model: PreTrainedModel, source_len: float, target_len: float) -> float:
+        """Count the operations of a training step for each token: six a weight (Kaplan et al. 2020)."""
+        return 6.0 * model.num_parameters(exclude_embeddings=True)
+
+
+class Seq2Seq(Objective):
+    """Write the target of a source, token by token, as the Transformer of the paper does."""
+
+    generates = True
+    counts_targets = True
+    can_pack = True
+    options = frozenset({"r_drop", "scheduled_sampling"})
+
+    def texts(self, train):
+        return {"texts": train["source"], "targets": train["target"]}
+
+    def encode(self, batch, tokenizer):
+        encoded = tokenizer(batch["source"], text_target=batch["target"], return_attention_mask=False)
+        return {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}
+
+    def sampling_probability(self, done: float) -> float:
+        """Give the probability of scheduled sampling, which rises with the run."""
+        return (self.settings.scheduled_sampling or 0.0) * done
+
+    def loss(self, model, batch, items, done):
+        if self.settings.r_drop is not None:
+            return r_drop_loss(model, batch, items, self.settings.r_drop)
+        if probability := self.sampling_probability(done):
+            return scheduled_sampling_loss(model, batch, items, probability)
+        return super().loss(model, batch, items, done)
+
+    def flops_per_token(self, model, source_len, target_len):
+        if isinstance(model.config, FunTransformerConfig):
+            return flops_per_token(model.config, source_len, target_len)
+        return super().flops_per_token(model, source_len, target_len)
 
 
 class MaskedLM(Objective):
-    """15 % of the tokens are chosen: 80 % of them are masked, 10 % replaced, 10 % kept; they are to be predicted."""
+    """Predict 15 % of the tokens, of which 80 % are masked, 10 % replaced and 10 % kept."""
 
     model_class = AutoModelForMaskedLM
     pipeline = "fill-mask"
-    generates = False
-
-    def texts(self, train):
-        return {"texts": train["source"]}
+    has_targets = False
 
     def encode(self, batch, tokenizer):
         ids = tokenizer(batch["source"])["input_ids"]
@@ -157,19 +225,13 @@ class MaskedLM(Objective):
         batch["input_ids"], batch["labels"] = collator.torch_mask_tokens(batch["input_ids"], special)
         return batch
 
-    def tokens(self, batch):
-        return int(batch["attention_mask"].sum())
-
 
 class CausalLM(Objective):
-    """Each token is predicted from those before it: `<s> tokens </s>`."""
+    """Predict each token from those before it: `<s> tokens </s>`."""
 
     model_class = AutoModelForCausalLM
     pipeline = "text-generation"
-    generates = False
-
-    def texts(self, train):
-        return {"texts": train["source"]}
+    has_targets = False
 
     def prepare_tokenizer(self, tokenizer):
         # A prompt begins with <s> and does not end: the model goes on. What it adds is decoded alone, by
@@ -186,25 +248,25 @@ class CausalLM(Objective):
         ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(batch["source"])["input_ids"]]
         return {"input_ids": ids, "labels": [[-100, *row[1:]] for row in ids]}
 
-    def tokens(self, batch):
-        return int(batch["attention_mask"].sum())
-
 
 class SequenceClassification(Objective):
-    """One label for a text: the target."""
+    """Predict one label for a text: the target."""
 
     model_class = AutoModelForSequenceClassification
     pipeline = "text-classification"
-    generates = False
     predicts = True
     evaluation_options: dict[str, Any] = {}
 
-    def __init__(self, splits):
-        super().__init__(splits)
+    def __init__(self, splits, settings):
+        super().__init__(splits, settings)
         self.labels = self.find_labels(splits)
 
+    @classmethod
+    def measured(cls, generation):
+        return ["accuracy", "f1"]
+
     def find_labels(self, splits: DatasetDict) -> list[str]:
-        """All labels of all splits, sorted: one that only a test set has counts as a mistake there.
+        """List all labels of all splits, sorted: one that only a test set has counts as a mistake there.
 
         Raises:
             ValueError: When training has only one label, or shares none with another split.
@@ -226,7 +288,7 @@ class SequenceClassification(Objective):
         return sorted(set().union(*found.values()))
 
     def split_target(self, target: str) -> list[str]:
-        """The labels that a target holds."""
+        """Split a target into its labels."""
         return [target]
 
     def config_fields(self):
@@ -234,9 +296,6 @@ class SequenceClassification(Objective):
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: number for number, label in enumerate(self.labels)},
         }
-
-    def texts(self, train):
-        return {"texts": train["source"]}
 
     def encode(self, batch, tokenizer):
         numbers = {label: number for number, label in enumerate(self.labels)}
@@ -247,11 +306,8 @@ class SequenceClassification(Objective):
         batch = super().collate(rows, tokenizer)
         return batch | {"labels": batch["labels"].squeeze(-1)}  # (batch,)
 
-    def tokens(self, batch):
-        return int(batch["attention_mask"].sum())
-
     def predict(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[list[Any], list[Any]]:
-        """Predicted and true labels of a batch, as texts.
+        """Give the predicted and the true labels of a batch, as texts.
 
         Args:
             logits: (batch, labels).
@@ -261,12 +317,12 @@ class SequenceClassification(Objective):
         return list(predicted), list(true)
 
     def score(self, predicted: list[Any], true: list[Any]) -> dict[str, float]:
-        """Scores in percent."""
+        """Compute scores in percent."""
         return label_scores(predicted, true)
 
 
 class TokenClassification(SequenceClassification):
-    """One tag for each word; the first token of a word carries it, the others are ignored."""
+    """Predict one tag for each word; the first token of a word carries it, the others are ignored."""
 
     model_class = AutoModelForTokenClassification
     pipeline = "token-classification"
@@ -295,7 +351,7 @@ class TokenClassification(SequenceClassification):
         return pad_batch(rows, tokenizer.pad_token_id)  # (batch, source_len)
 
     def predict(self, logits, batch):
-        """Tags by sentence, without the ignored tokens; logits are (batch, source_len, labels)."""
+        """Give tags by sentence, without the ignored tokens; logits are (batch, source_len, labels)."""
         predicted, true = [], []
         for guesses, labels in zip(logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True):
             kept = [(guess, label) for guess, label in zip(guesses, labels, strict=True) if label != -100]
@@ -308,7 +364,7 @@ class TokenClassification(SequenceClassification):
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "seq2seq": Objective,
+    "seq2seq": Seq2Seq,
     "masked_lm": MaskedLM,
     "causal_lm": CausalLM,
     "sequence_classification": SequenceClassification,

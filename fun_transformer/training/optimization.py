@@ -10,18 +10,20 @@ from typing import Literal
 import torch
 from torch import nn
 
+from .recipe.arguments import TrainingArguments
+
 Schedule = Literal["noam", "inverse_sqrt", "linear", "cosine"]
 
 
 def learning_rate_factor(schedule: Schedule, step: int, warmup_steps: int, done: float, d_model: int) -> float:
-    """What the learning rate is multiplied with at a step.
+    """Give the factor on the learning rate at a step.
 
     Args:
         schedule: "noam" is the paper's d_model^-0.5 min(step^-0.5, step warmup^-1.5) (section 5.3); "inverse_sqrt" is
             the same with its peak at 1; "linear" and "cosine" fall to 0 at the end of the run.
         step: Number of the optimizer step, from 1.
         warmup_steps: Steps in which the factor rises linearly from 0.
-        done: How much of the run lies behind, in [0, 1].
+        done: How much of the run is done, in [0, 1].
         d_model: Width of the model, for noam.
     """
     warmup = max(warmup_steps, 1)
@@ -35,13 +37,15 @@ def learning_rate_factor(schedule: Schedule, step: int, warmup_steps: int, done:
     return rise * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def build_optimizer(
-    model: nn.Module, learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW that decays matrices, but neither embeddings, nor norms, nor biases (Loshchilov & Hutter 2019)."""
+def build_optimizer(model: nn.Module, settings: TrainingArguments) -> torch.optim.AdamW:
+    """Build AdamW that decays matrices, but neither embeddings, nor norms, nor biases (Loshchilov & Hutter 2019)."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [p for p in parameters if p.dim() > 1 and id(p) not in embeddings]
     spared = [p for p in parameters if p.dim() <= 1 or id(p) in embeddings]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=epsilon, fused=True)
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)

@@ -1,4 +1,4 @@
-"""Train a model from a recipe: `accelerate launch -m training.train hub_configs/NAME/recipe.yaml`.
+"""Train a model from a recipe: `accelerate launch -m fun_transformer.training RECIPE.yaml`.
 
 From sentence pairs to a model folder that `from_pretrained` and `pipeline()` take: read and check the data, train a
 tokenizer unless the recipe names one, build the model, train it, score it on the test split, write it with its card.
@@ -9,166 +9,205 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, set_seed
-from datasets import DatasetDict
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from .. import FunTransformerConfig, FunTransformerTokenizer
-from ..analysis import flops_per_token
+from ..files import commit_folder, write_atomically
+from .data.report import RowReport
+from .data.rows import TokenRows
 from .data.splits import load_splits
-from .data.tokenizing import token_lengths, tokenize_splits
-from .dry_run import rehearse
-from .engine import ErrorOfMainProcess, build_accelerator, main_process_first, on_main_process, start_trackers
-from .loop import Interrupted, TrainingLoop, show_scores
+from .data.tokenizing import tokenize_splits
+from .dry_run import dry_run
+from .engine import (
+    ErrorOfMainProcess,
+    build_accelerator,
+    main_process_first,
+    on_main_process,
+    start_trackers,
+)
+from .loop import TrainingLoop
 from .model.building import build_model, build_tokenizer
-from .model.initialization import initialise
+from .model.initialization import initialize
 from .model.wrapping import compile_in_place, shard
-from .objectives import OBJECTIVES, Objective
+from .objectives import OBJECTIVES
 from .optimization import build_optimizer
-from .recipe import defaults
 from .recipe.arguments import RunArguments
-from .recipe.model_config import check_packing, choose_packing
+from .recipe.defaults import describe_choices, resolve, resolve_rhythm
+from .recipe.model_config import check_packing
 from .recipe.reading import parse_arguments
-from .run.card import describe_data, draw_curve, write_card
-from .run.checkpoints import CheckpointError, is_lost_process, publish, write_whole, writing
-from .run.folder import describe_environment, empty_run, prepare_output_dir, write_start
+from .run.card import describe_run, draw_curve, write_card
+from .run.checkpoints import CheckpointError, is_lost_process, writing
+from .run.folder import empty_run, prepare_output_dir, write_start
 from .run.resuming import check_recipe
-from .scoring import evaluate_split
+from .run.run import Run, Scores
+from .run.stopping import Interrupted
+from .scoring import score, show_scores
+
+MODULE = "fun_transformer.training"
 
 
-def prepare_data(
-    arguments: RunArguments, output_dir: Path, checkpoint: Path | None, accelerator: Accelerator
-) -> tuple[RunArguments, Objective, FunTransformerTokenizer, DatasetDict, str, dict[str, Any]]:
-    """From the recipe to token ids, with what the recipe leaves open filled in.
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave.
+
+    Attributes:
+        scores: By split, then by name; empty after a dry run.
+        folder: The run's folder; the model is in `folder / "model"`.
+    """
+
+    scores: dict[str, dict[str, Any]]
+    folder: Path
+
+
+def train(
+    arguments: RunArguments,
+    command: str = "",
+    accelerator: Accelerator | None = None,
+    loop: Callable[[Run, Any, Any], TrainingLoop] = TrainingLoop,
+) -> TrainResult:
+    """Train a model, score it, and write it with its card.
+
+    Args:
+        arguments: The recipe.
+        command: What the model card names as the command of this run.
+        accelerator: Built from the recipe when None.
+        loop: Makes the loop from the run, the model and the optimizer: a subclass of `TrainingLoop`, for instance.
+
+    Raises:
+        ValueError: When arguments or data are not usable; nothing has been trained then.
+        Interrupted: After Ctrl-C or SIGTERM, with everything saved.
+        FloatingPointError: When the loss or the gradient is not finite for too many steps.
+        CheckpointError: When a checkpoint or the model cannot be written.
+    """
+    accelerator = accelerator or build_accelerator(arguments)
+    logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
+    result = train_with(accelerator, arguments, command, loop)
+    # What was prepared must be gone before the processes part: it refers to their connections.
+    accelerator.free_memory()
+    accelerator.end_training()
+    return result
+
+
+def train_with(
+    accelerator: Accelerator, arguments: RunArguments, command: str, loop: Callable[[Run, Any, Any], TrainingLoop]
+) -> TrainResult:
+    """Do what `train` does, on processes that have been started and will be ended by it."""
+    output_dir, checkpoint = on_main_process(prepare_output_dir, arguments)
+    on_main_process(check_packing, arguments, accelerator.device)
+    run, report = prepare(arguments, accelerator, checkpoint)
+    if arguments.dry_run or arguments.profile is not None:
+        accelerator.print(dry_run(build_loop(run, loop), arguments.profile))
+        return TrainResult({}, output_dir)
+    begin(run, report, checkpoint)
+    trained = build_loop(run, loop, is_new=checkpoint is None)
+    if checkpoint is not None:
+        accelerator.print("\n".join([f"Going on from {checkpoint}.", *trained.load(checkpoint)]))
+    start_trackers(accelerator, run.arguments)
+    trained.run()
+    return TrainResult(finish(trained, command), output_dir)
+
+
+def prepare(
+    arguments: RunArguments, accelerator: Accelerator, checkpoint: Path | None = None
+) -> tuple[Run, RowReport]:
+    """Read and tokenize the data, and choose what the recipe leaves open; print both.
+
+    Args:
+        arguments: The recipe.
+        accelerator: Device and processes.
+        checkpoint: To go on from; the run's tokenizer is read again then.
 
     Returns:
-        The arguments, the objective, the tokenizer, the tokenised splits, what to print, and the report on rows.
+        The run, and what became of the rows.
+
+    Raises:
+        ValueError: When the data are not usable.
     """
-    splits, rows = main_process_first(load_splits, arguments.data, arguments.training.seed)
-    objective = OBJECTIVES[arguments.objective](splits)
+    set_seed(arguments.training.seed)
+    splits, report = main_process_first(load_splits, arguments.data, arguments.training.seed)
     pairs = len(splits["train"])
-    chosen = defaults.choose(arguments, pairs) | choose_packing(arguments, accelerator)
-    arguments = defaults.fill(arguments, chosen)
+    resolved = resolve(arguments, pairs, accelerator.device)
+    output_dir = Path(resolved.output_dir or "")
+    objective = OBJECTIVES[resolved.objective](splits, resolved.training)
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
     else:
-        tokenizer = on_main_process(build_tokenizer, arguments, objective, splits)
-    splits, token_report = main_process_first(tokenize_splits, splits, tokenizer, arguments.data, objective.encode)
-    rows = rows.followed_by(token_report)
-    rhythm = defaults.choose_rhythm(
-        arguments, round(sum(mean_lengths(splits)) * len(splits["train"])), accelerator.num_processes
-    )
-    arguments = defaults.fill(arguments, rhythm)
-    text = f"{rows}\n{defaults.show(chosen | rhythm, pairs)}"
-    return arguments, objective, tokenizer, splits, text, rows.to_dict()
+        tokenizer = on_main_process(build_tokenizer, resolved, objective, splits)
+    splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, resolved.data, objective.encode)
+    report = report.followed_by(of_tokens)
+    rows = TokenRows(splits["train"])
+    tokens = int(rows.source_lengths.sum() + objective.budget(rows.target_lengths).sum())
+    resolved = resolve_rhythm(resolved, tokens, accelerator.num_processes)
+    accelerator.print(f"{report}\n{describe_choices(arguments, resolved, pairs)}")
+    return Run(accelerator, resolved, objective, tokenizer, splits, output_dir), report
 
 
-def mean_lengths(splits: DatasetDict) -> list[float]:
-    """Mean number of tokens of the sources and of the targets of the training rows."""
-    return [float(token_lengths(splits["train"], name).mean()) for name in ("input_ids", "labels")]
+def begin(run: Run, report: RowReport, checkpoint: Path | None) -> None:
+    """Write what the run is started with, now that all data have been checked; or hold a resumed run to it.
+
+    Raises:
+        ValueError: When the recipe of a resumed run has changed and may not.
+    """
+    if checkpoint is not None:
+        before = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["world_size"]
+        processes = run.accelerator.num_processes
+        run.accelerator.print(
+            *on_main_process(check_recipe, run.output_dir, run.arguments, before, processes), sep="\n"
+        )
+    elif run.accelerator.is_main_process:
+        run.output_dir.mkdir(parents=True, exist_ok=True)
+        empty_run(run.output_dir)
+        write_start(run.output_dir, run.arguments, report.to_dict())
+        run.tokenizer.save_pretrained(run.output_dir / "tokenizer")
+    run.accelerator.wait_for_everyone()
 
 
-def prepare_loop(
-    accelerator: Accelerator,
-    arguments: RunArguments,
-    objective: Objective,
-    tokenizer,
-    splits: DatasetDict,
-    resumed: bool = False,
+def build_loop(
+    run: Run, loop: Callable[[Run, Any, Any], TrainingLoop] = TrainingLoop, is_new: bool = True
 ) -> TrainingLoop:
-    """Model and optimizer, on all processes, and the loop that trains them; prints what they are."""
-    settings = arguments.training
+    """Build model and optimizer, on all processes, and the loop that trains them; print what they are.
+
+    Args:
+        run: The run.
+        loop: As in `train`.
+        is_new: Begin with the weights that the recipe names; a resumed run loads its own.
+    """
+    accelerator, settings = run.accelerator, run.arguments.training
     set_seed(settings.seed)
-    model = build_model(arguments, objective, tokenizer, accelerator.device)
-    if not resumed:
-        for report in initialise(model, tokenizer, settings):
+    model = build_model(run)
+    if is_new:
+        for report in initialize(model, run.tokenizer, settings):
             accelerator.print(report)
     if accelerator.is_fsdp2:
         shard(model, accelerator)
-    optimizer = build_optimizer(
-        model,
-        settings.learning_rate,
-        (settings.adam_beta1, settings.adam_beta2),
-        settings.adam_epsilon,
-        settings.weight_decay,
-    )
+    optimizer = build_optimizer(model, settings)
     set_seed(settings.seed, device_specific=True)  # dropout differs between processes
     dynamo = accelerator.state.dynamo_plugin
     if dynamo.backend != DynamoBackend.NO and not dynamo.dynamic and not settings.packing:
         accelerator.print(
-            "Every size of a batch will be compiled anew. Give all one, --training.packing 128, or compile once "
+            "Every size of a batch will be compiled again. Give all one, --training.packing 128, or compile once "
             "for all sizes, --dynamo_mode default --dynamo_use_dynamic."
         )
     compile_in_place(model, accelerator)
     model, optimizer = accelerator.prepare(model, optimizer)
-    module = accelerator.unwrap_model(model)
-    config = module.config
-    # The formula is that of encoder and decoder; for the others, six operations a weight (Kaplan et al. 2020).
-    flops = 6.0 * module.num_parameters(exclude_embeddings=True)
-    if isinstance(config, FunTransformerConfig) and arguments.objective == "seq2seq":
-        flops = flops_per_token(config, *mean_lengths(splits))
+    built = loop(run, model, optimizer)
+    config = built.module.config
     accelerator.print(
-        f"{module.num_parameters():,} parameters (d_model {config.d_model}, {config.encoder_layers} + "
-        f"{config.decoder_layers} layers, vocabulary {config.vocab_size:,}), {flops / 1e6:.1f} MFLOP a token; "
-        f"{accelerator.device.type}, {accelerator.num_processes} process(es), {torch.get_num_threads()} threads, "
-        f"{accelerator.mixed_precision.replace('no', 'fp32')}, {config._attn_implementation} attention"
+        f"{built.module.num_parameters():,} parameters (d_model {config.d_model}, {config.encoder_layers} + "
+        f"{config.decoder_layers} layers, vocabulary {config.vocab_size:,}), "
+        f"{built.flops_per_token / 1e6:.1f} MFLOP a token; {accelerator.device.type}, {accelerator.num_processes} "
+        f"process(es), {torch.get_num_threads()} threads, {accelerator.mixed_precision.replace('no', 'fp32')}, "
+        f"{config._attn_implementation} attention"
     )
-    output_dir = Path(arguments.output_dir)
-    return TrainingLoop(accelerator, model, optimizer, tokenizer, objective, splits, arguments, output_dir, flops)
-
-
-def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
-    """Run a recipe.
-
-    Args:
-        arguments: The checked recipe.
-        command: What to write into the model card as the command of this run.
-
-    Returns:
-        The scores by split; nothing for `dry_run` and `profile`.
-
-    Raises:
-        ValueError: When arguments or data are not usable; nothing has been trained then.
-        Interrupted: After Ctrl-C or SIGTERM.
-    """
-    accelerator = build_accelerator(arguments)
-    logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
-    rehearsal = arguments.dry_run or arguments.profile is not None
-    output_dir, checkpoint = on_main_process(prepare_output_dir, arguments, rehearsal)
-    on_main_process(check_packing, arguments, accelerator.device)
-    set_seed(arguments.training.seed)
-    arguments, objective, tokenizer, splits, text, rows = prepare_data(arguments, output_dir, checkpoint, accelerator)
-    accelerator.print(text)
-    if rehearsal:
-        loop = prepare_loop(accelerator, arguments, objective, tokenizer, splits)
-        accelerator.print(rehearse(loop, arguments.profile))
-        return {}
-    changes = []
-    if checkpoint is not None:
-        before = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["world_size"]
-        changes = on_main_process(check_recipe, output_dir, arguments, before, accelerator.num_processes)
-    elif accelerator.is_main_process:  # the first thing written: all data has been checked
-        output_dir.mkdir(parents=True, exist_ok=True)
-        empty_run(output_dir)
-        write_start(output_dir, arguments, rows)
-        tokenizer.save_pretrained(output_dir / "tokenizer")
-    accelerator.wait_for_everyone()
-
-    loop = prepare_loop(accelerator, arguments, objective, tokenizer, splits, resumed=checkpoint is not None)
-    if checkpoint is not None:
-        changes += loop.load(checkpoint)
-        accelerator.print("\n".join([f"Going on from {checkpoint}.", *changes]))
-    start_trackers(accelerator, arguments)
-    loop.run()
-    scores = finish(loop, command)
-    accelerator.end_training()
-    return scores
+    return built
 
 
 def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
@@ -177,69 +216,76 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
     Returns:
         The scores by split.
     """
-    accelerator, arguments, splits, state = loop.accelerator, loop.arguments, loop.splits, loop.state
-    model = loop.final_model()
-    scores, samples = {}, []
-    final = next((split for split in ("test", "validation") if split in splits), None)
-    if final:
+    run, progress = loop.setup, loop.progress
+    accelerator, splits = run.accelerator, run.splits
+    model = loop.kept.final(progress.step)
+    scores: dict[str, Scores] = {}
+    if final := next((split for split in ("test", "validation") if split in splits), None):
         accelerator.print(f"Scoring the {final} split ({len(splits[final]):,} rows) ...")
-        scores[final], samples = evaluate_split(
-            model,
-            loop.tokenizer,
-            splits[final],
-            accelerator,
-            loop.objective,
-            arguments.generation,
-            arguments.training.batch_tokens,
-            title=final,
-        )
-        accelerator.print(f"{final}: {show_scores(scores[final])}")
+        scores[final] = score(run, model, final)
+        accelerator.print(f"{final}: {show_scores(scores[final].values)}")
     if "test" in scores:
-        loop.log({"step": state.step, "split": "test", **scores["test"]})
+        loop.log.write({"step": progress.step, "split": "test", **scores["test"].values})
     if accelerator.is_main_process:
-        environment = describe_environment()
-        steps = ", ".join(f"{step:,}" for step, _ in sorted(state.saved))
+        steps = ", ".join(f"{step:,}" for step, _ in sorted(loop.kept.saved))
         facts = {
-            "data": describe_data(arguments),
-            "rows for training": f"{len(splits['train']):,}",
             "parameters": f"{model.num_parameters():,}",
-            "arithmetic": f"{loop.flops_per_token / 1e6:.1f} MFLOP a token, {state.tokens:,} tokens",
-            "steps": f"{state.step:,}; the weights are {'the mean of ' * (len(state.saved) > 1)}those after {steps}",
-            "time": f"{state.seconds:.0f} s of training",
-            "device": f"{accelerator.num_processes} x {environment['device']}, {environment['threads']} CPU threads",
-            "precision": accelerator.mixed_precision.replace("no", "fp32"),
-            "seed": arguments.training.seed,
-            "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+            "arithmetic": f"{loop.flops_per_token / 1e6:.1f} MFLOP a token, {progress.tokens:,} tokens",
+            "steps": f"{progress.step:,}; the weights are "
+            f"{'the mean of ' * (len(loop.kept.saved) > 1)}those after {steps}",
+            "time": f"{progress.seconds:.0f} s of training",
         }
-        pipeline = loop.objective.pipeline
-        write_model(loop.output_dir, model, loop.tokenizer, arguments, pipeline, command, facts, scores, samples)
-    return scores
+        write_model(run, model, facts | {"command": command}, scores)
+    return {split: found.values for split, found in scores.items()}
 
 
-def write_model(output_dir: Path, model, tokenizer, arguments, task, command, facts, scores, samples) -> None:
-    """Write `OUTPUT_DIR/model`, the generated test rows and the curve."""
-    partial = output_dir / ".model.partial"
+def write_model(run: Run, model: Any, facts: dict[str, str], scores: dict[str, Scores]) -> None:
+    """Write `OUTPUT_DIR/model`, the generated rows and the curve.
+
+    Raises:
+        CheckpointError: When the model cannot be written.
+    """
+    partial = run.output_dir / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    with writing("The model", partial, output_dir):
+    with writing("The model", partial, run.output_dir):
         model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        write_card(partial, arguments, task, command, facts, scores, samples)
-        publish(partial, output_dir / "model")
+        run.tokenizer.save_pretrained(partial)
+        write_card(partial, run, describe_run(run) | facts, scores)
+        commit_folder(partial, run.output_dir / "model")
+    samples = [sample for found in scores.values() for sample in found.samples]
     rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-    write_whole(output_dir / "predictions.jsonl", rows)
-    curve = draw_curve(output_dir)
-    print(f"Model: {output_dir / 'model'}")
+    write_atomically(run.output_dir / "predictions.jsonl", rows)
+    curve = draw_curve(run.output_dir)
+    print(f"Model: {run.output_dir / 'model'}")
     print(f"Curve: {curve or 'not drawn, matplotlib is not installed: pip install matplotlib'}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+def without_folders(words: list[str]) -> list[str]:
+    """Leave the folders of this machine out of a command line: a model card is read elsewhere."""
+    shown = []
+    for word in words:
+        option, equals, value = word.rpartition("=")
+        shown.append(option + equals + Path(value).name if "/" in value or "\\" in value else word)
+    return shown
+
+
+def main(argv: list[str] | None = None, run: Callable[[RunArguments, str], Any] = train) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Words after the program's name; those of this process when None.
+        run: Called with the recipe, and the command for the model card.
+
+    Returns:
+        The exit code.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    command = f"accelerate launch -m training.train {shlex.join(argv)}"
+    command = f"accelerate launch -m {MODULE}"
     try:
-        train(parse_arguments(argv), command)
+        run(parse_arguments(argv), f"{command} {shlex.join(without_folders(argv))}")
     except Interrupted as interrupted:
-        print(f"{interrupted}\nGo on with: {command.replace(' --overwrite', '')} --resume", file=sys.stderr)
+        again = [word for word in argv if word not in ("--overwrite", "--resume")]
+        print(f"{interrupted}\nGo on with: {command} {shlex.join(again)} --resume", file=sys.stderr)
         return interrupted.exit_code
     except KeyboardInterrupt:
         print("\nStopped. Nothing was saved since the last checkpoint.", file=sys.stderr)
@@ -247,24 +293,25 @@ def main(argv: list[str] | None = None) -> int:
     except ErrorOfMainProcess:
         return 2
     except ValueError as error:
-        print(f"training.train: {error}", file=sys.stderr)
-        return 2
+        return complain(error, code=2)
     except RuntimeError as error:
         if not is_lost_process(error):
             raise
-        print(
-            f"training.train: Another process has died or no longer answers ({error}). Read what it printed; then "
-            "go on from the last checkpoint with --resume.",
-            file=sys.stderr,
+        return complain(
+            f"Another process has died or no longer answers ({error}). Read what it printed; then go on from the last "
+            "checkpoint with --resume."
         )
-        return 1
     except (CheckpointError, FloatingPointError) as error:
-        print(f"training.train: {error}", file=sys.stderr)
-        return 1
+        return complain(error)
     except OSError as error:
-        print(f"training.train: {error}. Mend it; if there is a checkpoint, go on with --resume.", file=sys.stderr)
-        return 1
+        return complain(f"{error}. Mend it; if there is a checkpoint, go on with --resume.")
     return 0
+
+
+def complain(error: object, code: int = 1) -> int:
+    """Print an error as one line of this program; return the exit code."""
+    print(f"{MODULE}: {error}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -6,35 +6,31 @@ down in turn, like a snake, so that neighbours resemble each other across bucket
 lift the padded size over the budget, and only then shuffled, batch by batch. The order depends on (seed, epoch) alone:
 a resumed run asks for the same epoch and finds its place.
 
-Packed batches need no buckets: rows of a fixed length hold as many sentences as fit. All batches have one shape, which
-is what compiled code and GPUs like best.
+`packing.py` fills rows with several texts instead.
 """
 
 import heapq
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
-from ..recipe.arguments import DataArguments
-from .rows import TokenRows
-
 logger = logging.get_logger(__name__)
 
 
 class Mixture:
-    """Which rows of several corpora an epoch shows: each corpus by its weight, all its rows before any comes again.
+    """Choose the rows of several corpora that an epoch shows: by weight, and all of a corpus before any comes again.
 
     An epoch has as many rows as there are. Corpus i with n_i rows gives a share of p_i, proportional to
     weight_i * n_i ** (1 / temperature) (Arivazhagan et al. 2019): with equal weights and temperature 1 each row once,
     with a high temperature equally many rows of each corpus.
 
     Args:
-        corpora: (rows,) the number of the corpus that each row is from.
+        corpora: (rows,) Number of the corpus that each row is from.
         weights: (number of corpora,).
-        temperature: at least 1.
+        temperature: At least 1.
     """
 
     def __init__(self, corpora: np.ndarray, weights: Sequence[float], temperature: float = 1.0):
@@ -44,25 +40,28 @@ class Mixture:
         counts = np.round(len(corpora) * shares / shares.sum())  # rows of each corpus in an epoch
         self.counts = np.maximum(counts, sizes > 0).astype(np.int64)
 
-    def draw(self, seed: int, epoch: int) -> np.ndarray:
-        """The rows of an epoch, a function of seed and epoch alone."""
-        drawn = []
+    def sample(self, seed: int, epoch: int) -> np.ndarray:
+        """Choose the rows of an epoch, by seed and epoch alone."""
+        chosen = []
         for corpus, (rows, count) in enumerate(zip(self.rows, self.counts)):
             if len(rows):
                 rng = np.random.default_rng((seed, epoch, corpus))
-                drawn += [np.tile(rows, count // len(rows)), rng.permutation(rows)[: count % len(rows)]]
-        return np.concatenate(drawn)
+                chosen += [np.tile(rows, count // len(rows)), rng.permutation(rows)[: count % len(rows)]]
+        return np.concatenate(chosen)
 
 
-def mixture_of(rows: TokenRows, data: DataArguments) -> Mixture | None:
-    """The mixture that a recipe describes; None where train is one corpus."""
-    if rows.corpora is None:
-        return None
-    return Mixture(rows.corpora, [corpus.weight for corpus in data.train.corpora], data.temperature)
+class Share(NamedTuple):
+    """One process of several, which work on equally many batches."""
+
+    rank: int
+    world_size: int
 
 
-class TokenBudgetBatches:
-    """Row numbers of each batch, for every epoch and process.
+ALONE = Share(rank=0, world_size=1)
+
+
+class TokenBudgetSampler:
+    """Choose the rows of each batch by a budget of tokens, for every epoch and process.
 
     A batch's padded size, rows * (longest source + longest target), is at most `batch_tokens`; a row longer than that
     makes a batch of its own (`oversized` counts them). In an epoch every row appears exactly once over all processes,
@@ -71,16 +70,15 @@ class TokenBudgetBatches:
     `accelerate.prepare` would drop batches of other sizes.
 
     Args:
-        source_lengths: (rows,) tokens of each source.
-        target_lengths: (rows,) tokens of each target.
-        batch_tokens: budget of a batch in tokens, padding included.
-        seed: decides, with the epoch, the order.
-        rank: this process.
-        world_size: number of processes.
-        mixture: which rows an epoch shows; all when None.
+        source_lengths: (rows,) Tokens of each source.
+        target_lengths: (rows,) Tokens of each target; 0 where there is none beside the source.
+        batch_tokens: Budget of a batch in tokens, padding included.
+        seed: Decides, with the epoch, the order.
+        share: This process among all.
+        mixture: Which rows an epoch shows; all when None.
 
     Raises:
-        ValueError: the lengths are empty or of unequal number, or a number is out of range.
+        ValueError: The lengths are empty or of unequal number, or a number is out of range.
     """
 
     def __init__(
@@ -89,8 +87,7 @@ class TokenBudgetBatches:
         target_lengths: Sequence[int],
         batch_tokens: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
+        share: Share = ALONE,
         mixture: Mixture | None = None,
     ):
         self.source_lengths = np.asarray(source_lengths, dtype=np.int32)  # (rows,)
@@ -100,12 +97,12 @@ class TokenBudgetBatches:
                 f"{len(self.source_lengths)} source lengths and {len(self.target_lengths)} target lengths: "
                 "there must be one of each for every row, and at least one row."
             )
-        if batch_tokens < 1 or not 0 <= rank < world_size:
+        if batch_tokens < 1 or not 0 <= share.rank < share.world_size:
             raise ValueError(
-                f"batch_tokens={batch_tokens}, rank={rank}, world_size={world_size}: the budget must be at least 1 "
-                "and the rank in 0 .. world_size - 1."
+                f"batch_tokens={batch_tokens}, rank={share.rank}, world_size={share.world_size}: the budget must be "
+                "at least 1 and the rank in 0 .. world_size - 1."
             )
-        self.batch_tokens, self.seed, self.rank, self.world_size = batch_tokens, seed, rank, world_size
+        self.batch_tokens, self.seed, self.share = batch_tokens, seed, share
         self.mixture = mixture
         self.oversized = int((self.source_lengths + self.target_lengths > batch_tokens).sum())
         if self.oversized:
@@ -114,36 +111,36 @@ class TokenBudgetBatches:
             )
 
     def batches(self, epoch: int, done: Sequence[Sequence[int]] = ()) -> list[np.ndarray]:
-        """This process's batches of an epoch, in order.
+        """List the row numbers of this process's batches of an epoch, in order.
 
         Args:
-            epoch: number of the pass over the data, from 0.
+            epoch: Number of the pass over the data, from 0.
             done: (number of processes, batches of each) for the parts of this epoch that were trained on another
                 number of processes. The order of all rows does not depend on that number, so what is left is exact.
         """
         rng = np.random.default_rng((self.seed, epoch))
-        rows = self.mixture.draw(self.seed, epoch) if self.mixture else np.arange(len(self.source_lengths))
-        cut = self._cut(rows[self._sort(rows, rng)])
+        rows = self.mixture.sample(self.seed, epoch) if self.mixture else np.arange(len(self.source_lengths))
+        cut = self.cut(rows[self.sort(rows, rng)])
         batches = [cut[index] for index in rng.permutation(len(cut))]
         for world_size, count in done:
             batches = even_out(batches, world_size, rng)[world_size * count :]
-        batches = even_out(batches, self.world_size, rng)
-        return batches[self.rank :: self.world_size]
+        batches = even_out(batches, self.share.world_size, rng)
+        return batches[self.share.rank :: self.share.world_size]
 
     def size(self, rows: np.ndarray) -> int:
-        """Places of a batch, padding included."""
+        """Count the places of a batch, padding included."""
         return len(rows) * int(self.source_lengths[rows].max() + self.target_lengths[rows].max())
 
-    def _sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Order of the rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
+    def sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Order the rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
         ties = rng.random(len(rows))  # (rows,)
         source, target = self.source_lengths[rows], self.target_lengths[rows]  # (rows,)
         buckets = np.log(np.maximum(source, 1)) // np.log(1.1)  # (rows,)
         snake = np.where(buckets % 2, target, -target)  # (rows,)
         return np.lexsort((ties, snake, buckets))
 
-    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
-        """Cuts the sorted rows into the longest runs that the budget allows."""
+    def cut(self, order: np.ndarray) -> list[np.ndarray]:
+        """Cut the sorted rows into the longest runs that the budget allows."""
         source, target = self.source_lengths[order], self.target_lengths[order]  # (rows,)
         batches, start = [], 0
         while start < len(order):
@@ -158,7 +155,7 @@ class TokenBudgetBatches:
 
 
 def even_out(batches: list[np.ndarray], world_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Makes the number of batches a multiple of the number of processes, by halving the largest.
+    """Make the number of batches a multiple of the number of processes, by halving the largest.
 
     The batches keep their order; second halves come last.
     """
@@ -177,11 +174,11 @@ def even_out(batches: list[np.ndarray], world_size: int, rng: np.random.Generato
 
 
 def pad_batch(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Rows as tensors, padded on the right to the batch's longest.
+    """Make tensors of rows, padded on the right to the batch's longest.
 
     Args:
-        rows: dicts with `input_ids` and, except for generation, `labels`.
-        pad_token_id: fills `input_ids`; `labels` are filled with -100, which the loss ignores.
+        rows: Dicts with `input_ids` and, except for generation, `labels`.
+        pad_token_id: Fills `input_ids`; `labels` are filled with -100, which the loss ignores.
 
     Returns:
         `input_ids` (batch, source_len), `attention_mask` (batch, source_len), `labels` (batch, target_len).
@@ -197,8 +194,33 @@ def pad_batch(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, to
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Rows of numbers as one tensor, (batch, longest). Three times as fast as a tensor of each row."""
+    """Make one tensor of rows of numbers, (batch, longest): three times as fast as by a tensor of each row."""
     padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)  # (batch, longest)
     for place, row in zip(padded, rows):
         place[: len(row)] = row
     return torch.from_numpy(padded)
+
+
+class PaddedBatches:
+    """A row for each text, padded to the longest of its batch.
+
+    Args:
+        sampler: Chooses the rows of each batch.
+        objective: Turns rows into tensors and counts tokens (`fun_transformer.training.objectives.Objective`).
+        tokenizer: For padding.
+    """
+
+    def __init__(self, sampler: TokenBudgetSampler, objective: Any, tokenizer: Any):
+        self.sampler, self.objective, self.tokenizer = sampler, objective, tokenizer
+
+    def batches(self, epoch: int, done: Sequence[Sequence[int]] = ()) -> list[np.ndarray]:
+        """List the row numbers of this process's batches of an epoch; as in `TokenBudgetSampler.batches`."""
+        return self.sampler.batches(epoch, done)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Turn rows into the keyword arguments of the model."""
+        return self.objective.collate(rows, self.tokenizer)
+
+    def count_tokens(self, batch: dict[str, Any]) -> int:
+        """Count the real tokens of a batch, for the log."""
+        return self.objective.tokens(batch)

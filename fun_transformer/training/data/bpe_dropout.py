@@ -29,7 +29,7 @@ class DroppingRows(TokenRows):
         ValueError: When the tokenizer is of another kind.
     """
 
-    def __init__(self, dataset: Dataset, tokenizer, encode: Callable, probability: float, longest: int):
+    def __init__(self, dataset: Dataset, tokenizer, encode: Callable, probability: float, longest: float):
         super().__init__(dataset)
         self.dataset, self.encode, self.longest = dataset, encode, longest
         self.tokenizer = copy.deepcopy(tokenizer)

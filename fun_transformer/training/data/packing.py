@@ -1,4 +1,8 @@
-"""TODO data/packing."""
+"""Packed batches: rows of a fixed length, each filled with as many texts as fit (Krell et al. 2021, arXiv:2107.02027).
+
+Such batches need no buckets, and all have one shape, which is what compiled code and GPUs like best. The model keeps
+the texts of a row apart by their segment ids: see `fun_transformer.masks.Packing`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .batches import TokenBudgetBatches
+from .batches import PaddedBatches, TokenBudgetSampler
 
 
 def row_length(source_length: Any, target_length: Any, packing: int) -> Any:
-    """Length of the packed rows that a sentence pair goes to: `packing`, doubled until source and target fit.
+    """Give the length of the packed rows that a pair goes to: `packing`, doubled until source and target fit.
 
     A source leaves one place free, see `fun_transformer.masks.Packing`. Numbers or arrays of them.
     """
@@ -19,31 +23,36 @@ def row_length(source_length: Any, target_length: Any, packing: int) -> Any:
 
 
 def row_count(length: int, batch_tokens: int) -> int:
-    """How many packed rows of a length make a batch: a row of sources and a row of targets each."""
+    """Count the packed rows of a length that make a batch: each is a row of sources and a row of targets."""
     return max(1, batch_tokens // (2 * length))
 
 
-class PackedBatches(TokenBudgetBatches):
-    """Batches of sentences that fill rows of one length, in random order; all else is as in `TokenBudgetBatches`.
+class PackingSampler(TokenBudgetSampler):
+    """Choose texts that fill rows of one length, in random order; all else is as in `TokenBudgetSampler`.
 
-    Sentences that are too long for a row make batches of their own, of fewer and longer rows.
+    Texts that are too long for a row make batches of their own, of fewer and longer rows.
 
     Args:
+        args: As `TokenBudgetSampler` takes them.
         packing: Length of a row.
+        kwargs: Likewise.
     """
 
-    def __init__(self, *args, packing: int, **kwargs):
+    def __init__(self, *args: Any, packing: int, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.packing = packing
 
-    def size(self, rows):
+    def size(self, rows: np.ndarray) -> int:
+        """Count the places of a batch, padding included."""
         length = int(row_length(self.source_lengths[rows].max(), self.target_lengths[rows].max(), self.packing))
         return 2 * length * row_count(length, self.batch_tokens)
 
-    def _sort(self, rows, rng):
+    def sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Order the rows by chance. (rows,)"""
         return rng.permutation(len(rows))
 
-    def _cut(self, order):
+    def cut(self, order: np.ndarray) -> list[np.ndarray]:
+        """Fill rows with the texts as they come, and batches with the rows."""
         lengths = row_length(self.source_lengths[order], self.target_lengths[order], self.packing)  # (rows,)
         batches = []
         for length in np.unique(lengths):
@@ -54,6 +63,20 @@ class PackedBatches(TokenBudgetBatches):
                 chosen[np.concatenate(filled[start : start + count])] for start in range(0, len(filled), count)
             ]
         return batches
+
+
+class PackedBatches(PaddedBatches):
+    """Several texts in each row; evaluation pads, so that what is packed here is compared with padding there."""
+
+    sampler: PackingSampler
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Turn rows into the keyword arguments of the model."""
+        return pack_batch(rows, self.tokenizer.pad_token_id, self.sampler.packing, self.sampler.batch_tokens)
+
+    def count_tokens(self, batch: dict[str, Any]) -> int:
+        """Count the real tokens of a batch, for the log."""
+        return int((batch["input_ids"] != self.tokenizer.pad_token_id).sum()) + self.objective.items(batch)
 
 
 def fill_rows(source_lengths: np.ndarray, target_lengths: np.ndarray, length: int, most: int = 12) -> list[list[int]]:
@@ -85,7 +108,7 @@ def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, 
     Args:
         rows: dicts with `input_ids` and `labels`, in an order in which they fit.
         pad_token_id: Fills `input_ids`; `labels` are filled with -100, which the loss ignores.
-        packing, batch_tokens: As in `PackedBatches`; they decide the shape.
+        packing, batch_tokens: As in `PackingSampler`; they decide the shape.
 
     Returns:
         `input_ids` (batch, length), `labels` (batch, length), and `packing` (see `fun_transformer.masks.Packing`).

@@ -35,6 +35,10 @@ class TokenRows:
         """Values of all rows of the table as those of our rows. (rows,)"""
         return values if self.places is None else values[self.places]
 
+    def mean_lengths(self) -> tuple[float, float]:
+        """Take the mean number of tokens of the sources and of the targets."""
+        return float(self.source_lengths.mean()), float(self.target_lengths.mean())
+
     def __len__(self) -> int:
         return len(self.source_lengths)
 

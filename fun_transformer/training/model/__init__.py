@@ -1,1 +1,1 @@
-"""TODO."""
+"""Models before, during and after their training: built, initialized, wrapped, kept, averaged."""

@@ -1,6 +1,6 @@
 """Means of weights over training: of the last or best saved models (paper, section 6.1), or a running mean.
 
-    python -m training.averaging runs/a/model runs/b/model --output_dir runs/mean
+    python -m fun_transformer.training.model.averaging runs/a/model runs/b/model --output_dir runs/mean
 
 The paper's base model is the mean of its last five checkpoints. A running (exponential) mean, EMA, is kept during
 training instead: after each step, mean = decay * mean + (1 - decay) * weights.
@@ -8,21 +8,21 @@ training instead: after each step, mean = decay * mean + (1 - decay) * weights.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 import fun_transformer
 
-from ..run.checkpoints import publish
+from ...files import commit_folder
 
 
 def average_models(folders: Sequence[Path], load: Callable[[Path], PreTrainedModel]) -> PreTrainedModel:
-    """A model whose weights are the mean of those of several.
+    """Load the mean of the weights of several models.
 
     Args:
         folders: Of models with the same configuration.
@@ -45,54 +45,38 @@ def average_models(folders: Sequence[Path], load: Callable[[Path], PreTrainedMod
     return model
 
 
-class MovingAverage:
-    """Exponential moving average of a model's parameters.
+def moving_average(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """Begin an exponential moving average of a model's parameters; `update_parameters` counts a step of the optimizer.
 
     For the first steps the decay is lower, (1 + t) / (10 + t), so that the random initial weights are soon forgotten.
 
     Args:
-        model: Whose parameters are followed; their order must not change.
+        model: Its parameters are followed.
         decay: Between 0 and 1; 0.999 is a mean over about the last 1,000 steps.
     """
 
-    def __init__(self, model: torch.nn.Module, decay: float):
-        self.parameters, self.decay, self.steps = list(model.parameters()), decay, 0
-        self.means = [parameter.detach().clone() for parameter in self.parameters]
-
     @torch.no_grad()
-    def update(self) -> None:
-        """Count a step of the optimizer."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.means, [parameter.detach() for parameter in self.parameters], 1 - decay)
+    def update(means, weights, counted) -> None:
+        steps = int(counted)  # the initial weights were counted as one
+        torch._foreach_lerp_(means, weights, 1 - min(decay, (1 + steps) / (10 + steps)))
 
-    def swap(self) -> None:
-        """Exchange the model's weights and the means."""
-        for parameter, mean in zip(self.parameters, self.means, strict=True):
-            parameter.data, mean.data = mean.data, parameter.data
+    average = AveragedModel(model, multi_avg_fn=update)
+    average.update_parameters(model)
+    average.register_load_state_dict_pre_hook(read_older_average)
+    return average
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model's weights are the means."""
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
 
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"steps": self.steps, "means": self.means}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self.steps = state["steps"]
-        for mean, saved in zip(self.means, state["means"], strict=True):
-            mean.copy_(saved)
+def read_older_average(average: AveragedModel, state: dict[str, Any], *_: Any) -> None:
+    """Rename the entries of a checkpoint of version 0.1.0: a number of steps, and a list of means."""
+    if "means" in state:
+        state["n_averaged"] = torch.tensor(state.pop("steps") + 1)
+        means = {id(parameter): mean for parameter, mean in zip(average.parameters(), state.pop("means"), strict=True)}
+        own = average.state_dict(keep_vars=True)
+        state |= {name: means[id(tensor)] for name, tensor in own.items() if id(tensor) in means}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+    """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description="Write the mean of several models of the same configuration.")
     parser.add_argument("folders", nargs="+", type=Path, help="model folders")
     parser.add_argument("--output_dir", type=Path, required=True, help="gets the mean and the first's tokenizer")
@@ -105,9 +89,9 @@ def main(argv: list[str] | None = None) -> int:
         partial = options.output_dir.with_name(f".{options.output_dir.name}.partial")
         model.save_pretrained(partial)
         AutoTokenizer.from_pretrained(options.folders[0]).save_pretrained(partial)
-        publish(partial, options.output_dir)
+        commit_folder(partial, options.output_dir)
     except (OSError, ValueError) as error:
-        print(f"training.averaging: {error}", file=sys.stderr)
+        print(f"averaging: {error}", file=sys.stderr)
         return 2
     print(f"Mean of {len(options.folders)} models: {options.output_dir}")
     return 0

@@ -1,4 +1,4 @@
-"""TODO model/building."""
+"""A tokenizer and a model with fresh weights, as the recipe describes them."""
 
 import torch
 from datasets import DatasetDict
@@ -11,11 +11,16 @@ from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
 from ..recipe.model_config import choose_config, choose_kernel, recipe_fields
+from ..run.run import Run
 from ..train_tokenizer import train_tokenizer
 
 
 def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> FunTransformerTokenizer:
-    """Load the tokenizer that the recipe names, or train one on the training split."""
+    """Load the tokenizer that the recipe names, or train one on the training split.
+
+    Raises:
+        ValueError: When a finished tokenizer cannot tell the languages of the data apart.
+    """
     settings = arguments.tokenizer
     if settings.path:
         tokenizer = AutoTokenizer.from_pretrained(settings.path)
@@ -39,18 +44,13 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
     return tokenizer
 
 
-def build_model(arguments: RunArguments, objective: Objective, tokenizer, device: torch.device) -> PreTrainedModel:
-    """A model with fresh weights, as large as the recipe says and with a vocabulary as large as the tokenizer's.
-
-    Args:
-        arguments: The recipe.
-        objective: Decides the head.
-        tokenizer: Gives the vocabulary and the special tokens.
-        device: Where it will be trained.
+def build_model(run: Run) -> PreTrainedModel:
+    """Build a model with fresh weights, as large as the recipe says and with the tokenizer's vocabulary.
 
     Raises:
         ValueError: When the recipe's vocabulary is smaller than the tokenizer's, or its fields do not fit together.
     """
+    arguments, objective, tokenizer, device = run.arguments, run.objective, run.tokenizer, run.accelerator.device
     fields = recipe_fields(arguments)
     config_class = choose_config(fields.pop("model_type", "fun_transformer"), arguments.model)
     needed, given = len(tokenizer), arguments.model.get("vocab_size")
@@ -83,7 +83,7 @@ def build_model(arguments: RunArguments, objective: Objective, tokenizer, device
 
 
 def build_generation_config(generation: GenerationArguments, config: FunTransformerConfig) -> GenerationConfig:
-    """How the finished model generates unless it is told otherwise."""
+    """Say how the finished model generates unless it is told otherwise."""
     return GenerationConfig(
         num_beams=generation.num_beams,
         max_new_tokens=generation.max_new_tokens,

@@ -24,7 +24,7 @@ from ..recipe.arguments import TrainingArguments
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")  # a row for each token
 
 
-def initialise(model: PreTrainedModel, tokenizer, settings: TrainingArguments) -> list[str]:
+def initialize(model: PreTrainedModel, tokenizer, settings: TrainingArguments) -> list[str]:
     """Give a fresh model what the recipe says it begins with, in place.
 
     Returns:
@@ -39,7 +39,7 @@ def initialise(model: PreTrainedModel, tokenizer, settings: TrainingArguments) -
     for side, path in (("source", settings.source_vectors), ("target", settings.target_vectors)):
         if path:
             try:
-                from fun_transformer.embeddings import initialize_embeddings, load_vectors
+                from ...embeddings import initialize_embeddings, load_vectors
             except ImportError as error:
                 raise ValueError(f"training.{side}_vectors: {error}") from error
 

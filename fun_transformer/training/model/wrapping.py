@@ -37,7 +37,7 @@ def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
 
     The loss stays outside: its loop over parts of a batch would make a graph of its own for each number of tokens.
     Accelerate would put it into a wrapper, in whose checkpoints every weight is called `_orig_mod.` something, and
-    which takes the place of DistributedDataParallel as soon as somebody unwraps the model. In place no name changes:
+    which takes the place of DistributedDataParallel as soon as the model is unwrapped. In place no name changes:
     a compiled run can go on without the compiler, and the other way round.
 
     Args:
@@ -63,7 +63,7 @@ def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
 def whole_model(accelerator: Accelerator, model) -> Iterator[Any]:
     """The model as it was before: without its wrapper, not compiled, its weights gathered that FSDP2 spreads.
 
-    A compiler would begin anew with each length that a generated text goes through. `generate()` calls encoder and
+    A compiler would begin again with each length that a generated text goes through. `generate()` calls encoder and
     decoder one by one, which a model that gathers its weights by itself does not allow.
     """
     module = accelerator.unwrap_model(model)

@@ -188,6 +188,7 @@ class TrainingArguments:
     max_bad_steps: int = arg(
         10, "stop after so many steps in a row whose loss or gradient is not finite; such steps are skipped", minimum=1
     )
+    threads: Any = arg("auto", "CPU threads of a process")  # noqa: RUF009
     timeout_minutes: float = arg(30.0, "a process that waits longer for the others ends the run", above=0)
 
     def __post_init__(self) -> None:

@@ -124,3 +124,24 @@ def show(chosen: dict[str, Any], pairs: int) -> str:
         return ""
     values = ", ".join(f"{name} {'none' if value is None else f'{value:,}'}" for name, value in chosen.items())
     return f"Chosen for {pairs:,} training pairs, as the recipe says nothing of them: {values}."
+
+
+def resolve(arguments, pairs, device):
+    chosen = choose(arguments, pairs)
+    from .model_config import choose_packing
+
+    chosen |= choose_packing(arguments, device)
+    return fill(arguments, chosen)
+
+
+def resolve_rhythm(arguments, tokens, processes):
+    return fill(arguments, choose_rhythm(arguments, tokens, processes))
+
+
+def describe_choices(before, after, pairs):
+    import yaml
+
+    from ..run.resuming import flat_values
+
+    a, b = (flat_values(yaml.safe_load(x.to_yaml())) for x in (before, after))
+    return show({name: value for name, value in b.items() if a.get(name) != value}, pairs)

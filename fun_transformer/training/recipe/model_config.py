@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
 from ...masks import PACKED_KERNELS, PACKED_TYPES
@@ -85,7 +84,7 @@ def check_packing(arguments: RunArguments, device: torch.device) -> None:
         raise ValueError(problem)
 
 
-def choose_packing(arguments: RunArguments, accelerator: Accelerator) -> dict[str, int | None]:
+def choose_packing(arguments: RunArguments, device) -> dict[str, int | None]:
     """Packed rows where they are faster and nobody has said otherwise: where bf16 is.
 
     There every new size of a batch costs a CPU and a GPU milliseconds, for the kernels that are made or chosen for it,
@@ -94,10 +93,23 @@ def choose_packing(arguments: RunArguments, accelerator: Accelerator) -> dict[st
     Returns:
         `training.packing` and its value; nothing where it is named or not to be chosen.
     """
-    training, device = arguments.training, accelerator.device
+    training = arguments.training
     plain = arguments.objective == "seq2seq" and training.r_drop is None and training.scheduled_sampling is None
-    if not plain or "training.packing" in arguments.given or accelerator.mixed_precision != "bf16":
+    if not plain or "training.packing" in arguments.given or not wants_bf16(arguments, device):
         return {}
     if device.type not in PACKING or packing_problem(arguments, device):
         return {}
     return {"training.packing": PACKING[device.type]}
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def wants_bf16(arguments, device):
+
+    return arguments.training.precision == "bf16" or (arguments.training.precision == "auto" and has_fast_bf16(device))

@@ -1,1 +1,1 @@
-"""TODO."""
+"""A run and what it leaves: its folder, checkpoints, log and card."""

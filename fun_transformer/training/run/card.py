@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
+from ...files import write_atomically
 from ..recipe.arguments import RunArguments
-from .checkpoints import write_whole
+from .environment import describe_environment
+from .run import Run, Scores
 
 METRIC_NAMES = {
     "loss": "cross-entropy (nats a token)",
@@ -34,33 +36,39 @@ def draw_curve(output_dir: Path) -> Path | None:
 
 
 def describe_data(arguments: RunArguments) -> str:
-    """Where the training data came from."""
+    """Name where the training data came from, without the folders of this machine."""
     return " and ".join(
         corpus.dataset or f"{Path(corpus.source or '').name} and {Path(corpus.target or '').name}"
         for corpus in arguments.data.train.corpora
     )
 
 
-def write_card(
-    folder: Path,
-    arguments: RunArguments,
-    task: str,
-    command: str,
-    facts: dict[str, Any],
-    scores: dict[str, dict[str, Any]],
-    samples: list[dict[str, Any]],
-) -> None:
+def describe_run(run: Run) -> dict[str, str]:
+    """Describe what a run trains on and with, for the card."""
+    environment = describe_environment()
+    return {
+        "data": describe_data(run.arguments),
+        "rows for training": f"{len(run.splits['train']):,}",
+        "device": f"{run.accelerator.num_processes} x {environment['device']}, {environment['threads']} CPU threads",
+        "precision": run.accelerator.mixed_precision.replace("no", "fp32"),
+        "seed": str(run.arguments.training.seed),
+        "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+    }
+
+
+def write_card(folder: Path, run: Run, facts: dict[str, str], found: dict[str, Scores]) -> None:
     """Write the model card.
 
     Args:
         folder: The model's folder.
-        arguments: The recipe.
-        task: The pipeline that the model is used with.
-        command: The command line of the run.
-        facts: Rows of the table "How it was trained".
-        scores: Measured scores by split.
-        samples: Generated rows, of which a few are shown.
+        run: The run.
+        facts: Rows of the table "How it was trained", and the `command`.
+        found: Scores by split; of the generated rows a few are shown.
     """
+    facts = dict(facts)
+    command, arguments, task = facts.pop("command"), run.arguments, run.objective.pipeline
+    scores = {split: part.values for split, part in found.items()}
+    samples = [sample for part in found.values() for sample in part.samples]
     name = Path(arguments.output_dir or "model").name
     splits = list(scores)
     metrics = [metric for metric in METRIC_NAMES if any(metric in scores[split] for split in splits)]
@@ -130,7 +138,7 @@ def write_card(
         spread = samples[:: max(1, len(samples) // 8)][:8]
         shown = [[row["source"], row["references"][0], row["prediction"]] for row in spread]
         lines += ["", "## Examples it was tested on", "", *_table(["source", "reference", "model"], shown)]
-    write_whole(folder / "README.md", "\n".join(lines) + "\n")
+    write_atomically(folder / "README.md", "\n".join(lines) + "\n")
 
 
 def _number(value: Any) -> str:

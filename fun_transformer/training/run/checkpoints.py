@@ -5,7 +5,6 @@ the size and checksum of every file, so that one which was damaged later is noti
 """
 
 import json
-import os
 import re
 import shutil
 import zlib
@@ -19,8 +18,10 @@ from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from ...files import commit_folder, remove_folder, write_atomically
+
 logger = logging.get_logger(__name__)
-_NAME = re.compile(r"step-(\d+)")
+STEP = re.compile(r"step-(\d+)")
 
 
 class CheckpointError(OSError):
@@ -34,7 +35,7 @@ def is_lost_process(error: Exception) -> bool:
 
 def step_folders(parent: Path) -> list[Path]:
     """All folders `step-N` of a folder, oldest first."""
-    folders = [path for path in parent.glob("step-*") if _NAME.fullmatch(path.name)]
+    folders = [path for path in parent.glob("step-*") if STEP.fullmatch(path.name)]
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
 
 
@@ -155,11 +156,11 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
         if accelerator.is_main_process:
             (partial / "trainer_state.json").write_text(state, encoding="utf-8")
             write_manifest(partial)
-            publish(partial, folder)
+            commit_folder(partial, folder)
             if problem := find_problem(folder):
                 raise OSError(f"it was written, but {problem}")
             for old in checkpoint_folders(output_dir)[:-keep]:
-                remove(old)
+                remove_folder(old)
         accelerator.wait_for_everyone()
     return folder
 
@@ -189,47 +190,4 @@ def write_manifest(folder: Path) -> None:
     """Write down size and checksum of every file."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, file_checksum(path)] for path in paths}
-    write_whole(folder / "manifest.json", json.dumps({"files": files}, indent=1))
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk."""
-    for inside in (*path.rglob("*"), path):
-        sync_one(inside)
-
-
-def sync_one(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def publish(partial: Path, folder: Path) -> None:
-    """Sync a finished folder to disk and give it its name, in the place of what had it before."""
-    sync(partial)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    sync_one(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder; one that is half removed no longer has its name."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    shutil.rmtree(old)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    sync_one(partial)
-    partial.replace(path)
+    write_atomically(folder / "manifest.json", json.dumps({"files": files}, indent=1))

@@ -6,10 +6,9 @@ from typing import Any
 
 import yaml
 
-from ..engine import flat_values
+from ...files import write_atomically
 from ..recipe.arguments import RunArguments
 from ..recipe.reading import build, known_arguments, read_recipe
-from .checkpoints import write_whole
 from .folder import write_recipe
 
 # How long a run is and how often it is looked at: none of these changes what a step does. (With the schedules linear
@@ -20,6 +19,15 @@ FREE_TO_CHANGE = {
     *("training.eval_steps", "training.save_steps", "training.logging_steps", "training.save_total_limit"),
     *("training.max_bad_steps", "training.timeout_minutes", "generation.eval_rows", "generation.batch_size"),
 }
+
+
+def flat_values(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        inside = isinstance(value, dict)
+        flat |= flat_values(value, f"{prefix}{name}.") if inside else {f"{prefix}{name}": value}
+    return flat
 
 
 def find_changes(recipe: Path, arguments: RunArguments) -> dict[str, tuple[Any, Any]]:
@@ -75,4 +83,4 @@ def forget_later_lines(metrics_path: Path, step: int) -> None:
             continue
         if values["step"] <= step and values["split"] != "test":
             kept.append(line + "\n")
-    write_whole(metrics_path, "".join(kept))
+    write_atomically(metrics_path, "".join(kept))

@@ -1,0 +1,84 @@
+"""A run: what its parts share, from the recipe to the folder that it writes."""
+
+import functools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import DatasetDict
+from transformers import PreTrainedConfig
+
+from ..data.batches import Mixture, PaddedBatches, Share, TokenBudgetSampler
+from ..data.bpe_dropout import DroppingRows
+from ..data.packing import PackedBatches, PackingSampler
+from ..data.rows import TokenRows
+from ..data.stream import BatchStream
+from ..objectives import Objective
+from ..recipe.arguments import RunArguments
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained on what, and where.
+
+    Attributes:
+        accelerator: Device, precision and processes.
+        arguments: The recipe, without `auto`.
+        objective: What is learned.
+        tokenizer: For padding, masking and generation.
+        splits: `train`, and perhaps `validation` and `test`, tokenized.
+        output_dir: The run's folder.
+    """
+
+    accelerator: Accelerator
+    arguments: RunArguments
+    objective: Objective
+    tokenizer: Any
+    splits: DatasetDict
+    output_dir: Path
+
+
+@dataclass
+class Scores:
+    """What a model reached on a split.
+
+    Attributes:
+        values: Scores by name, with signatures such as `bleu_signature`.
+        samples: The generated rows: source, references, prediction.
+    """
+
+    values: dict[str, Any]
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+
+def build_stream(run: Run, config: PreTrainedConfig) -> BatchStream:
+    """Make batches of the training rows, as the recipe says.
+
+    Args:
+        run: The run.
+        config: Of the model, which may limit the length of a row.
+    """
+    settings, data, train = run.arguments.training, run.arguments.data, run.splits["train"]
+    rows = TokenRows(train)
+    if dropout := settings.bpe_dropout:
+        longest = getattr(config, "max_position_embeddings", math.inf)
+        rows = DroppingRows(train, run.tokenizer, run.objective.encode, dropout, longest)
+    mixture = None
+    if rows.corpora is not None:
+        mixture = Mixture(rows.corpora, [corpus.weight for corpus in data.train.corpora], data.temperature)
+    kind: Any = TokenBudgetSampler
+    batches = PaddedBatches
+    if settings.packing:
+        kind, batches = functools.partial(PackingSampler, packing=settings.packing), PackedBatches
+    sampler = kind(
+        rows.source_lengths,
+        run.objective.budget(rows.target_lengths),
+        settings.batch_tokens,
+        settings.seed,
+        Share(run.accelerator.process_index, run.accelerator.num_processes),
+        mixture,
+    )
+    device = run.accelerator.device
+    return BatchStream(rows, batches(sampler, run.objective, run.tokenizer), device, prefetch=device.type != "cpu")
