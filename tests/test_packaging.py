@@ -11,8 +11,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import fun_transformer
+from fun_transformer.analysis import AttentionMap
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -46,12 +48,18 @@ def run(*command, cwd) -> str:
     return result.stdout
 
 
-def test_pictures_without_matplotlib_say_what_to_install(monkeypatch):
+def test_without_matplotlib_the_page_works_and_pictures_say_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.delattr(fun_transformer, "visualization", raising=False)
     for name in [name for name in sys.modules if name.startswith("fun_transformer.visualization")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    visualization = import_module("fun_transformer.visualization")
+    found = AttentionMap("a b", "c", ["a", "b"], ["c"], torch.full((1, 1, 1, 2), 0.5))
+    visualization.write_attention_page(found, tmp_path / "page.html")
+    assert '"weights":[[[[500,500]]]]' in (tmp_path / "page.html").read_text(encoding="utf-8")
     with pytest.raises(ImportError, match=r"pip install 'fun-transformer\[viz\]'"):
-        import_module("fun_transformer.visualization")
+        _ = visualization.plot_attention
+    assert not hasattr(visualization, "no_such_name")
 
 
 REGISTERED = """
