@@ -140,14 +140,9 @@ def _encode(words: list[str], tokenizer, side: str) -> list[list[int]]:
 
 
 def _vocabulary(tokenizer, side: str) -> dict[int, str]:
-    """The tokens of a side by id. A tokenizer with a vocabulary for the target shows it while it encodes."""
-    vocabulary = tokenizer.get_vocab()
-    if side == "target" and getattr(tokenizer, "target_vocab_size", None):
-        tokenizer._switch_to_target_mode()
-        try:
-            vocabulary = tokenizer.get_vocab()
-        finally:
-            tokenizer._switch_to_input_mode()
+    """Return the tokens of a side by id."""
+    has_own = side == "target" and hasattr(tokenizer, "get_target_vocab")
+    vocabulary = tokenizer.get_target_vocab() if has_own else tokenizer.get_vocab()
     return {number: token for token, number in vocabulary.items()}
 
 
