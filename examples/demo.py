@@ -25,7 +25,8 @@ def use(model: Path, texts: list[str]) -> None:
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
     import fun_transformer  # noqa: F401  registers the model and the pipelines
-    from fun_transformer.visualization import cross_attention, plot_attention
+    from fun_transformer.analysis import cross_attention
+    from fun_transformer.visualization import plot_attention
 
     pipe = pipeline("text2text-generation", model=str(model))
     for text, result in zip(texts, pipe(texts), strict=True):

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
-from fun_transformer.visualization import AttentionMap, plot_attention
+from fun_transformer.analysis import AttentionMap
+from fun_transformer.visualization import plot_attention
 
 PAD, START, END, FIRST_DIGIT = 0, 1, 2, 3
 WARMUP = 100

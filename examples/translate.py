@@ -9,7 +9,8 @@ from pathlib import Path
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import fun_transformer  # noqa: F401  registers the model with the Auto classes
-from fun_transformer.visualization import cross_attention, plot_attention_heads, write_attention_page
+from fun_transformer.analysis import cross_attention
+from fun_transformer.visualization import plot_attention_heads, write_attention_page
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
-"""The command `fun-transformer`: use a saved model from the shell.
+"""The command `fun-transformer`: train a model, and use a saved one, from the shell.
 
+    fun-transformer train --data.train.source train.zh --data.train.target train.en --output_dir runs/mine
+    fun-transformer evaluate runs/mine
     fun-transformer translate --model FOLDER "今天吃什么好"
     fun-transformer translate --model FOLDER --file in.zh --output out.en
     fun-transformer attention --model FOLDER "今天吃什么好" -o page.html
@@ -13,19 +15,46 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import BinaryIO, TextIO
 
 from . import __version__
+from .files import open_atomically
 
-CHUNK_BATCHES = 16  # so many batches of a file are sorted by length and translated at a time
+CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and translated at a time
+
+
+# ── train, evaluate ───────────────────────────────────────────────────────────────────────────────────────────────
+
+TRAINING = {
+    "train": "train a model by a recipe (train --help lists every setting)",
+    "evaluate": "score a trained model again (evaluate --help)",
+}
+
+
+def hand_on(command: str, words: list[str]) -> int:
+    """Run a command of the trainer with its own words and return its exit status."""
+    try:
+        module = import_module(f".training.{command}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == __package__:
+            raise
+        print(
+            f"fun-transformer {command}: error: {error.name} is not installed: pip install 'fun-transformer[train]'",
+            file=sys.stderr,
+        )
+        return 2
+    return module.main(words)
 
 
 # ── translate ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def add_translate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `translate`."""
     add_model_argument(parser)
     parser.add_argument(
         "text", nargs="*", type=utf8_text, help="texts to translate; standard input when none is given"
@@ -43,16 +72,16 @@ def add_translate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def translate(args: argparse.Namespace) -> None:
-    """Translates arguments, a file or standard input, in the order of the lines."""
+    """Translate arguments, a file or standard input, in the order of the lines."""
     if args.text and args.file:
         raise ValueError("Give either texts or --file, not both.")
+    chunks: Iterable[list[str]] = [args.text] if args.text else read_stream(sys.stdin.buffer)
+    total = None
     if args.file:
         lines = read_file(args.file)
         chunk = args.batch_size * CHUNK_BATCHES
         chunks = [lines[i : i + chunk] for i in range(0, len(lines), chunk)]
         total = len(lines)
-    else:
-        chunks, total = ([args.text], None) if args.text else (read_stream(sys.stdin.buffer), None)
     with open_output(args.output) as output, progress_bar(total) as advance:
         pipe = load_translator(args)
         for lines in chunks:
@@ -63,6 +92,7 @@ def translate(args: argparse.Namespace) -> None:
 
 
 def load_translator(args: argparse.Namespace):
+    """Return the translation pipeline that the arguments ask for."""
     from .pipeline_fun_transformer import TranslationPipeline
 
     options = {name: getattr(args, name) for name in ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device")}
@@ -78,7 +108,7 @@ def load_translator(args: argparse.Namespace):
 
 
 def translate_lines(pipe, lines: list[str], batch_size: int) -> list[str]:
-    """A translation for every line; a blank line for a blank one."""
+    """Return a translation for every line; a blank line for a blank one."""
     filled = [line for line in lines if line.strip()]
     texts = (record["translation_text"] for record in pipe(filled, batch_size=batch_size))
     return [" ".join(next(texts).splitlines()) if line.strip() else "" for line in lines]
@@ -88,6 +118,7 @@ def translate_lines(pipe, lines: list[str], batch_size: int) -> list[str]:
 
 
 def add_attention_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `attention`."""
     add_model_argument(parser)
     parser.add_argument("text", type=utf8_text, help="the source text")
     parser.add_argument(
@@ -103,19 +134,23 @@ def add_attention_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def attention(args: argparse.Namespace) -> None:
-    """Draws which tokens each token looked at, or writes a page that shows it, and prints the target text."""
-    from .visualization import cross_attention, plot_attention, plot_attention_heads, write_attention_page
+    """Draw which tokens each token looked at, or write a page that shows it, and print the target text."""
+    from . import analysis, visualization
 
     is_page = Path(args.output).suffix.lower() in (".html", ".htm")
     if args.all and (is_page or args.layer is not None or args.head is not None):
         raise ValueError("--all draws every layer and head, as a page does: leave out --layer, --head and .html.")
-    model, tokenizer = load_model(args.model)
-    found = cross_attention(model, tokenizer, args.text, args.target)
-    if args.all:
-        plot_attention_heads(found, args.output, kind=args.kind)
+    draw: Callable[..., object]
+    options = {"layer": args.layer, "head": args.head}
+    if is_page:
+        draw = visualization.write_attention_page
+    elif args.all:
+        draw, options = visualization.plot_attention_heads, {}
     else:
-        draw = write_attention_page if is_page else plot_attention
-        draw(found, args.output, layer=args.layer, head=args.head, kind=args.kind)
+        draw = visualization.plot_attention
+    model, tokenizer = load_model(args.model)
+    found = analysis.cross_attention(model, tokenizer, args.text, args.target)
+    draw(found, args.output, kind=args.kind, **options)
     print(found.target)
 
 
@@ -123,6 +158,7 @@ def attention(args: argparse.Namespace) -> None:
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `push`."""
     parser.add_argument("folder", help="a model folder, such as runs/NAME/model")
     parser.add_argument("repo_id", help="the name on the Hub, such as me/my-model")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repo private")
@@ -132,7 +168,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def push(args: argparse.Namespace) -> None:
-    """Publishes a model folder and prints where it is; the token is that of `HF_TOKEN` or `hf auth login`."""
+    """Publish a model folder and print where it is; the token is that of `HF_TOKEN` or `hf auth login`."""
     from .hub import push_model_repo
 
     metadata = {name: value for name in ("license", "language") if (value := getattr(args, name))}
@@ -143,12 +179,13 @@ def push(args: argparse.Namespace) -> None:
 
 
 def add_check_repo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `check-repo`."""
     parser.add_argument("repo", help="a model folder, or the name of a model on the Hub")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
 
 
 def check_repo(args: argparse.Namespace) -> int:
-    """Prints what would not work for a stranger, one problem a line; exit status 1 when there is something."""
+    """Print what would not work for other people, one problem a line; return 1 when there is something."""
     from .hub import check_repo
 
     problems = check_repo(args.repo, revision=args.revision)
@@ -161,27 +198,27 @@ def check_repo(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Command:
+    """A command with its arguments; `run` returns the exit status, where None is 0."""
+
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int | None]  # gives the exit status; None is 0
+    run: Callable[[argparse.Namespace], int | None]
 
 
 COMMANDS = {
     "translate": Command("translate texts, a file or standard input", add_translate_arguments, translate),
     "attention": Command("show what a model attends to, as a page or a picture", add_attention_arguments, attention),
     "push": Command("publish a model folder on the Hub", add_push_arguments, push),
-    "check-repo": Command("tell what would not work for a stranger", add_check_repo_arguments, check_repo),
+    "check-repo": Command("tell what would not work for other people", add_check_repo_arguments, check_repo),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="fun-transformer", description="Use a sequence-to-sequence model.")
-    parser.add_argument("--version", action="version", version=f"fun-transformer {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.help))
-    args = parser.parse_args(argv)
+    """Run the command and return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in TRAINING:
+        return hand_on(argv[0], argv[1:])
+    args = build_parser().parse_args(argv)
     try:
         status = COMMANDS[args.command].run(args)
         sys.stdout.flush()
@@ -196,11 +233,27 @@ def main(argv: list[str] | None = None) -> int:
     return status or 0
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; those of the trainer are only listed."""
+    parser = argparse.ArgumentParser(
+        prog="fun-transformer", description="Train a sequence-to-sequence model, and use one."
+    )
+    parser.add_argument("--version", action="version", version=f"fun-transformer {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in TRAINING.items():
+        subparsers.add_parser(name, help=text)
+    for name, command in COMMANDS.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.help))
+    return parser
+
+
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --model."""
     parser.add_argument("--model", required=True, help="a model folder, or the name of a model on the Hub")
 
 
 def positive(text: str) -> int:
+    """Return a number of the command line that must be 1 or more."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not a positive number")
@@ -208,12 +261,13 @@ def positive(text: str) -> int:
 
 
 def utf8_text(text: str) -> str:
-    text.encode()  # fails for bytes of the command line that were no UTF-8
+    """Return a text of the command line that must be UTF-8."""
+    text.encode()  # fails for bytes that were no UTF-8
     return text
 
 
 def load_model(name: str):
-    """Loads model and tokenizer from a folder or from the Hub.
+    """Load model and tokenizer from a folder or from the Hub.
 
     Raises:
         OSError: `name` is no folder with a config.json, nor a name on the Hub.
@@ -237,15 +291,15 @@ def load_model(name: str):
 
 
 def read_file(name: str) -> list[str]:
-    """The lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does."""
+    """Return the lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does."""
     data = Path(name).read_bytes()
     return decode_lines(data.removesuffix(b"\n").split(b"\n"), name) if data else []
 
 
-def read_stream(stream) -> Iterator[list[str]]:
-    """Lines as they come: each item holds those that arrived together, so that an answer never waits for more."""
+def read_stream(stream: BinaryIO) -> Iterator[list[str]]:
+    """Yield lines as they come: an item holds those that arrived together, so that no answer waits for more."""
     number, rest = 1, b""
-    while block := stream.read1(1 << 16):
+    while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # of buffered streams
         *lines, rest = (rest + block).split(b"\n")
         if lines:
             yield decode_lines(lines, "standard input", number)
@@ -255,10 +309,10 @@ def read_stream(stream) -> Iterator[list[str]]:
 
 
 def decode_lines(lines: Iterable[bytes], name: str, first: int = 1) -> list[str]:
-    """Bytes to text.
+    """Turn the bytes of lines into text.
 
     Raises:
-        ValueError: a line is not UTF-8; lines are counted from `first`.
+        ValueError: A line is not UTF-8; lines are counted from `first`.
     """
     decoded = []
     for number, line in enumerate(lines, start=first):
@@ -272,32 +326,18 @@ def decode_lines(lines: Iterable[bytes], name: str, first: int = 1) -> list[str]
     return decoded
 
 
-@contextmanager
-def open_output(name: str | None):
-    """A text file for writing: standard output, or a file that gets its name only when all is written."""
-    if name is None:
+def open_output(name: str | None) -> AbstractContextManager[TextIO]:
+    """Open a text file for writing: standard output, or a file that gets its name only when all is written."""
+    if name is not None:
+        return open_atomically(name)
+    if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
-        yield sys.stdout
-        return
-    path = Path(name).resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}.")
-    if path.exists() and not path.is_file():  # /dev/null, a named pipe: never replaced
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return nullcontext(sys.stdout)
 
 
 @contextmanager
-def progress_bar(total: int | None):
-    """A function that moves a bar on by some lines; no bar when the total is unknown or stderr is no terminal."""
+def progress_bar(total: int | None) -> Iterator[Callable[[int], object]]:
+    """Yield a function that moves a bar on by some lines; no bar when the total is unknown or stderr no terminal."""
     from tqdm import tqdm  # transformers needs it too
 
     with tqdm(total=total, unit=" lines", disable=total is None or not sys.stderr.isatty()) as bar:

@@ -109,19 +109,19 @@ class Text2TextGenerationPipeline(Pipeline):
         """Generates a text for each text.
 
         Args:
-            inputs: a string, a list of strings, a generator of strings or a `torch` dataset of strings.
-            kwargs: what `pipeline()` takes too, and all that `generate` takes (`num_beams`, `max_new_tokens`, ...):
-                batch_size: texts, or parts of texts, generated for at a time.
-                long_text: what to do with a text that has more tokens than the model takes (`max_source_tokens`):
+            inputs: A string, a list of strings, a generator of strings or a `torch` dataset of strings.
+            kwargs: What `pipeline()` takes too, and all that `generate` takes (`num_beams`, `max_new_tokens`, ...):
+                batch_size: Texts, or parts of texts, generated for at a time.
+                long_text: What to do with a text that has more tokens than the model takes (`max_source_tokens`):
                     "split" it at sentence ends, "truncate" it, or raise an "error". By default it is given to the
                     model as it is.
-                max_source_length: the most tokens that a text may have, for `long_text`, instead of that limit.
-                truncation: as the tokenizer's.
-                return_scores: add `log_probability` (float), `token_log_probabilities` and `target_tokens` (lists).
-                return_attention: add `attention` (layers, heads, target_len, source_len), the cross-attention, with
+                max_source_length: The most tokens that a text may have, for `long_text`, instead of that limit.
+                truncation: As the tokenizer's.
+                return_scores: Add `log_probability` (float), `token_log_probabilities` and `target_tokens` (lists).
+                return_attention: Add `attention` (layers, heads, target_len, source_len), the cross-attention, with
                     `source_tokens` and `target_tokens`.
                 return_tensors: `generated_token_ids` instead of `generated_text`.
-                clean_up_tokenization_spaces: as the tokenizer's.
+                clean_up_tokenization_spaces: As the tokenizer's.
 
         Returns:
             A list of dictionaries with the key `generated_text`; for a list of strings and several sequences each, a
@@ -239,7 +239,7 @@ class Text2TextGenerationPipeline(Pipeline):
         Args:
             model_inputs: `input_ids` and `attention_mask`, each (batch, source_len).
             output_ids: (batch * sequences, 1 + target_len), beginning with the decoder's start token.
-            params: of the generation.
+            params: Of the generation.
 
         Returns:
             `is_source` (batch * sequences, source_len) and `is_target` (batch * sequences, target_len), false for
@@ -439,15 +439,15 @@ def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[s
     """Cuts a text into parts that fit, at the best places there are, and as few as follow from that.
 
     Args:
-        text: with all that is in it: the parts put together are the text again.
-        fits: whether the model takes a part.
-        level: the first of `CUTS` to try; after the last one, a text is cut in the middle.
+        text: With all that is in it: the parts put together are the text again.
+        fits: Whether the model takes a part.
+        level: The first of `CUTS` to try; after the last one, a text is cut in the middle.
 
     Returns:
         The parts. Paragraphs are never put together, sentences and what is smaller are, as far as they fit.
 
     Raises:
-        ValueError: not even one character fits.
+        ValueError: Not even one character fits.
     """
     if fits(text):
         return [text]

@@ -10,9 +10,10 @@ A sentence goes through five steps, all of them in the Rust library `tokenizers`
    UTF-8 bytes `<0x00>`..`<0xFF>`; or a plain list of characters (`char`) or words (`word`), where it becomes `<unk>`;
 5. finish: `tokens </s>`, and `first </s> second </s>` for a pair.
 
-Vocabularies are learned by `training/train_tokenizer.py`.
+Vocabularies are learned by `fun_transformer.training.train_tokenizer`.
 """
 
+import copy
 import difflib
 import re
 from functools import cache
@@ -43,7 +44,7 @@ LANGUAGE = re.compile(r">>([\w-]+)<<")
 
 # Unicode's White_Space, spelled out: what \s means differs between regex engines.
 WHITE_SPACE = r"[\t-\r \u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]+"
-# Written without spaces: hanzi, kana, and the punctuation and full-width forms that go with them.
+# Written without spaces: hanzi, kana, and their punctuation and full-width forms.
 CJK = r"\p{Han}\p{Hiragana}\p{Katakana}\u3000-\u303F\uFF00-\uFFEF"
 PUNCTUATION = rf"[\p{{P}}\p{{S}}&&[^{SPACE}]]"
 LETTERS = rf"[^{SPACE}{CJK}\p{{Nd}}\p{{P}}\p{{S}}]"  # also marks, control characters: all that is left
@@ -57,7 +58,7 @@ PIECES = {"bpe": SUBWORD_PIECE, "unigram": SUBWORD_PIECE, "char": r"[\s\S]", "wo
 
 @cache
 def build_normalizer(lowercase=False):
-    """Step 1, see `normalise`."""
+    """Build step 1, see `normalise`."""
     steps = [normalizers.Lowercase()] if lowercase else []
     spaces = [normalizers.Replace(Regex(WHITE_SPACE), " "), normalizers.Strip()]
     return normalizers.Sequence([*steps, normalizers.NFC(), *spaces, normalizers.Replace(SPACE, "_")])
@@ -65,9 +66,9 @@ def build_normalizer(lowercase=False):
 
 @cache
 def build_pre_tokenizer(type):
-    """Steps 2 and 3 for the type "bpe", "unigram", "char" or "word".
+    """Build steps 2 and 3 for the type "bpe", "unigram", "char" or "word".
 
-    Only characters go without the leading ▁: they have no word beginnings to tell from word ends.
+    Only characters have no leading ▁: they have no word beginnings to tell from word ends.
     """
     mark_spaces = pre_tokenizers.Metaspace(SPACE, prepend_scheme="never" if type == "char" else "always", split=False)
     drop_leading = pre_tokenizers.Split(Regex(rf"\A{SPACE}(?=[{CJK}])"), "removed")
@@ -76,13 +77,13 @@ def build_pre_tokenizer(type):
 
 
 def build_decoder():
-    """Tokens to text: ▁ to space, bytes to characters (an impossible sequence gives U+FFFD), no leading space."""
+    """Build the way back to text: ▁ to space, bytes to characters (impossible ones to U+FFFD), no leading space."""
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     return decoders.Sequence(steps)
 
 
 def build_post_processor():
-    """Step 5: `tokens </s>`, and `first </s> second </s>` for a pair."""
+    """Build step 5: `tokens </s>`, and `first </s> second </s>` for a pair."""
     eos_token = SPECIAL_TOKENS["eos_token"]
     special_tokens = [(eos_token, list(SPECIAL_TOKENS.values()).index(eos_token))]
     single, pair = f"$A {eos_token}", f"$A {eos_token} $B:1 {eos_token}:1"
@@ -90,16 +91,16 @@ def build_post_processor():
 
 
 def normalise(text, lowercase=False):
-    """What decoding gives back: the text in NFC, with one space for each run of white space and none at the ends.
+    """Return what decoding gives back: the text in NFC, one space for each run of white space and none at the ends.
 
     Full-width forms, control characters and zero-width joiners stay. The one character that is lost is a literal ▁
-    (U+2581), which stands for a space in tokens and becomes "_".
+    (U+2581), which means a space in tokens and becomes "_".
     """
     return build_normalizer(lowercase).normalize_str(text)
 
 
 def tag_language(text, language):
-    """The text after a token that says which language it is to be translated into (Johnson et al., 2017)."""
+    """Put a token before a text that says which language to translate it into (Johnson et al., 2017)."""
     return f">>{language}<< {text}"
 
 
@@ -116,6 +117,7 @@ class FunTransformerTokenizer(TokenizersBackend):
 
     With separate vocabularies a second tokenizer, `target_tokenizer` in tokenizer_config.json, encodes `text_target`.
     Decoding is then of target ids, as Marian does it; `decode(ids, use_source_tokenizer=True)` is of source ids.
+    `get_target_vocab` and `convert_target_ids_to_tokens` are `get_vocab` and `convert_ids_to_tokens` of the target.
 
     For models of several languages, `add_languages(["en", "zh"])` makes the special tokens `>>en<<` and `>>zh<<`, as
     OPUS-MT has them: a source begins with the language that it is to be translated into. Translation pipelines put
@@ -126,8 +128,7 @@ class FunTransformerTokenizer(TokenizersBackend):
 
     model_input_names = ["input_ids", "attention_mask"]
 
-    _in_target_mode = False
-    _target_backend = None
+    _target_backend = None  # of a separate vocabulary: read when it is first needed, and never changed
 
     @classmethod
     def from_backend(cls, backend, source_type, target_type, lowercase, target_backend=None):
@@ -147,66 +148,77 @@ class FunTransformerTokenizer(TokenizersBackend):
             sides["target_tokenizer"] = target_backend.to_str()
         return cls(tokenizer_object=backend, **sides, **SPECIAL_TOKENS)
 
-    def _switch_to_target_mode(self):
-        """Called by transformers before it encodes `text_target`."""
-        self._switch(to_target=True)
+    def __call__(self, text=None, text_pair=None, text_target=None, text_pair_target=None, *args, **kwargs):
+        """Encode sources and targets as every tokenizer does, each side by a backend of its own.
 
-    def _switch_to_input_mode(self):
-        """Called by transformers before it encodes `text`, and after `text_target`."""
-        self._switch(to_target=False)
+        transformers would switch the tokenizer to its target mode and back. Here nothing is switched, so that other
+        threads may encode and decode at the same time.
+        """
+        if text_target is None:
+            return super().__call__(text, text_pair, None, None, *args, **kwargs)
+        encode_target = super(FunTransformerTokenizer, self._target_side()).__call__
+        targets = encode_target(None, None, text_target, text_pair_target, *args, **kwargs)
+        if text is None:
+            return targets
+        batch = super().__call__(text, text_pair, None, None, *args, **kwargs)
+        batch["labels"] = targets["input_ids"]
+        return batch
 
-    def _switch(self, to_target):
-        if self.target_vocab_size is not None:  # each side has a backend of its own
-            if to_target != self._in_target_mode:
-                self._tokenizer, self._target_backend = self._target_backend, self._tokenizer
-                self._in_target_mode = to_target
-            return
+    def _target_side(self):
+        """Return a tokenizer of the target's texts and ids: this one, or a copy of it with another backend."""
         source_type, target_type, lowercase = map(self.init_kwargs.get, ("source_type", "target_type", "lowercase"))
-        if to_target == self._in_target_mode or (source_type == target_type and lowercase != "source"):
-            return
-        self._tokenizer.normalizer = build_normalizer(lowercase == "both" or (lowercase == "source" and not to_target))
-        self._tokenizer.pre_tokenizer = build_pre_tokenizer(target_type if to_target else source_type)
-        self._in_target_mode = to_target
+        if self.init_kwargs.get("target_tokenizer") is not None:
+            if self._target_backend is None:
+                self._target_backend = Tokenizer.from_str(self.init_kwargs["target_tokenizer"])
+            backend = self._target_backend
+        elif source_type == target_type and lowercase != "source":
+            return self
+        else:
+            backend = self._with_shared_vocabulary(build_normalizer(lowercase == "both"), target_type)
+        side = copy.copy(self)
+        side._tokenizer = backend
+        return side
+
+    def _with_shared_vocabulary(self, normalizer, type):
+        """Return a backend with the model and the added tokens of this one that normalises and splits differently."""
+        backend = Tokenizer(self._tokenizer.model)
+        backend.normalizer, backend.pre_tokenizer = normalizer, build_pre_tokenizer(type)
+        backend.decoder, backend.post_processor = self._tokenizer.decoder, self._tokenizer.post_processor
+        backend.add_tokens([token for _, token in sorted(self.added_tokens_decoder.items())])
+        return backend
 
     @property
     def target_vocab_size(self):
         """Size of the target's vocabulary; None where it is the source's, too."""
         if self.init_kwargs.get("target_tokenizer") is None:
             return None
-        if self._target_backend is None:
-            self._target_backend = Tokenizer.from_str(self.init_kwargs["target_tokenizer"])
-        return (self._tokenizer if self._in_target_mode else self._target_backend).get_vocab_size()
+        return len(self._target_side())
+
+    def get_target_vocab(self):
+        """Return the target's vocabulary, token -> id; the source's where both share one."""
+        return self._target_side().get_vocab()
 
     def convert_target_ids_to_tokens(self, ids):
-        """As `convert_ids_to_tokens`, in the target's vocabulary."""
-        self._switch_to_target_mode()
-        try:
-            return self.convert_ids_to_tokens(ids)
-        finally:
-            self._switch_to_input_mode()
+        """Convert ids to tokens as `convert_ids_to_tokens` does, in the target's vocabulary."""
+        return self._target_side().convert_ids_to_tokens(ids)
 
     def _decode(self, *args, use_source_tokenizer=False, **kwargs):
-        if self.target_vocab_size is None or use_source_tokenizer:
-            return super()._decode(*args, **kwargs)
-        self._switch_to_target_mode()
-        try:
-            return super()._decode(*args, **kwargs)
-        finally:
-            self._switch_to_input_mode()
+        side = self if use_source_tokenizer else self._target_side()
+        return super(FunTransformerTokenizer, side)._decode(*args, **kwargs)
 
     @property
     def languages(self):
-        """The languages that a source can be translated into, sorted; none where the model has only one."""
+        """Languages that a source can be translated into, sorted; none where the model has only one."""
         return sorted(match[1] for match in map(LANGUAGE.fullmatch, self.get_added_vocab()) if match)
 
     def add_languages(self, languages):
-        """Makes a special token of each language, in the order of their names."""
+        """Make a special token of each language, in the order of their names."""
         new = sorted(set(languages) - set(self.languages))
         tokens = [AddedToken(f">>{language}<<", special=True, rstrip=True, normalized=False) for language in new]
         self.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
 
     def _build_translation_inputs(self, text, return_tensors, src_lang=None, tgt_lang=None, **kwargs):
-        """Called by translation pipelines: encodes a source with the language it is to be translated into.
+        """Encode a source with the language it is to be translated into; translation pipelines call this.
 
         Tokenizers of one language look at none; a source may also begin with its language by itself.
         """
@@ -225,12 +237,6 @@ class FunTransformerTokenizer(TokenizersBackend):
                 raise ValueError(f"tgt_lang={tgt_lang!r} is none of {', '.join(languages)}.{hint}")
             text = tag_language(text, tgt_lang)
         return self(text, return_tensors=return_tensors, **kwargs)
-
-    def _encode_plus(self, *args, **kwargs):
-        try:
-            return super()._encode_plus(*args, **kwargs)
-        finally:  # target mode holds for one call, even for one that fails
-            self._switch_to_input_mode()
 
     def _save_pretrained(self, *args, **kwargs):
         self._tokenizer.no_truncation()  # what the last call asked for is no property of the tokenizer

@@ -11,14 +11,9 @@ import torch
 
 pytest.importorskip("matplotlib")
 
+from fun_transformer.analysis import AttentionMap, cross_attention
 from fun_transformer.training.train_tokenizer import train_tokenizer
-from fun_transformer.visualization import (
-    AttentionMap,
-    cross_attention,
-    plot_attention,
-    plot_attention_heads,
-    write_attention_page,
-)
+from fun_transformer.visualization import plot_attention, plot_attention_heads, write_attention_page
 from fun_transformer.visualization.html import language_of
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

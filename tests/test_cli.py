@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import fun_transformer
 from fun_transformer import __version__, cli
 from fun_transformer.pipeline_fun_transformer import TranslationPipeline
 from fun_transformer.training.train_tokenizer import train_tokenizer
@@ -181,6 +182,18 @@ def test_attention_draws_a_picture_and_prints_the_target(model_folder, tmp_path,
     assert run(*argv, "--target", "dog") == 0
     assert capsys.readouterr().out == "dog\n"
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_attention_writes_a_page_without_matplotlib(model_folder, tmp_path, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("fun_transformer.visualization")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(fun_transformer, "visualization", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    argv = ["attention", "--model", model_folder, "the cat", "--target", "dog", "-o"]
+    assert run(*argv, tmp_path / "page.html") == 0
+    assert capsys.readouterr().out == "dog\n" and (tmp_path / "page.html").exists()
+    assert run(*argv, tmp_path / "map.png") == 2
+    assert "pip install 'fun-transformer[viz]'" in capsys.readouterr().err
 
 
 def test_attention_writes_a_page_or_small_multiples(model_folder, tmp_path, capsys):

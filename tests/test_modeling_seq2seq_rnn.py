@@ -480,7 +480,7 @@ def test_the_translation_pipeline_takes_it(folder):
 def test_attention_maps_show_it(folder, tmp_path, build):
     pytest.importorskip("matplotlib")
     from fun_transformer import cli
-    from fun_transformer.visualization import cross_attention
+    from fun_transformer.analysis import cross_attention
 
     command = ["attention", "--model", str(folder), "green tea", "--target", "Tee", "-o", str(tmp_path / "map.png")]
     assert cli.main(command) == 0

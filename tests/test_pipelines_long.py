@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from transformers import GenerationConfig
 from transformers.pipelines.pt_utils import KeyDataset
 
+from fun_transformer.analysis import cross_attention
 from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, split_text
-from fun_transformer.visualization import cross_attention
 
 ROOT = Path(__file__).parents[1]
 SENTENCES = ["The cat sat on a mat.", "A dog ran!", "The dog sat on the cat?"]

@@ -5,7 +5,9 @@ import json
 import lzma
 import pickle
 import re
+import sys
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -214,8 +216,10 @@ def test_letters_and_phonemes_share_one_vocabulary():
     assert G2P(["Cat", "dog's"], text_target=["K AE T", "D AO G Z"])["labels"][0] == batch["labels"]
 
 
-def test_a_failing_target_leaves_the_tokenizer_in_source_mode():
+def test_a_target_leaves_the_tokenizer_as_it_was():
     before = G2P.backend_tokenizer.to_str()
+    G2P("cat", text_target="K AE T")
+    assert G2P.backend_tokenizer.to_str() == before
     with pytest.raises(ValueError):
         G2P("cat", text_target=17)
     assert G2P.backend_tokenizer.to_str() == before
@@ -416,6 +420,62 @@ def test_two_vocabularies_in_one_folder_encode_and_decode_each_its_side(tmp_path
     assert tokenizer(sources).input_ids == both.input_ids  # the mode holds for one call
     tokenizer.save_pretrained(tmp_path / "again")
     assert AutoTokenizer.from_pretrained(tmp_path / "again")(sources, text_target=targets).labels == both.labels
+
+
+def test_target_options_are_those_of_transformers():
+    tokenizer = train_tokenizer(["今天吃什么好"], "char", 40, ["What is good"], "word", target_vocab_size=40)
+    cut = {"truncation": True, "max_length": 4, "max_target_length": 3}
+    both = tokenizer("今天吃什么好", text_target="What is good", **cut)
+    assert (len(both.input_ids), len(both.labels)) == (4, 3)
+    assert tokenizer(text_target="What is good", **cut).input_ids == both.labels
+    tensors = tokenizer(["今天", "好"], None, ["What", "What is"], padding=True, return_tensors="pt")
+    assert tensors["labels"].shape == (2, 3) and tensors["input_ids"].shape == (2, 3)
+    with pytest.raises(ValueError, match="either `text` or `text_target`"):
+        tokenizer()
+
+
+def test_the_target_vocabulary_is_public_and_has_tokens_that_were_added_later():
+    assert G2P.get_target_vocab() == G2P.get_vocab() and G2P.target_vocab_size is None
+    tokenizer = train_tokenizer(PHONEMES, "char", 100, PHONEMES.values(), "word", lowercase="source")
+    tokenizer.add_languages(["zh", "en"])
+    assert tokenizer.get_target_vocab() == tokenizer.get_vocab()
+    tagged = tokenizer(">>en<< CAT", text_target=">>en<< K")
+    assert tokenizer.convert_ids_to_tokens(tagged.labels) == [">>en<<", "▁K", "</s>"]
+    apart = train_tokenizer(["今天"], "char", 40, ["today"], "word", target_vocab_size=40)
+    assert "▁today" in apart.get_target_vocab() and "▁today" not in apart.get_vocab()
+
+
+@pytest.mark.parametrize("target_vocab_size", [None, 60])
+def test_threads_may_encode_and_decode_both_sides_at_once(target_vocab_size):
+    tokenizer = train_tokenizer(
+        PHONEMES, "char", 100, PHONEMES.values(), "word", lowercase="source", target_vocab_size=target_vocab_size
+    )
+    words, phonemes = list(PHONEMES), list(PHONEMES.values())
+
+    def look():
+        batch = tokenizer(words, text_target=phonemes)
+        side = {"use_source_tokenizer": True} if target_vocab_size else {}
+        return [
+            batch.input_ids,
+            batch.labels,
+            tokenizer.decode(batch.input_ids, skip_special_tokens=True, **side),
+            tokenizer.decode(batch.labels, skip_special_tokens=True),
+            tokenizer.convert_target_ids_to_tokens(batch.labels[0]),
+            tokenizer.convert_ids_to_tokens(batch.input_ids[0]),
+            tokenizer.get_target_vocab(),
+            tokenizer.get_vocab(),
+        ]
+
+    expected = look()
+    assert expected[2:4] == [words, phonemes]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: look(), range(200)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(seen == expected for seen in found)
 
 
 def test_two_vocabularies_need_targets_and_room():

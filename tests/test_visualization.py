@@ -14,10 +14,9 @@ from fun_transformer.training.train_tokenizer import train_tokenizer
 
 matplotlib = pytest.importorskip("matplotlib")
 
+from fun_transformer.analysis import AttentionMap, cross_attention  # noqa: E402
 from fun_transformer.visualization import (  # noqa: E402
-    AttentionMap,
     Panel,
-    cross_attention,
     figures,
     plot_attention,
     plot_lines,

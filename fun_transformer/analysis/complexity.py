@@ -46,9 +46,9 @@ class LayerCost:
     """A row of the table, in numbers: leading terms without constants.
 
     Attributes:
-        operations: of the whole sequence.
-        sequential_steps: that cannot be done at once.
-        longest_path: layers, or steps, between the two ends.
+        operations: Of the whole sequence.
+        sequential_steps: That cannot be done at once.
+        longest_path: Layers, or steps, between the two ends.
     """
 
     operations: float
@@ -61,9 +61,9 @@ class Measurement:
     """Forward and backward pass of one sequence.
 
     Attributes:
-        length: n.
-        seconds: median; of all CPU threads together on a CPU, so that other programs count little.
-        peak_bytes: most memory in use at a time, beyond what was in use before.
+        length: N.
+        seconds: Median; of all CPU threads together on a CPU, so that other programs count little.
+        peak_bytes: Most memory in use at a time, beyond what was in use before.
     """
 
     length: int
@@ -75,7 +75,7 @@ def check_kind(kind: str) -> None:
     """Refuses a name that is none of the table's.
 
     Raises:
-        ValueError: with all names.
+        ValueError: With all names.
     """
     if kind not in get_args(LayerKind):
         raise ValueError(f"kind must be one of {', '.join(get_args(LayerKind))}, got {kind!r}.")
@@ -85,7 +85,7 @@ def layer_cost(kind: LayerKind, length: int, sizes: LayerSizes = LayerSizes()) -
     """A row of the table for sequences of `length` tokens.
 
     Raises:
-        ValueError: no such layer.
+        ValueError: No such layer.
     """
     check_kind(kind)
     n, d = length, sizes.d_model
@@ -116,7 +116,7 @@ def restricted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Te
 
     Args:
         query, key, value: (batch, heads, length, head_dim).
-        window: r, even.
+        window: R, even.
     """
     length, half = query.shape[2], window // 2
     blocks = math.ceil(length / window)
@@ -147,12 +147,12 @@ def build_layer(
     """A layer from (1, length, d_model) to the same.
 
     Args:
-        kind: a row of the table.
-        sizes: of the layer.
-        kernel: of self-attention: "eager" writes down all scores, "sdpa" is torch's fused kernel.
+        kind: A row of the table.
+        sizes: Of the layer.
+        kernel: Of self-attention: "eager" writes down all scores, "sdpa" is torch's fused kernel.
 
     Raises:
-        ValueError: no such layer.
+        ValueError: No such layer.
     """
     check_kind(kind)
     if kind == "recurrent":
@@ -187,11 +187,11 @@ def measure_layer(
     """Time and memory of a forward and a backward pass, for each length.
 
     Args:
-        layer: from (1, length, d_model) to the same, as `build_layer` makes it.
-        lengths: n.
-        d_model: d.
-        device: where to measure.
-        repeats: of which the median counts; there is one more to warm up.
+        layer: From (1, length, d_model) to the same, as `build_layer` makes it.
+        lengths: N.
+        d_model: D.
+        device: Where to measure.
+        repeats: Of which the median counts; there is one more to warm up.
     """
     return [measure(layer, length, d_model, torch.device(device), repeats) for length in lengths]
 
@@ -241,7 +241,7 @@ def fit_exponent(lengths: Sequence[float], values: Sequence[float]) -> float:
     """The b of value = a length^b that fits best: least squares between the logarithms.
 
     Raises:
-        ValueError: fewer than two lengths, or a value that is not positive.
+        ValueError: Fewer than two lengths, or a value that is not positive.
     """
     if len(lengths) < 2 or len(lengths) != len(values) or min([*lengths, *values]) <= 0:
         raise ValueError(

@@ -24,8 +24,8 @@ class ExposureGap:
 
     Attributes:
         teacher_forced_loss, free_running_loss: -log p of the true token, in nats (positions,).
-        teacher_forced_accuracy, free_running_accuracy: how often it is the likeliest one, 0 to 1 (positions,).
-        counts: references that have this position (positions,).
+        teacher_forced_accuracy, free_running_accuracy: How often it is the likeliest one, 0 to 1 (positions,).
+        counts: References that have this position (positions,).
     """
 
     teacher_forced_loss: list[float]
@@ -48,12 +48,12 @@ def exposure_gap(model: PreTrainedModel, batches: Iterable[Mapping[str, torch.Te
     The model's own prefix is as long as the true one: its end is held back until the reference has ended.
 
     Args:
-        model: any with `generate` that takes `labels` and `decoder_input_ids`.
-        batches: of `input_ids` (batch, source_len), `attention_mask`, and `labels` (batch, target_len), where -100 is
+        model: Any with `generate` that takes `labels` and `decoder_input_ids`.
+        batches: Of `input_ids` (batch, source_len), `attention_mask`, and `labels` (batch, target_len), where -100 is
             padding at the end.
 
     Raises:
-        ValueError: there is no label.
+        ValueError: There is no label.
     """
     was_training = model.training
     model.eval()
@@ -98,4 +98,5 @@ def own_prefixes(model: PreTrainedModel, source: Mapping[str, torch.Tensor], len
         rows = source["input_ids"].shape[0]
         start = model.config.decoder_start_token_id if start is None else start
         return torch.full((rows, 1), start, device=model.device)
-    return model.generate(**source, min_new_tokens=length - 1, max_new_tokens=length - 1, num_beams=1, do_sample=False)
+    limits = {"min_new_tokens": length - 1, "max_new_tokens": length - 1}
+    return model.generate(**source, **limits, num_beams=1, do_sample=False)  # type: ignore[operator]

@@ -18,7 +18,7 @@ def one_hot(words: Sequence[str]) -> tuple[sparse.csr_matrix, list[str]]:
     An embedding layer is this matrix times the matrix of all vectors, computed by looking up a row.
 
     Args:
-        words: a text, word by word.
+        words: A text, word by word.
 
     Returns:
         The matrix (words, vocabulary) and the vocabulary, sorted.

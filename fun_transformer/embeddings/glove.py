@@ -24,15 +24,15 @@ def co_occurrences(
     """Counts which words stand near which, in both directions.
 
     Args:
-        sentences: lists of words.
-        window: words on each side that count.
-        min_count: words seen less often are left out, and keep their place in the sentence.
+        sentences: Lists of words.
+        window: Words on each side that count.
+        min_count: Words seen less often are left out, and keep their place in the sentence.
 
     Returns:
         X (vocabulary, vocabulary), and the counts of the words in the order of its rows, the most frequent first.
 
     Raises:
-        ValueError: no word is frequent enough.
+        ValueError: No word is frequent enough.
     """
     sentences = list(sentences)
     ranked = Counter(word for sentence in sentences for word in sentence).most_common()
@@ -67,9 +67,9 @@ def glove_loss_and_gradients(
     """J / 2 over some entries of X, and its gradients.
 
     Args:
-        parameters: w, w~, b, b~.
-        rows, columns, values: places and values of the entries (entries,).
-        x_max: a count from which on more does not weigh more.
+        parameters: W, w~, b, b~.
+        rows, columns, values: Places and values of the entries (entries,).
+        x_max: A count from which on more does not weigh more.
 
     Returns:
         The loss, and gradients of the parameters' shapes.
@@ -108,21 +108,21 @@ def train_glove(
     step takes `batch_size` entries of X at once, not one, so that NumPy is fast.
 
     Args:
-        sentences: lists of words.
-        dimension: of the vectors.
-        window: words on each side that count.
-        min_count: words seen less often get no vector.
-        epochs: passes over the entries of X.
-        learning_rate: of AdaGrad.
-        x_max: a count from which on more does not weigh more; the paper's 100 is for billions of words.
-        batch_size: entries of a step.
-        seed: decides the first values and the order of the entries.
+        sentences: Lists of words.
+        dimension: Of the vectors.
+        window: Words on each side that count.
+        min_count: Words seen less often get no vector.
+        epochs: Passes over the entries of X.
+        learning_rate: Of AdaGrad.
+        x_max: A count from which on more does not weigh more; the paper's 100 is for billions of words.
+        batch_size: Entries of a step.
+        seed: Decides the first values and the order of the entries.
 
     Returns:
         Vectors with their `count`, the most frequent word first.
 
     Raises:
-        ValueError: no word is frequent enough.
+        ValueError: No word is frequent enough.
     """
     near, counts = co_occurrences(sentences, window, min_count)
     generator, size = np.random.default_rng(seed), len(counts)

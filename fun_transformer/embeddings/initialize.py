@@ -15,12 +15,12 @@ class Coverage:
     """How much of a vocabulary got vectors.
 
     Attributes:
-        tokens: size of the vocabulary, without special tokens.
-        whole: tokens that are a word, and got its vector.
-        lowercase: tokens that are a word but for capital letters, and got the vector of the small ones.
-        parts: tokens that are parts of words, and got a mean.
-        words: words of the vectors; those without an unknown token were used.
-        used: how many that were.
+        tokens: Size of the vocabulary, without special tokens.
+        whole: Tokens that are a word, and got its vector.
+        lowercase: Tokens that are a word but for capital letters, and got the vector of the small ones.
+        parts: Tokens that are parts of words, and got a mean.
+        words: Words of the vectors; those without an unknown token were used.
+        used: How many that were.
     """
 
     tokens: int
@@ -58,17 +58,17 @@ def initialize_embeddings(
     ones have d_model^-0.5 in ours, and training began from there.
 
     Args:
-        model: with fresh weights, of any kind that has an embedding of its source, or of its target.
-        vectors: of words, the most frequent first.
-        tokenizer: the model's.
-        side: whose tokens: "target" encodes words as `text_target` and goes into the decoder's embedding. Where both
+        model: With fresh weights, of any kind that has an embedding of its source, or of its target.
+        vectors: Of words, the most frequent first.
+        tokenizer: The model's.
+        side: Whose tokens: "target" encodes words as `text_target` and goes into the decoder's embedding. Where both
             sides share one embedding, either reaches it; tokens that both sides have keep what was put in last.
 
     Returns:
         How many tokens got vectors.
 
     Raises:
-        ValueError: the side is neither, or no token got a vector.
+        ValueError: The side is neither, or no token got a vector.
     """
     if side not in ("source", "target"):
         raise ValueError(f'side must be "source" or "target", got {side!r}.')
@@ -140,14 +140,9 @@ def _encode(words: list[str], tokenizer, side: str) -> list[list[int]]:
 
 
 def _vocabulary(tokenizer, side: str) -> dict[int, str]:
-    """The tokens of a side by id. A tokenizer with a vocabulary for the target shows it while it encodes."""
-    vocabulary = tokenizer.get_vocab()
-    if side == "target" and getattr(tokenizer, "target_vocab_size", None):
-        tokenizer._switch_to_target_mode()
-        try:
-            vocabulary = tokenizer.get_vocab()
-        finally:
-            tokenizer._switch_to_input_mode()
+    """Return the tokens of a side by id."""
+    has_own = side == "target" and hasattr(tokenizer, "get_target_vocab")
+    vocabulary = tokenizer.get_target_vocab() if has_own else tokenizer.get_vocab()
     return {number: token for token, number in vocabulary.items()}
 
 

@@ -26,18 +26,18 @@ def train_word2vec(
     to tell the true pair from `negatives` false ones: log s(u_c v_w) + sum_k log s(-u_k v_w), s the logistic function.
 
     Args:
-        sentences: lists of words; read several times, so no generator.
-        algorithm: skip-gram is better for rare words and small corpora, CBOW is several times as fast.
-        dimension: of the vectors.
-        window: words on each side that may be context.
-        negatives: false pairs for each true one.
-        min_count: words seen less often get no vector.
-        epochs: passes over the sentences.
-        seed: decides everything, with one worker.
-        workers: threads; with more than one, runs differ.
+        sentences: Lists of words; read several times, so no generator.
+        algorithm: Skip-gram is better for rare words and small corpora, CBOW is several times as fast.
+        dimension: Of the vectors.
+        window: Words on each side that may be context.
+        negatives: False pairs for each true one.
+        min_count: Words seen less often get no vector.
+        epochs: Passes over the sentences.
+        seed: Decides everything, with one worker.
+        workers: Threads; with more than one, runs differ.
 
     Raises:
-        ValueError: the algorithm is not known, or no word is frequent enough.
+        ValueError: The algorithm is not known, or no word is frequent enough.
     """
     if algorithm not in ("cbow", "skip-gram"):
         raise ValueError(f'algorithm must be "cbow" or "skip-gram", got {algorithm!r}.')
@@ -69,8 +69,8 @@ def load_vectors(path: str | os.PathLike) -> KeyedVectors:
     Plain or compressed (.gz, .bz2, .xz).
 
     Raises:
-        ValueError: the file is none of these.
-        FileNotFoundError: there is no such file.
+        ValueError: The file is none of these.
+        FileNotFoundError: There is no such file.
     """
     path = os.fspath(path)
     with open_any(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""What would not work for a stranger who loads a model from a repo."""
+"""Find what would not work for other people who load a model from a repo."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ Read = Callable[[str], bytes]
 
 
 def check_repo(folder_or_id: str | Path, *, revision: str | None = None, token: str | None = None) -> list[str]:
-    """Looks for what would not work for a stranger: neither weights are loaded nor is code run.
+    """Find what would not work for other people; neither load weights nor run code.
 
     Args:
         folder_or_id: A model folder, or the name of a model on the Hub (of which the weights are not downloaded).
@@ -55,7 +55,7 @@ def check_repo(folder_or_id: str | Path, *, revision: str | None = None, token: 
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Failures of the connection and of uploads become ConnectionError; progress bars show on terminals only."""
+    """Turn failures of the connection and of uploads into ConnectionError; show progress bars on terminals only."""
     hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
     if hide:
         disable_progress_bars()
@@ -71,11 +71,11 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def find_problems(names: Collection[str], read: Read) -> list[str]:
-    """The problems of a repo.
+    """Return the problems of a repo, one sentence each.
 
     Args:
         names: The names of its files.
-        read: Gives the content of a file; never called for weights.
+        read: Returns the content of a file; never called for weights.
     """
     problems = [
         f"{name} is a pickle, which can run any code when it is loaded. Save weights with save_pretrained "
@@ -101,7 +101,7 @@ def find_problems(names: Collection[str], read: Read) -> list[str]:
 
 
 def read_json(name: str, names: Collection[str], read: Read) -> dict[str, Any]:
-    """A JSON file; empty where there is none.
+    """Read a JSON object; an empty one where there is no such file.
 
     Raises:
         ValueError: It is no JSON object.
@@ -116,7 +116,7 @@ def read_json(name: str, names: Collection[str], read: Read) -> dict[str, Any]:
 
 
 def missing_files(names: Collection[str], read: Read) -> Iterator[str]:
-    """Files that every repo of a model needs, and the shards that an index names."""
+    """Name missing files: those that every repo of a model needs, and the shards that an index names."""
     if "config.json" not in names:
         yield "config.json is missing: nothing can be loaded."
     index = "model.safetensors.index.json"
@@ -129,11 +129,11 @@ def missing_files(names: Collection[str], read: Read) -> Iterator[str]:
     if "tokenizer_config.json" not in names or not any(TOKENIZER_FILE.match(name) for name in names):
         yield "tokenizer.json or tokenizer_config.json is missing: save the tokenizer with save_pretrained."
     if "README.md" not in names:
-        yield "README.md is missing: nobody can tell what the model is for."
+        yield "README.md is missing: it says what the model is for."
 
 
 def map_problems(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> Iterator[str]:
-    """Heads, tasks and a tokenizer of ours that the configs do not name, for those who do not have the package."""
+    """Name heads, tasks and a tokenizer of ours that the configs lack, for people who do not have the package."""
     try:
         wanted = auto_map(config, tokenizer_config)
     except ValueError:  # a model that this installation does not know: only what it says itself can be checked
@@ -149,7 +149,7 @@ def map_problems(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> It
 
 
 def class_references(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> set[str]:
-    """All `file.Class` that the configs name."""
+    """Return every `file.Class` that the configs name."""
     maps = [config.get("auto_map"), tokenizer_config.get("auto_map")]
     values = [value for entry in maps for value in (entry.values() if isinstance(entry, dict) else entry or [])]
     values += [info.get("impl") for info in (config.get("custom_pipelines") or {}).values()]
@@ -160,7 +160,7 @@ def class_references(config: dict[str, Any], tokenizer_config: dict[str, Any]) -
 def code_problems(
     config: dict[str, Any], tokenizer_config: dict[str, Any], names: Collection[str], read: Read
 ) -> Iterator[str]:
-    """Classes that are not in the repo, and imports that do not work where the package is not installed."""
+    """Name classes that are not in the repo, and imports that fail where the package is not installed."""
     defined: dict[str, set[str]] = {}  # file -> its classes
     references = sorted(class_references(config, tokenizer_config))
     for reference in references:
@@ -191,7 +191,7 @@ def code_problems(
 
 
 def imports(name: str, tree: ast.Module) -> tuple[set[str], list[str]]:
-    """The siblings that a file imports, and a sentence for each import that does not travel."""
+    """Return the siblings that a file imports, and a sentence for each import that does not travel."""
     siblings, problems = set(), []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -206,12 +206,12 @@ def imports(name: str, tree: ast.Module) -> tuple[set[str], list[str]]:
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             libraries = {module.split(".")[0] for module in modules} - LIBRARIES - set(sys.stdlib_module_names)
-            problems += [f"{name} imports {library}, which a stranger may not have." for library in sorted(libraries)]
+            problems += [f"{name} imports {library}, which other people may not have." for library in sorted(libraries)]
     return siblings, problems
 
 
 def vocabulary_problems(config: dict[str, Any], tokenizer_config: dict[str, Any], read: Read) -> Iterator[str]:
-    """Token ids without a row in the embedding, and special tokens that model and tokenizer number differently."""
+    """Name token ids without a row in the embedding, and special tokens that model and tokenizer number differently."""
     try:
         vocabulary = Tokenizer.from_buffer(read("tokenizer.json")).get_vocab(with_added_tokens=True)
     except Exception as error:  # the Rust library raises plain Exception

@@ -1,4 +1,4 @@
-"""Publish a finished model folder with all that a stranger needs to use it, in one commit."""
+"""Publish a finished model folder with all that other people need to use it, in one commit."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from .code import auto_map, custom_pipelines, travelling_classes, travelling_fil
 
 logger = logging.get_logger(__name__)
 
-# What the Trainer leaves in a model folder and nobody needs to use the model.
+# What the Trainer leaves in a model folder and the model does not need.
 LEFTOVERS = re.compile(r"^(training_args\.bin|optimizer.*|scheduler\.pt|scaler\.pt|rng_state.*|trainer_state\.json)$")
 WEIGHTS = re.compile(r"^(model.*\.safetensors|model\.safetensors\.index\.json|pytorch_model.*)$")
 
@@ -28,7 +28,7 @@ def push_model_repo(
     commit_message: str = "Publish the model",
     metadata: dict[str, Any] | None = None,
 ) -> CommitInfo:
-    """Publishes a model folder so that it works with this package (`import fun_transformer`) and without it (trust).
+    """Publish a model folder so that it works with this package (`import fun_transformer`) and without it (trust).
 
     Weights, tokenizer, generation config and card are published as they are. Added are the code that the model's
     classes are in, the `auto_map` of all its heads, its `custom_pipelines`, and what the card lacks. The folder itself
@@ -64,7 +64,7 @@ def push_model_repo(
         api.create_repo(repo_id, private=private, exist_ok=True)
         before = api.model_info(repo_id)
         published = {file.rfilename for file in before.siblings or []}
-        operations = [
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(
                 path_in_repo=name, path_or_fileobj=str(content) if isinstance(content, Path) else content
             )
@@ -77,7 +77,7 @@ def push_model_repo(
 
 
 def prepare_files(folder: Path, repo_id: str, metadata: dict[str, Any]) -> dict[str, Path | bytes]:
-    """What is published: name -> a path of a file that is published as it is, or the new content of a file.
+    """Return what is published: name -> the path of a file that stays as it is, or the new content of a file.
 
     Raises:
         OSError: There is no such folder, or no model in it.
@@ -109,7 +109,7 @@ def prepare_files(folder: Path, repo_id: str, metadata: dict[str, Any]) -> dict[
 
 
 def head_of(config: dict[str, Any]) -> str:
-    """The Auto class of the architecture that was saved."""
+    """Return the Auto class of the architecture that was saved."""
     saved = (config.get("architectures") or [""])[0]
     classes = travelling_classes(config, {})
     found = [name for name, cls in classes.items() if cls.__name__ == saved]
@@ -117,8 +117,10 @@ def head_of(config: dict[str, Any]) -> str:
 
 
 def read_bytes(content: Path | bytes) -> bytes:
+    """Return the content of a file that `prepare_files` returned."""
     return content.read_bytes() if isinstance(content, Path) else content
 
 
 def to_json(value: dict[str, Any]) -> bytes:
+    """Return JSON as transformers writes it."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,21 +1,26 @@
-"""Pictures: what a model attends to, and how its training went. Needs matplotlib (the extra `viz`)."""
+"""Draw what was computed: pictures, which need matplotlib (the extra `viz`), and one HTML page, which does not."""
+
+from .html import write_attention_page
 
 try:
-    from .attention import AttentionMap, cross_attention, plot_attention, plot_attention_heads
+    from .attention import plot_attention, plot_attention_heads
     from .curves import plot_training_curve
     from .exposure import plot_exposure_gap
-    from .html import write_attention_page
     from .pictures import Panel, plot_lines, plot_matrices
     from .vectors import plot_word_vectors
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
         raise
-    raise ImportError("Pictures need matplotlib: pip install 'fun-transformer[viz]'") from error
+
+    def __getattr__(name: str):
+        """Say what to install for a picture."""
+        if name in __all__:
+            raise ImportError("Pictures need matplotlib: pip install 'fun-transformer[viz]'")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
-    "AttentionMap",
     "Panel",
-    "cross_attention",
     "plot_attention",
     "plot_attention_heads",
     "plot_exposure_gap",

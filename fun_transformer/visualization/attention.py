@@ -1,157 +1,18 @@
-"""Which words does each word look at? The alignments of cross-attention, and both self-attentions, as pictures.
-
-Bahdanau et al. (2015), Figure 3, drew alignments first; Vaswani et al. (2017), section 3.2.3, names the three uses of
-attention. In cross-attention, row t holds the weights alpha_t1 .. alpha_tS with which the decoder mixed the S source
-states when it chose target token t. They sum to 1 in every layer and head. In self-attention, row i belongs to the
-token that the stack read at i; the decoder reads its start token and then the target, one step behind.
-"""
+"""Attention weights as pictures: one layer, or all layers and heads as small multiples."""
 
 import math
 import os
-import re
 import textwrap
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
 
-import torch
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from transformers import PreTrainedModel
 
+from ..analysis.attention import AttentionMap, Kind, View
 from .figures import fonts_for, new_figure, save_figure, text_width
 
 MAX_INCHES = 14  # a side of the matrix: more tokens than fit become smaller cells
 MAX_INCHES_OF_ALL = 20  # a side of all matrices of all layers and heads together
-
-Kind = Literal["cross", "encoder", "decoder"]
-
-
-class View(NamedTuple):
-    """One of the three attentions: rows are the tokens that look, columns the tokens that they look at.
-
-    Attributes:
-        weights: (layers, heads, query_len, key_len).
-        queries: the tokens that look (query_len).
-        keys: the tokens that they look at (key_len).
-        query_name, key_name: what these tokens are, such as "target" and "source".
-        texts: the texts they come from: one, or source and target.
-        layers: the numbers of the layers, counted from 0; not all have weights where some mix tokens in another way.
-    """
-
-    weights: torch.Tensor
-    queries: list[str]
-    keys: list[str]
-    query_name: str
-    key_name: str
-    texts: tuple[str, ...]
-    layers: list[int]
-
-
-@dataclass(frozen=True)
-class AttentionMap:
-    """The attention of one pair of texts.
-
-    Attributes:
-        source: the source text.
-        target: the target text.
-        source_tokens: its tokens, readable (source_len).
-        target_tokens: its tokens, readable (target_len).
-        weights: cross-attention, (layers, heads, target_len, source_len); row t chose target token t.
-        encoder_weights: (layers, heads, source_len, source_len); None where the encoder has no attention.
-        decoder_weights: (layers, heads, target_len, target_len), zero above the diagonal; None likewise.
-        decoder_tokens: what the decoder read: its start token, then all target tokens but the last (target_len).
-        layers: by kind, the numbers of the layers that have weights, where not all have.
-    """
-
-    source: str
-    target: str
-    source_tokens: list[str]
-    target_tokens: list[str]
-    weights: torch.Tensor
-    encoder_weights: torch.Tensor | None = None
-    decoder_weights: torch.Tensor | None = None
-    decoder_tokens: list[str] = field(default_factory=list)
-    layers: dict[Kind, list[int]] = field(default_factory=dict)
-
-    def views(self) -> dict[Kind, View]:
-        """The attentions that the model has, by kind."""
-        source, target, read = self.source_tokens, self.target_tokens, self.decoder_tokens
-        found: dict[Kind, tuple] = {
-            "cross": (self.weights, target, source, "target", "source", (self.source, self.target)),
-            "encoder": (self.encoder_weights, source, source, "source", "source", (self.source,)),
-            "decoder": (self.decoder_weights, read, read, "target so far", "target so far", (self.target,)),
-        }
-        views: dict[Kind, View] = {}
-        for kind, (weights, queries, *names) in found.items():
-            if weights is not None and queries:
-                views[kind] = View(weights, queries, *names, self.layers.get(kind, list(range(len(weights)))))
-        return views
-
-    def view(self, kind: Kind) -> View:
-        """One attention.
-
-        Raises:
-            ValueError: there is no such kind, or the model has none of it.
-        """
-        views = self.views()
-        if kind not in views:
-            lacking = kind in get_args(Kind)
-            reason = f"The model has no {kind} self-attention" if lacking else f'"{kind}" is no kind of attention'
-            raise ValueError(f"{reason}. Choose one of: {', '.join(views)}.")
-        return views[kind]
-
-
-@torch.no_grad()
-def cross_attention(model, tokenizer, source: str, target: str | None = None, **generate_kwargs) -> AttentionMap:
-    """Runs a model once over a pair of texts and keeps what its encoder and decoder attended to.
-
-    Args:
-        model: any encoder-decoder of transformers with attention. It comes out as it went in: its attention
-            implementation and train mode are changed for the run only.
-        tokenizer: the model's tokenizer.
-        source: the source text.
-        target: the target text to force; generated by the model when None.
-        generate_kwargs: for `model.generate`, when the target is generated.
-
-    Returns:
-        The attention map.
-
-    Raises:
-        ValueError: the model is no encoder-decoder or gives no attention weights; generate_kwargs beside a target.
-    """
-    if not model.config.is_encoder_decoder:
-        raise ValueError(f"{type(model).__name__} has no cross-attention: it is not an encoder-decoder.")
-    if target is not None and generate_kwargs:
-        raise ValueError(
-            f"target= is forced, nothing is generated: {', '.join(generate_kwargs)} would have no effect."
-        )
-    encoded = tokenizer(source, return_tensors="pt").to(model.device)
-    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask") if name in encoded}
-    with _inspectable(model):
-        if target is None:
-            sequence = model.generate(**inputs, **generate_kwargs)[:1]  # (1, 1 + target_len)
-            read_ids, target_ids = sequence[:, :-1], sequence[:, 1:]  # (1, target_len)
-            decoder = {"decoder_input_ids": read_ids}
-        else:
-            target_ids = tokenizer(text_target=target, return_tensors="pt").input_ids.to(model.device)
-            decoder = {"labels": target_ids}  # the model itself knows how to make its input of them
-            shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-            read_ids = shift(labels=target_ids) if shift else target_ids[:, :0]
-        outputs = model(**inputs, **decoder, output_attentions=True, use_cache=False)
-    if not outputs.cross_attentions:
-        raise ValueError(f"{type(model).__name__} returned no cross-attention weights.")
-    return AttentionMap(
-        source=source,
-        target=tokenizer.decode(target_ids[0], skip_special_tokens=True) if target is None else target,
-        source_tokens=_readable_tokens(tokenizer, inputs["input_ids"][0]),
-        target_tokens=_readable_tokens(tokenizer, target_ids[0]),
-        weights=_stack(outputs.cross_attentions),  # (layers, heads, target_len, source_len)
-        encoder_weights=_stack(outputs.get("encoder_attentions")),  # (layers, heads, source_len, source_len)
-        decoder_weights=_stack(outputs.get("decoder_attentions")),  # (layers, heads, target_len, target_len)
-        decoder_tokens=_readable_tokens(tokenizer, read_ids[0]),
-        layers=_layers_with_weights(model.config),
-    )
 
 
 def plot_attention(
@@ -161,26 +22,26 @@ def plot_attention(
     head: int | None = None,
     kind: Kind = "cross",
 ) -> Figure:
-    """Draws one layer of an attention map: what is looked at on the x axis, who looks on the y axis.
+    """Draw one layer of an attention map: what is looked at on the x axis, what looks on the y axis.
 
     Args:
-        attention_map: what `cross_attention` returned.
-        path: where to write the picture (.png, .pdf, .svg); nothing is written when None.
-        layer: counted from 0, the last one when None.
-        head: counted from 0, the mean over all heads when None.
+        attention_map: What `fun_transformer.analysis.cross_attention` returned.
+        path: Where to write the picture (.png, .pdf, .svg); nothing is written when None.
+        layer: Counted from 0, the last one when None.
+        head: Counted from 0, the mean over all heads when None.
         kind: "cross" (target looks at source), or the self-attention of the "encoder" or the "decoder".
 
     Raises:
-        ValueError: there is no such layer, head or kind.
+        ValueError: There is no such layer, head or kind.
     """
     view = attention_map.view(kind)
-    layer, head = check_layer_and_head(view, layer, head)
+    place, head = view.find_layer(layer), view.find_head(head)
     if head is None:
-        weights, name = view.weights[layer].mean(dim=0), f"mean of {view.weights.shape[1]} heads"
+        weights, name = view.weights[place].mean(dim=0), f"mean of {view.weights.shape[1]} heads"
     else:
-        weights, name = view.weights[layer, head], f"head {head}"
+        weights, name = view.weights[place, head], f"head {head}"
     with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):
-        figure = _draw_matrix(view, weights.numpy(), f"weights of layer {view.layers[layer]}, {name}")
+        figure = _draw_matrix(view, weights.numpy(), f"weights of layer {view.layers[place]}, {name}")
         if path is not None:
             save_figure(figure, path)
     return figure
@@ -189,15 +50,15 @@ def plot_attention(
 def plot_attention_heads(
     attention_map: AttentionMap, path: str | os.PathLike | None = None, kind: Kind = "cross"
 ) -> Figure:
-    """Draws all layers and heads of an attention map as small multiples: a row a layer, a column a head.
+    """Draw all layers and heads of an attention map as small multiples: a row a layer, a column a head.
 
     Args:
-        attention_map: what `cross_attention` returned.
-        path: where to write the picture (.png, .pdf, .svg); nothing is written when None.
-        kind: as in `plot_attention`.
+        attention_map: What `fun_transformer.analysis.cross_attention` returned.
+        path: Where to write the picture (.png, .pdf, .svg); nothing is written when None.
+        kind: As in `plot_attention`.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: There is no such kind.
     """
     view = attention_map.view(kind)
     layers, heads, query_len, key_len = view.weights.shape
@@ -211,19 +72,7 @@ def plot_attention_heads(
     with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):
         figure = new_figure(width, height)
         panels = figure.subplots(layers, heads, sharex=True, sharey=True, squeeze=False)
-        for layer, row in enumerate(panels):
-            for head, axes in enumerate(row):
-                weights = view.weights[layer, head].numpy()
-                image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-                axes.tick_params(length=1, pad=1)
-                axes.tick_params(axis="x", rotation=90)
-            row[0].set_ylabel(f"layer {view.layers[layer]}", fontsize=8)
-        for head, axes in enumerate(panels[0]):
-            axes.set_title(f"head {head}", fontsize=8)
-        for axis, tokens in ((axes.xaxis, view.keys), (axes.yaxis, view.queries)):  # shared by all panels
-            axis.set_ticks(range(0, len(tokens), step), labels=tokens[::step], fontsize=points, parse_math=False)
-        for axes in panels.flat:
-            axes.tick_params(labelsize=points)
+        image = _draw_panels(view, panels, points, step)
         figure.supxlabel(view.key_name, fontsize=8)
         figure.supylabel(view.query_name, fontsize=8)
         title = _wrap_title(view.texts, columns=int(width / 0.085))
@@ -234,24 +83,24 @@ def plot_attention_heads(
     return figure
 
 
-def check_layer_and_head(view: View, layer: int | None, head: int | None) -> tuple[int, int | None]:
-    """Where the layer stands in the weights, the last one when None; and the head, None for the mean over all.
+def _draw_panels(view: View, panels: np.ndarray, points: int, step: int):
+    """Draw every head into its panel (layers, heads), with each `step`-th token as a label; return the last image."""
+    for layer, row in enumerate(panels):
+        for head, axes in enumerate(row):
+            weights = view.weights[layer, head].numpy()
+            image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+            axes.tick_params(length=1, pad=1, labelsize=points)
+            axes.tick_params(axis="x", rotation=90)
+        row[0].set_ylabel(f"layer {view.layers[layer]}", fontsize=8)
+    for head, axes in enumerate(panels[0]):
+        axes.set_title(f"head {head}", fontsize=8)
+    for axis, tokens in ((axes.xaxis, view.keys), (axes.yaxis, view.queries)):  # shared by all panels
+        axis.set_ticks(range(0, len(tokens), step), labels=tokens[::step], fontsize=points, parse_math=False)
+    return image
 
-    Raises:
-        ValueError: there is no such layer or head, or the layer has no weights.
-    """
-    layers, heads = view.layers, view.weights.shape[1]
-    if layer is not None and layer >= 0 and layer not in layers and layers != list(range(len(layers))):
-        raise ValueError(f"layer={layer} has no weights: layers {', '.join(map(str, layers))} have some.")
-    if layer in layers:
-        place = layers.index(layer)
-    else:
-        place = len(layers) - 1 if layer is None else _check_index(layer, len(layers), "layer")
-    return place, None if head is None else _check_index(head, heads, "head")
 
-
-def _draw_matrix(view: View, weights, legend: str) -> Figure:
-    """Draws weights (query_len, key_len) in cells that are as large as the number of tokens allows."""
+def _draw_matrix(view: View, weights: np.ndarray, legend: str) -> Figure:
+    """Draw weights (query_len, key_len) in cells that are as large as the number of tokens allows."""
     query_len, key_len = weights.shape
     cell = min(0.45, MAX_INCHES / max(key_len, query_len))  # inches
     points = min(10.0, max(5.0, 0.6 * 72 * cell))
@@ -283,61 +132,9 @@ def _draw_matrix(view: View, weights, legend: str) -> Figure:
 
 
 def _wrap_title(texts: tuple[str, ...], columns: int) -> str:
-    """The texts, each on lines of its own, at most three lines each."""
+    """Put each text on lines of its own, at most three lines each."""
     lines = []
     for text in (texts[0], *("→ " + text for text in texts[1:])):
         wide = max(1, text_width(text) / max(1, len(text)))
         lines += textwrap.wrap(text, int(columns / wide), max_lines=3, placeholder=" …")
     return "\n".join(lines)
-
-
-def _check_index(index: int, count: int, name: str) -> int:
-    if not -count <= index < count:
-        raise ValueError(f"{name}={index} does not exist: the model has {name}s 0 to {count - 1}.")
-    return index % count
-
-
-def _stack(attentions) -> torch.Tensor | None:
-    """Attentions of the layers, each (1, heads, query_len, key_len), in one tensor; None where a model has none."""
-    if not attentions or any(weights is None for weights in attentions):
-        return None
-    return torch.cat(attentions).float().cpu()  # (layers, heads, query_len, key_len)
-
-
-def _layers_with_weights(config) -> dict[Kind, list[int]]:
-    """By stack, the layers that have attention weights, where the config gives each layer a type."""
-    layers: dict[Kind, list[int]] = {}
-    for kind in ("encoder", "decoder"):
-        if layer_types := getattr(config, f"{kind}_layer_types", None):
-            layers[kind] = [i for i, name in enumerate(layer_types) if name in ("full_attention", "sliding_attention")]
-    return layers
-
-
-def _readable_tokens(tokenizer, ids) -> list[str]:
-    """Tokens as a person writes them: without word-start marks; a space is ␣; parts of characters are bytes."""
-    special = set(tokenizer.all_special_ids)
-    tokens = []
-    for token_id, token in zip(ids.tolist(), tokenizer.convert_ids_to_tokens(ids.tolist())):
-        # Byte-level vocabularies (BART) hold "Ġcat" and "ä½ł": decoding gives " cat" and "你".
-        text = token if token_id in special else tokenizer.decode([token_id]).strip()
-        if "\ufffd" in text or re.fullmatch("<0x[0-9A-F]{2}>", token):
-            text = token
-        tokens.append((text if text.isprintable() else text.encode("unicode_escape").decode()) or "␣")
-    return tokens
-
-
-@contextmanager
-def _inspectable(model):
-    """Eager attention, the only implementation that returns weights, and no dropout; both undone at the end."""
-    # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
-    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
-    implementations, training = [part.config._attn_implementation for part in parts], model.training
-    for part in parts:
-        part.set_attn_implementation("eager")
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, implementation in zip(parts, implementations):
-            part.set_attn_implementation(implementation)
-        model.train(training)

@@ -22,12 +22,12 @@ def plot_training_curve(metrics_path: str | os.PathLike, picture_path: str | os.
     """Draws the curves of a run: loss above, then the learning rate, then the scores, as far as they were logged.
 
     Args:
-        metrics_path: metrics.jsonl, one object a line with at least `step`, `split` and `loss`. After a resumed run a
-            step may stand there twice: the later line counts. An unfinished last line is left out.
-        picture_path: where to write the picture (.png, .pdf, .svg).
+        metrics_path: Metrics.jsonl, one object a line with at least `step`, `split` and `loss`. After a resumed run a
+            step may occur twice: the later line counts. An unfinished last line is left out.
+        picture_path: Where to write the picture (.png, .pdf, .svg).
 
     Raises:
-        ValueError: a line is no JSON object, or there is no loss to draw.
+        ValueError: A line is no JSON object, or there is no loss to draw.
     """
     rows = _read_rows(metrics_path)
     losses = {split: _points(rows, "loss", split) for split in SPLITS}

@@ -1,33 +1,23 @@
 """A picture of exposure bias: what a model's own mistakes cost it, position by position."""
 
 import os
-from typing import Protocol
 
 from matplotlib.figure import Figure
 
+from ..analysis.exposure import ExposureGap
 from .figures import new_figure, save_figure
 
 
-class Gap(Protocol):
-    """What `fun_transformer.analysis.exposure_gap` returns: means by position."""
-
-    teacher_forced_loss: list[float]
-    free_running_loss: list[float]
-    teacher_forced_accuracy: list[float]
-    free_running_accuracy: list[float]
-    counts: list[int]
-
-
-def plot_exposure_gap(gap: Gap, picture_path: str | os.PathLike, min_count: int = 5) -> Figure:
+def plot_exposure_gap(gap: ExposureGap, picture_path: str | os.PathLike, min_count: int = 5) -> Figure:
     """Draws the loss and the accuracy after true prefixes and after the model's own; the gap is shaded.
 
     Args:
-        gap: from `fun_transformer.analysis.exposure_gap`.
-        picture_path: where to write the picture (.png, .pdf, .svg).
-        min_count: positions that fewer references have are left out: a mean of a few is noise.
+        gap: From `fun_transformer.analysis.exposure_gap`.
+        picture_path: Where to write the picture (.png, .pdf, .svg).
+        min_count: Positions that fewer references have are left out: a mean of a few is noise.
 
     Raises:
-        ValueError: no position has so many references.
+        ValueError: No position has so many references.
     """
     shown = sum(count >= min_count for count in gap.counts)  # counts never rise
     if not shown:

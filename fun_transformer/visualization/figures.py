@@ -4,13 +4,13 @@ import importlib.util
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from ..files import whole_file
 
 # Chinese, Japanese and Korean characters, their punctuation and full-width forms.
 CJK = re.compile(r"[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
@@ -44,8 +44,8 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     """Writes the picture under another name first, so that `path` never holds half a picture.
 
     Raises:
-        ValueError: the file name's ending is no picture format that matplotlib knows.
-        FileNotFoundError: the folder is not there.
+        ValueError: The file name's ending is no picture format that matplotlib knows.
+        FileNotFoundError: The folder is not there.
     """
     path = Path(path)
     suffix = path.suffix.removeprefix(".").lower()
@@ -53,24 +53,6 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
         raise ValueError(f'"{path.name}" must end in a picture format, such as .png, .pdf or .svg.')
     with whole_file(path) as partial:
         figure.savefig(partial, format=suffix, dpi=150)
-
-
-@contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A path beside `path` to write to, which becomes `path` when all is written.
-
-    Raises:
-        FileNotFoundError: the folder is not there.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def fonts_for(text: str) -> list[str]:
@@ -101,7 +83,7 @@ def text_width(text: str) -> int:
 def _font_of_mplfonts() -> str | None:
     """Registers the font file of the package mplfonts, which is not imported: that would change the defaults."""
     package = importlib.util.find_spec("mplfonts")
-    if package is None:
+    if package is None or not package.submodule_search_locations:
         return None
     path = Path(package.submodule_search_locations[0], "fonts", "NotoSansCJKsc-Regular.otf")
     if not path.is_file():

@@ -8,8 +8,8 @@ import os
 import re
 from pathlib import Path
 
-from .attention import AttentionMap, Kind, View, check_layer_and_head
-from .figures import whole_file
+from ..analysis.attention import AttentionMap, Kind, View
+from ..files import whole_file
 
 TEMPLATE = Path(__file__).with_name("attention_page.html")
 NAMES = {"cross": "cross: target to source", "encoder": "encoder", "decoder": "decoder"}
@@ -24,27 +24,28 @@ def write_attention_page(
     head: int | None = None,
     kind: Kind = "cross",
 ) -> None:
-    """Writes a page on which all kinds, layers and heads can be looked at.
+    """Write a page on which all kinds, layers and heads can be looked at.
 
     Args:
-        attention_map: what `cross_attention` returned.
-        path: where to write the page.
-        layer: shown first, counted from 0; the last one when None.
-        head: shown first, counted from 0; the mean over all heads when None.
-        kind: shown first: "cross", or the self-attention of the "encoder" or the "decoder".
+        attention_map: What `fun_transformer.analysis.cross_attention` returned.
+        path: Where to write the page.
+        layer: Shown first, counted from 0; the last one when None.
+        head: Shown first, counted from 0; the mean over all heads when None.
+        kind: Shown first: "cross", or the self-attention of the "encoder" or the "decoder".
 
     Raises:
-        ValueError: there is no such layer, head or kind.
-        FileNotFoundError: the folder is not there.
+        ValueError: There is no such layer, head or kind.
+        FileNotFoundError: The folder is not there.
     """
-    layer, head = check_layer_and_head(attention_map.view(kind), layer, head)
+    view = attention_map.view(kind)
+    place, head = view.find_layer(layer), view.find_head(head)
     data = {
         "kind": kind,
-        "layer": str(layer),
+        "layer": str(place),
         "head": "mean" if head is None else str(head),
         "views": {name: _view_data(name, view) for name, view in attention_map.views().items()},
     }
-    # In JSON a "<" stands only in strings: escaped, no text can end the script element.
+    # In JSON a "<" occurs only in strings: escaped, no text can end the script element.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace(
         'type="application/json">{}<', f'type="application/json">{text}<'
@@ -54,12 +55,12 @@ def write_attention_page(
 
 
 def language_of(text: str) -> str:
-    """The language tag of a text whose letters tell it: "zh", "ja" or "ko"; else "", unknown to HTML."""
+    """Return the language tag of a text whose letters tell it: "zh", "ja" or "ko"; else "", unknown to HTML."""
     return next((language for language, letters in LANGUAGES.items() if re.search(letters, text)), "")
 
 
 def _view_data(kind: str, view: View) -> dict:
-    """What the page's script reads: weights in thousandths, and one line of tokens, or two where they differ."""
+    """Return what the page's script reads: weights in thousandths, and one line of tokens, or two if they differ."""
     lines = [{"side": "key", "name": view.key_name, "lang": language_of(view.texts[0]), "tokens": view.keys}]
     if kind == "cross":
         lines += [

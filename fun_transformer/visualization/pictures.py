@@ -19,10 +19,10 @@ class Panel(NamedTuple):
     """A matrix to draw.
 
     Attributes:
-        title: what it shows; may have several lines.
+        title: What it shows; may have several lines.
         matrix: (rows, columns), a NumPy array, a CPU tensor, or lists.
-        rows, columns: labels, one a row and one a column, or none.
-        row_name, column_name: what rows and columns are.
+        rows, columns: Labels, one a row and one a column, or none.
+        row_name, column_name: What rows and columns are.
     """
 
     title: str
@@ -44,12 +44,12 @@ def plot_matrices(
     """Draws matrices side by side: dark is low, bright is high; where there are negative numbers, blue and red.
 
     Args:
-        panels: at least one.
-        path: where to write the picture (.png, .pdf, .svg); nothing is written when None.
-        columns: panels in a line.
-        cell: side of a matrix's cell, in inches.
-        numbers: write each number into its cell.
-        bar: what the colours mean: draws a colour bar with this name beside each panel.
+        panels: At least one.
+        path: Where to write the picture (.png, .pdf, .svg); nothing is written when None.
+        columns: Panels in a line.
+        cell: Side of a matrix's cell, in inches.
+        numbers: Write each number into its cell.
+        bar: What the colours mean: draws a colour bar with this name beside each panel.
     """
     matrices = [np.asarray(panel.matrix, dtype=float) for panel in panels]
     columns = min(columns, len(panels))
@@ -89,10 +89,10 @@ def plot_lines(
     """Draws curves in one frame.
 
     Args:
-        curves: name -> (x values, y values).
-        path: as in `plot_matrices`.
-        x_name, y_name: what the axes are.
-        title: what the picture shows.
+        curves: Name -> (x values, y values).
+        path: As in `plot_matrices`.
+        x_name, y_name: What the axes are.
+        title: What the picture shows.
     """
     with rc_context({"font.family": fonts_for("".join([*curves, x_name, y_name, title]))}):
         figure = new_figure(6.5, 3.6)

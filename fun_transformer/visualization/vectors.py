@@ -16,13 +16,13 @@ def plot_word_vectors(
     """Draws words where the first two principal components of their vectors put them.
 
     Args:
-        words: what stands on the map, Chinese too.
+        words: What stands on the map, Chinese too.
         vectors: (words, dimension), such as `keyed_vectors[words]`, or rows of a model's embedding.
-        picture_path: where to write the picture (.png, .pdf, .svg).
-        groups: of each word, for its colour.
+        picture_path: Where to write the picture (.png, .pdf, .svg).
+        groups: Of each word, for its colour.
 
     Raises:
-        ValueError: fewer than three words, or not one vector and one group for each.
+        ValueError: Fewer than three words, or not one vector and one group for each.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
     if len(words) < 3 or vectors.ndim != 2 or len(vectors) != len(words) or vectors.shape[1] < 2:
@@ -38,7 +38,7 @@ def plot_word_vectors(
         axes = figure.subplots()
         for group in dict.fromkeys(groups or [""] * len(words)):
             chosen = [place for place in range(len(words)) if groups is None or groups[place] == group]
-            axes.scatter(*places[chosen].T, s=18, label=group or None)
+            axes.scatter(places[chosen, 0], places[chosen, 1], s=18, label=group or None)
         for word, place in zip(words, places):
             axes.annotate(word, place, xytext=(3, 3), textcoords="offset points", fontsize="small")
         axes.margins(0.12)
