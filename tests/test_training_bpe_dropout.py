@@ -17,7 +17,7 @@ def tokenizer():
 
 @pytest.fixture
 def dataset(tokenizer):
-    """The lines as sources, the other way round as targets, tokenised."""
+    """The lines as sources, the other way round as targets, tokenized."""
     pairs = {"source": LINES[:2], "target": LINES[1::-1]}
     return Dataset.from_dict({**pairs, **encode_pairs(pairs, tokenizer)})
 

@@ -1,8 +1,6 @@
 """TODO engine."""
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,24 +11,13 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
 
-from .data.caching import cores
+from .platform import available_cores, keep_freed_memory
 from .recipe.arguments import RunArguments
 
 
 def use_all_cores(processes_here: int) -> None:
     """Share this machine's cores among its processes: `accelerate launch` leaves one to each."""
-    torch.set_num_threads(max(1, cores() // processes_here))
-
-
-def keep_freed_memory() -> None:
-    """Keep what a step has freed for the next one: what goes back to the system costs a page fault every 4 KiB.
-
-    This is the C library's to do, where it is glibc. Tensors over 32 MiB go back all the same.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(mmap_threshold, 2**25)
-        libc.mallopt(trim_threshold, 2**31 - 1)
+    torch.set_num_threads(max(1, available_cores() // processes_here))
 
 
 def has_fast_bf16(device: torch.device) -> bool:

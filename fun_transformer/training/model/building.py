@@ -6,7 +6,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from ... import FunTransformerConfig, FunTransformerTokenizer, Seq2SeqRNNConfig
-from ..data.splits import draw_rows
+from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
@@ -21,7 +21,7 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
         tokenizer = AutoTokenizer.from_pretrained(settings.path)
     else:
         tokenizer = train_tokenizer(
-            **objective.texts(draw_rows(splits["train"], settings.max_rows, arguments.training.seed)),
+            **objective.texts(sample_rows(splits["train"], settings.max_rows, arguments.training.seed)),
             type=settings.type,
             vocab_size=settings.vocab_size,
             target_type=settings.target_type,
