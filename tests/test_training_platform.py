@@ -25,13 +25,15 @@ sys.platform = "win32"
 """
 
 
-def run_without_unix(code, folder):
+def run_script(code, folder):
+    """Run code as a script in a process of its own that fails where the code does."""
     script = folder / "script.py"
-    script.write_text(WITHOUT_UNIX + code, encoding="utf-8")
+    script.write_text(code, encoding="utf-8")
     environment = {"PYTHONPATH": str(ROOT), "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "PATH": ""}
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(script)], cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=300
     )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_memory_and_cores_are_plausible():
@@ -51,8 +53,7 @@ from fun_transformer.training.platform import available_cores, keep_freed_memory
 keep_freed_memory()
 assert available_cores() == os.cpu_count() and 10e6 < peak_process_memory() < 1e12
 """
-    done = run_without_unix(code, tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_script(WITHOUT_UNIX + code, tmp_path)
 
 
 @pytest.mark.slow
@@ -80,6 +81,27 @@ if __name__ == "__main__":
     assert main(["recipe.yaml", "--training.max_steps", "6", "--resume", "--allow_changes"]) == 0
     assert main(["recipe.yaml", "--dry-run", "--output_dir", "other"]) == 0
 """
-    done = run_without_unix(code, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_script(WITHOUT_UNIX + code, tmp_path)
     assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_data_are_read_and_tokenized_by_processes_that_were_not_forked(tmp_path):
+    for shard in range(2):
+        rows = "".join(f'{{"source": "a {row}", "target": "b {row}"}}\n' for row in range(shard, 41_000, 2))
+        (tmp_path / f"{shard}.jsonl").write_text(rows, encoding="utf-8")
+    code = """
+import multiprocess
+
+if __name__ == "__main__":
+    multiprocess.set_start_method("spawn")  # as on macOS and Windows
+    from fun_transformer.training.data.splits import load_splits
+    from fun_transformer.training.data.tokenizing import tokenize_splits
+    from fun_transformer.training.recipe.arguments import DataArguments, SplitArguments
+    from fun_transformer.training.train_tokenizer import train_tokenizer
+    data = DataArguments(train=SplitArguments(dataset="*.jsonl"), clean=["control"])
+    splits, _ = load_splits(data, seed=0)
+    splits, _ = tokenize_splits(splits, train_tokenizer(["a b 0123456789"], type="char"), data)
+    assert len(splits["train"]) == 40_000 and len(splits["train"][0]["input_ids"]) > 2
+"""
+    run_script(code, tmp_path)
