@@ -22,7 +22,7 @@ from fun_transformer.training.data.rows import TokenRows
 from fun_transformer.training.data.splits import load_splits
 from fun_transformer.training.data.tokenizing import languages_of, tokenize_splits
 from fun_transformer.training.recipe.arguments import SPLITS, DataArguments, SplitArguments
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PAIRS = [("你好", "hello"), ("null", "NA"), ('他说"好', 'he said "yes'), ("007", "2011-03-10")]
@@ -258,8 +258,8 @@ def test_long_rows_are_refused_or_dropped_after_tokenization(tmp_path):
     assert both["origin"].endswith("a.tgt")
 
 
-def bpe(texts, **options):
-    return train_tokenizer(texts, vocab_size=300, **options)
+def bpe(texts):
+    return train_tokenizer(texts, settings=TokenizerSettings(vocab_size=300))
 
 
 def encoded_files(tmp_path):

@@ -98,10 +98,11 @@ if __name__ == "__main__":
     from fun_transformer.training.data.splits import load_splits
     from fun_transformer.training.data.tokenizing import tokenize_splits
     from fun_transformer.training.recipe.arguments import DataArguments, SplitArguments
-    from fun_transformer.training.train_tokenizer import train_tokenizer
+    from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
     data = DataArguments(train=SplitArguments(dataset="*.jsonl"), clean=["control"])
     splits, _ = load_splits(data, seed=0)
-    splits, _ = tokenize_splits(splits, train_tokenizer(["a b 0123456789"], type="char"), data)
+    tokenizer = train_tokenizer(["a b 0123456789"], settings=TokenizerSettings(type="char"))
+    splits, _ = tokenize_splits(splits, tokenizer, data)
     assert len(splits["train"]) == 40_000 and len(splits["train"][0]["input_ids"]) > 2
 """
     run_script(code, tmp_path)
