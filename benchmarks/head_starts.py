@@ -50,7 +50,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     from fun_transformer import FunTransformerTokenizer
     from fun_transformer.training.data.splits import load_splits
     from fun_transformer.training.recipe.reading import parse_arguments
-    from fun_transformer.training.train_tokenizer import train_tokenizer
+    from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
     command = ["--data.bad_rows=drop"]
     for split, path in zip(("train", "validation", "test"), options.data):
@@ -75,7 +75,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     for name, rows in parts.items():
         rows.to_json(folder / f"{name}.jsonl", force_ascii=False)
     sides = {
-        side: train_tokenizer(lines, vocab_size=options.vocab_size, min_frequency=2)
+        side: train_tokenizer(lines, settings=TokenizerSettings(vocab_size=options.vocab_size, min_frequency=2))
         for side, lines in texts.items()
         if lines
     }

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("matplotlib")
 
 from fun_transformer.analysis import AttentionMap, cross_attention
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 from fun_transformer.visualization import plot_attention, plot_attention_heads, write_attention_page
 from fun_transformer.visualization.html import language_of
 
@@ -184,7 +184,9 @@ def test_letters_tell_the_language(text, language):
 
 @pytest.mark.parametrize("target", ["what shall we eat", None])
 def test_self_attentions_are_those_of_the_models_own_pass(target, tiny_model):
-    tokenizer = train_tokenizer(["今天吃什么好?", "what shall we eat"] * 5, type="bpe", vocab_size=300)
+    tokenizer = train_tokenizer(
+        ["今天吃什么好?", "what shall we eat"] * 5, settings=TokenizerSettings(type="bpe", vocab_size=300)
+    )
     model = tiny_model(vocab_size=len(tokenizer))
     options = {} if target else {"max_new_tokens": 5}
     found = cross_attention(model, tokenizer, "今天吃什么", target, **options)

@@ -10,7 +10,7 @@ import pytest
 import fun_transformer
 from fun_transformer import __version__, cli
 from fun_transformer.pipeline_fun_transformer import TranslationPipeline
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 LINES = ["the cat sat", "", "今天 吃 什么", "  ", "dog", "the cat sat on the mat"]
 
@@ -18,7 +18,7 @@ LINES = ["the cat sat", "", "今天 吃 什么", "  ", "dog", "the cat sat on th
 @pytest.fixture
 def model_folder(tiny_model, tmp_path):
     """A tiny model with its tokenizer, which generates at most 6 tokens."""
-    tokenizer = train_tokenizer(LINES * 5, type="bpe", vocab_size=300)
+    tokenizer = train_tokenizer(LINES * 5, settings=TokenizerSettings(type="bpe", vocab_size=300))
     model = tiny_model(vocab_size=len(tokenizer), decoder_start_token_id=1)
     model.generation_config.max_new_tokens = 6
     model.save_pretrained(tmp_path / "model")

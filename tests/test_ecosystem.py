@@ -170,9 +170,9 @@ def test_stacks_of_different_depth_generate_what_they_score(depths, tiny_model, 
 @pytest.fixture
 def tokenizer():
     """Characters as tokens."""
-    from fun_transformer.training.train_tokenizer import train_tokenizer
+    from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
-    return train_tokenizer(["abcdefgh"], type="char", min_frequency=1)
+    return train_tokenizer(["abcdefgh"], settings=TokenizerSettings(type="char", min_frequency=1))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from fun_transformer.embeddings import (
     train_glove,
     train_word2vec,
 )
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 from fun_transformer.visualization import plot_word_vectors
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "vectors"
@@ -155,7 +155,7 @@ CORPUS = ["the cat reads", "the cats read", "reading cats", "我 喜欢 猫", "C
 
 
 def tiny_tokenizer(**settings):
-    return train_tokenizer(CORPUS, **{"type": "bpe", "vocab_size": 300, "min_frequency": 1, **settings})
+    return train_tokenizer(CORPUS, settings=TokenizerSettings(**{"vocab_size": 300, **settings}))
 
 
 def rows_of(model, tokenizer, *tokens: str) -> torch.Tensor:
@@ -239,7 +239,7 @@ def test_more_dimensions_than_the_model_has_are_projected_without_loss_of_what_v
 
 def test_the_targets_vectors_reach_the_decoders_own_embedding(tiny_model):
     tokenizer = train_tokenizer(
-        CORPUS, "word", 50, targets=["le chat", "les chats"] * 5, target_vocab_size=40, min_frequency=1
+        CORPUS, ["le chat", "les chats"] * 5, TokenizerSettings(type="word", vocab_size=50, target_vocab_size=40)
     )
     size = tokenizer.target_vocab_size
     model = tiny_model(vocab_size=len(tokenizer), decoder_vocab_size=size, share_encoder_decoder_embeddings=False)

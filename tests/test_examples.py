@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fun_transformer.cli import main as command_line
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -121,7 +121,9 @@ def test_an_example_comes_to_its_point(name, example, tiny_model, tmp_path):
         pytest.importorskip(package)
     arguments = [tmp_path, 3]  # few steps or epochs, where there are some
     if name == "translate":
-        tokenizer = train_tokenizer(["今天吃什么", "what to eat"] * 5, type="bpe", vocab_size=300)
+        tokenizer = train_tokenizer(
+            ["今天吃什么", "what to eat"] * 5, settings=TokenizerSettings(type="bpe", vocab_size=300)
+        )
         for part in (tiny_model(vocab_size=len(tokenizer)), tokenizer):
             part.save_pretrained(tmp_path / "model")
         arguments = [tmp_path / "model", "今天吃什么", tmp_path]

@@ -23,7 +23,7 @@ from fun_transformer import (
 )
 from fun_transformer.hub.code import auto_map, travelling_files
 from fun_transformer.modeling_fun_transformer import FunTransformerDecoderModel
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 TEXTS = ["I drink green tea.", "You drink black coffee.", "Anna lives in Paris.", "我喜欢喝茶。", "她住在巴黎。"]
 SIZES = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
@@ -32,7 +32,7 @@ HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(TEXTS, vocab_size=420)
+    return train_tokenizer(TEXTS, settings=TokenizerSettings(vocab_size=420))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_zero_shot_classification_pairs_a_text_with_each_label(build, tokenizer)
 @pytest.fixture(scope="module")
 def tag(build):
     """A function from an aggregation strategy to a pipeline that knows the names of `TEXTS` by their letters."""
-    tokenizer = train_tokenizer(TEXTS, type="char")
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(type="char"))
     names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
     model = build(FunTransformerForTokenClassification, vocab_size=len(tokenizer), **labelled(names))
     batch = encode(tokenizer, TEXTS)

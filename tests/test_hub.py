@@ -19,7 +19,7 @@ from fun_transformer.hub import check_repo, push_model_repo
 from fun_transformer.hub.card import read_header
 from fun_transformer.hub.code import travelling_classes
 from fun_transformer.hub.push import prepare_files, read_bytes
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["the cat sat", "今天 吃 什么", "the cat sat on the mat"]
@@ -39,7 +39,7 @@ pipeline("translation", model="PATH_OR_NAME_OF_THIS_MODEL")
 
 def save_model(folder, seed=0, **options):
     """A tiny model with its tokenizer, which generates at most 6 tokens; gives its logits too."""
-    tokenizer = train_tokenizer(TEXTS * 5, type="bpe", vocab_size=300)
+    tokenizer = train_tokenizer(TEXTS * 5, settings=TokenizerSettings(type="bpe", vocab_size=300))
     torch.manual_seed(seed)
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 20}
     config = FunTransformerConfig(vocab_size=len(tokenizer), **sizes)
@@ -53,7 +53,7 @@ def save_model(folder, seed=0, **options):
 
 def save_marian(folder):
     """A tiny model of another family, with our tokenizer."""
-    tokenizer = train_tokenizer(TEXTS * 5, type="bpe", vocab_size=300)
+    tokenizer = train_tokenizer(TEXTS * 5, settings=TokenizerSettings(type="bpe", vocab_size=300))
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     ids = {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}

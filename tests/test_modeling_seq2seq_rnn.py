@@ -21,7 +21,7 @@ from fun_transformer.hub.code import auto_map, custom_pipelines, travelling_file
 from fun_transformer.modeling_seq2seq_rnn import RNNCache, run_rnn
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import main, train
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 VARIANTS = {
     "fixed context": {"attention_score": "none"},
@@ -425,7 +425,7 @@ def test_inputs_that_are_missing_are_named(build, sources):
 @pytest.fixture
 def folder(build, tmp_path):
     """A saved model and its tokenizer."""
-    tokenizer = train_tokenizer(["green tea", "grüner Tee"] * 5, type="char")
+    tokenizer = train_tokenizer(["green tea", "grüner Tee"] * 5, settings=TokenizerSettings(type="char"))
     model = likely_to_go_on(build(vocab_size=len(tokenizer)))
     model.generation_config.max_new_tokens = 6
     model.save_pretrained(tmp_path / "model")

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, dynamic_module_utils
 
 from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise, tag_language
-from fun_transformer.training.train_tokenizer import main, train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, main, train_tokenizer
 
 TEXTS = [
     "The cat sat on the mat, and the dog saw the cat.",
@@ -45,10 +45,14 @@ PHONEMES = {"transformer": "T R AE N S F AO R M ER", "cat": "K AE T", "dog's": "
 any_text = st.text() | st.text(alphabet="ab 今天，。1２<>/_▁é\u0301\u200d😀\u3000\x00\n") | st.sampled_from(HARD_TEXTS)
 
 
-SYMBOLS = {type: train_tokenizer(TEXTS, type=type) for type in ("char", "word")}
-SUBWORDS = {type: train_tokenizer(TEXTS, type=type, vocab_size=400) for type in ("bpe", "unigram")}
+SYMBOLS = {type: train_tokenizer(TEXTS, settings=TokenizerSettings(type=type)) for type in ("char", "word")}
+SUBWORDS = {
+    type: train_tokenizer(TEXTS, settings=TokenizerSettings(type=type, vocab_size=400)) for type in ("bpe", "unigram")
+}
 G2P = train_tokenizer(
-    PHONEMES, type="char", targets=PHONEMES.values(), target_type="word", lowercase="source", vocab_size=100
+    PHONEMES,
+    PHONEMES.values(),
+    TokenizerSettings(type="char", target_type="word", lowercase="source", vocab_size=100),
 )
 
 
@@ -162,20 +166,21 @@ def test_spaces_stay_with_the_words_they_precede():
 
 
 def test_underscores_do_not_break_words():
-    tokenizer = train_tokenizer(["I_TURN_LEFT I_JUMP"], type="word")
+    tokenizer = train_tokenizer(["I_TURN_LEFT I_JUMP"], settings=TokenizerSettings(type="word"))
     assert tokens(tokenizer, "I_JUMP I_TURN_LEFT") == ["▁I_JUMP", "▁I_TURN_LEFT", "</s>"]
 
 
 @pytest.mark.parametrize("type", ["bpe", "unigram", "char", "word"])
 def test_training_is_deterministic_and_ignores_the_order_of_texts(type):
-    first, second = (train_tokenizer(texts, type=type, vocab_size=330) for texts in (TEXTS, TEXTS[::-1]))
+    settings = TokenizerSettings(type=type, vocab_size=330)
+    first, second = (train_tokenizer(texts, settings=settings) for texts in (TEXTS, TEXTS[::-1]))
     assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
 
 
 @pytest.mark.parametrize("type", ["bpe", "unigram", "char", "word"])
 @pytest.mark.parametrize("vocab_size", [264, 280, 10_000])
 def test_vocab_size_counts_everything_and_little_text_gives_less(type, vocab_size):
-    tokenizer = train_tokenizer(TEXTS, type=type, vocab_size=vocab_size)
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(type=type, vocab_size=vocab_size))
     assert len(tokenizer) <= vocab_size
     assert len(tokenizer) == vocab_size or vocab_size > 280 or type in ("char", "word")
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
@@ -183,10 +188,13 @@ def test_vocab_size_counts_everything_and_little_text_gives_less(type, vocab_siz
 
 def test_min_frequency_leaves_out_what_is_rarer():
     texts = ["aa bb", "aa cc"]
-    assert set(train_tokenizer(texts, type="word", min_frequency=2).get_vocab()) >= {"▁aa"}
-    assert "▁bb" not in train_tokenizer(texts, type="word", min_frequency=2).get_vocab()
-    assert "c" not in train_tokenizer(texts, type="char", min_frequency=3).get_vocab()
-    assert "▁bb" not in train_tokenizer(texts, type="bpe", min_frequency=2).get_vocab()
+    words, characters, subwords = (
+        train_tokenizer(texts, settings=TokenizerSettings(type=type, min_frequency=count)).get_vocab()
+        for type, count in (("word", 2), ("char", 3), ("bpe", 2))
+    )
+    assert "▁aa" in words and "▁bb" not in words
+    assert "c" not in characters
+    assert "▁bb" not in subwords
 
 
 # ── encoding ──
@@ -227,8 +235,10 @@ def test_a_target_leaves_the_tokenizer_as_it_was():
 
 
 def test_lowercase_applies_to_the_sides_named():
-    both = train_tokenizer(["The"], targets=["Cat"], type="bpe", vocab_size=300, lowercase="both")
-    source = train_tokenizer(["The"], targets=["Cat"], type="bpe", vocab_size=300, lowercase="source")
+    both, source = (
+        train_tokenizer(["The"], ["Cat"], TokenizerSettings(vocab_size=300, lowercase=side))
+        for side in ("both", "source")
+    )
     assert decode(both, both(text_target="Cat").input_ids) == "cat"
     assert decode(source, source(text_target="Cat").input_ids) == "Cat"
     assert decode(source, source("Cat").input_ids) == "cat"
@@ -294,14 +304,17 @@ def test_the_file_works_where_the_package_is_missing(tmp_path, monkeypatch):
         ({"type": "bpe", "lowercase": "source"}, "Give the target texts"),
         ({"type": "bpe", "vocab_size": 263}, "Choose at least"),
         ({"type": "word", "vocab_size": 6}, "Choose at least"),
-        ({"texts": ["", " \n"]}, "no text"),
-        ({"texts": []}, "no text"),
-        ({"targets": [" "]}, "no text"),
     ],
 )
-def test_mistakes_are_explained(arguments, message):
+def test_mistaken_settings_are_explained(arguments, message):
     with pytest.raises(ValueError, match=message):
-        train_tokenizer(**{"texts": TEXTS, **arguments})
+        train_tokenizer(TEXTS, settings=TokenizerSettings(**arguments))
+
+
+@pytest.mark.parametrize("sides", [(["", " \n"],), ([],), (TEXTS, [" "])])
+def test_texts_without_any_character_are_refused(sides):
+    with pytest.raises(ValueError, match="no text"):
+        train_tokenizer(*sides)
 
 
 # ── command line ──
@@ -316,7 +329,7 @@ def test_command_line_reads_plain_and_compressed_files(tmp_path, capsys):
     output_dir = tmp_path / "new" / "tokenizer"
     arguments = ["--type", "bpe", "--vocab_size", "330", "--output_dir", str(output_dir)]
     main([*arguments, *(str(tmp_path / name) for name in ("a.txt", "b.gz", "c.xz"))])
-    expected = train_tokenizer(TEXTS, type="bpe", vocab_size=330)
+    expected = train_tokenizer(TEXTS, settings=TokenizerSettings(type="bpe", vocab_size=330))
     loaded = FunTransformerTokenizer.from_pretrained(output_dir)
     assert loaded.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str()
     assert "330 tokens" in capsys.readouterr().out
@@ -355,7 +368,7 @@ def test_every_real_sentence_comes_back(type):
         pytest.skip(f"needs {path.parent.name}/{path.name}")
     with lzma.open(path, "rt", encoding="utf-8") as file:
         texts = [text for line in file for text in json.loads(line)["translation"].values()]
-    tokenizer = train_tokenizer(texts, type=type, vocab_size=8000)
+    tokenizer = train_tokenizer(texts, settings=TokenizerSettings(type=type, vocab_size=8000))
     decoded = tokenizer.decode(tokenizer(texts).input_ids, skip_special_tokens=True)
     assert decoded == [normalise(text) for text in texts]
 
@@ -365,7 +378,7 @@ def test_every_real_sentence_comes_back(type):
 
 def with_languages(type):
     """A fresh tokenizer that can tell English from Chinese."""
-    tokenizer = train_tokenizer(TEXTS, type=type, vocab_size=400)
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(type=type, vocab_size=400))
     tokenizer.add_languages(["zh", "en"])
     return tokenizer
 
@@ -408,10 +421,14 @@ def test_only_a_tokenizer_of_several_languages_asks_for_one():
 
 def test_two_vocabularies_in_one_folder_encode_and_decode_each_its_side(tmp_path):
     sources, targets = ["今天吃什么好", "今天吃面条"], ["What is good to eat today", "Noodles today"]
-    train_tokenizer(sources, "char", 40, targets, "bpe", target_vocab_size=300).save_pretrained(tmp_path)
+    both_sides = TokenizerSettings(type="char", vocab_size=40, target_type="bpe", target_vocab_size=300)
+    train_tokenizer(sources, targets, both_sides).save_pretrained(tmp_path)
     tokenizer = pickle.loads(pickle.dumps(AutoTokenizer.from_pretrained(tmp_path)))
     assert len(tokenizer) < 40 < tokenizer.target_vocab_size <= 300
-    only = train_tokenizer(sources, "char", 40), train_tokenizer(targets, "bpe", 300)
+    only = (
+        train_tokenizer(sources, settings=TokenizerSettings(type="char", vocab_size=40)),
+        train_tokenizer(targets, settings=TokenizerSettings(type="bpe", vocab_size=300)),
+    )
     both = tokenizer(sources, text_target=targets)
     assert both.input_ids == only[0](sources).input_ids and both.labels == only[1](targets).input_ids
     assert tokenizer.batch_decode(both.labels, skip_special_tokens=True) == targets
@@ -480,6 +497,6 @@ def test_threads_may_encode_and_decode_both_sides_at_once(target_vocab_size):
 
 def test_two_vocabularies_need_targets_and_room():
     with pytest.raises(ValueError, match="there are no targets"):
-        train_tokenizer(TEXTS, "char", target_vocab_size=99)
+        train_tokenizer(TEXTS, settings=TokenizerSettings(type="char", target_vocab_size=99))
     with pytest.raises(ValueError, match="target_vocab_size=99 leaves nothing to learn"):
-        train_tokenizer(TEXTS, "char", 99, TEXTS, "bpe", target_vocab_size=99)
+        TokenizerSettings(type="char", vocab_size=99, target_type="bpe", target_vocab_size=99)

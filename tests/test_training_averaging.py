@@ -14,7 +14,7 @@ from fun_transformer.training.model.averaging import average_models, main, movin
 from fun_transformer.training.objectives import r_drop_loss
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_restored_running_mean_goes_on_alike(version):
 
 def test_the_command_writes_a_model_that_loads(three_models, tmp_path):
     folders, states = three_models
-    train_tokenizer(["abcdefgh"], type="char").save_pretrained(folders[0])
+    train_tokenizer(["abcdefgh"], settings=TokenizerSettings(type="char")).save_pretrained(folders[0])
     assert main([*map(str, folders), "--output_dir", str(tmp_path / "mean")]) == 0
     model = FunTransformerForConditionalGeneration.from_pretrained(tmp_path / "mean")
     assert_close(model.lm_head.weight.data, sum(state["lm_head.weight"] for state in states) / 3)

@@ -5,19 +5,19 @@ from datasets import Dataset
 
 from fun_transformer.training.data.bpe_dropout import DroppingRows
 from fun_transformer.training.data.tokenizing import encode_pairs
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 LINES = ["the brown fox jumps over the brown dog", "a brown dog jumps"] * 20
 
 
 @pytest.fixture
 def tokenizer():
-    return train_tokenizer(LINES, type="bpe", vocab_size=330)
+    return train_tokenizer(LINES, settings=TokenizerSettings(type="bpe", vocab_size=330))
 
 
 @pytest.fixture
 def dataset(tokenizer):
-    """The lines as sources, the other way round as targets, tokenised."""
+    """The lines as sources, the other way round as targets, tokenized."""
     pairs = {"source": LINES[:2], "target": LINES[1::-1]}
     return Dataset.from_dict({**pairs, **encode_pairs(pairs, tokenizer)})
 
@@ -50,4 +50,6 @@ def test_lengths_are_those_without_dropout(dataset, tokenizer):
 
 def test_other_tokenizers_are_refused(dataset):
     with pytest.raises(ValueError, match="needs a tokenizer of type bpe"):
-        DroppingRows(dataset, train_tokenizer(LINES, type="char"), encode_pairs, 0.1, longest=100)
+        DroppingRows(
+            dataset, train_tokenizer(LINES, settings=TokenizerSettings(type="char")), encode_pairs, 0.1, longest=100
+        )

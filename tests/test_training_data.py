@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import lzma
+import sys
 from pathlib import Path
 
 import datasets
@@ -14,13 +15,14 @@ from transformers import AutoTokenizer
 
 from fun_transformer.training.data import built_in as training_data
 from fun_transformer.training.data import caching as training_caching
-from fun_transformer.training.data.built_in import draw_groups, generate_cmudict, word_families
+from fun_transformer.training.data.built_in import generate_cmudict, sample_groups, word_families
+from fun_transformer.training.data.files import from_generator, rows_stamp
 from fun_transformer.training.data.report import RowReport
 from fun_transformer.training.data.rows import TokenRows
 from fun_transformer.training.data.splits import load_splits
 from fun_transformer.training.data.tokenizing import languages_of, tokenize_splits
 from fun_transformer.training.recipe.arguments import SPLITS, DataArguments, SplitArguments
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PAIRS = [("你好", "hello"), ("null", "NA"), ('他说"好', 'he said "yes'), ("007", "2011-03-10")]
@@ -47,7 +49,7 @@ def write_lines(folder, source, target):
 
 
 def load(train, seed=0, **options):
-    """Loads `train`, with itself as validation unless told otherwise."""
+    """Load `train`, with itself as validation unless told otherwise."""
     named = {"validation": options.pop("validation", train), "test": options.pop("test", None)}
     named = {name: SplitArguments(**split) for name, split in named.items() if split}
     return load_splits(DataArguments(train=SplitArguments(**train), **named, **options), seed)
@@ -222,16 +224,16 @@ def test_one_row_is_too_little_to_hold_some_out(tmp_path):
         load(write_lines(tmp_path, "a\n", "b\n"), validation=None)
 
 
-def test_max_rows_draws_by_seed_and_is_counted(tmp_path):
+def test_max_rows_samples_by_seed_and_is_counted(tmp_path):
     files = write_lines(tmp_path, "\n".join(map(str, range(50))), "\n".join(map(str, range(50))))
     splits, report = load(files, max_rows=10)
     assert len(splits["train"]) == 10 and report.to_dict()["train"]["dropped"] == {"beyond max_rows": 40}
     assert pairs(splits["train"]) == pairs(load(files, max_rows=10)[0]["train"]) != pairs(load(files)[0]["train"])[:10]
 
 
-def test_sources_that_also_stand_in_train_are_reported(tmp_path):
+def test_sources_that_are_also_in_train_are_reported(tmp_path):
     _, report = load(write_lines(tmp_path, "a\nb\n", "1\n2\n"))
-    assert "2 of 2 validation rows have a source that also stands in train" in str(report)
+    assert "2 of 2 validation rows have a source that is also in train" in str(report)
 
 
 class LetterTokenizer:
@@ -256,16 +258,16 @@ def test_long_rows_are_refused_or_dropped_after_tokenization(tmp_path):
     assert both["origin"].endswith("a.tgt")
 
 
-def bpe(texts, **options):
-    return train_tokenizer(texts, vocab_size=300, **options)
+def bpe(texts):
+    return train_tokenizer(texts, settings=TokenizerSettings(vocab_size=300))
 
 
 def encoded_files(tmp_path):
-    """The tokenised rows on disk, with the time they were written."""
+    """The tokenized rows on disk, with the time they were written."""
     return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "fun_transformer").iterdir()}
 
 
-def test_rows_are_tokenised_once_whatever_their_files_and_the_tokenizer_object(tmp_path):
+def test_rows_are_tokenized_once_whatever_their_files_and_the_tokenizer_object(tmp_path):
     options, lines = DataArguments(), ["ab cd\nef\n", "x\ny\n"]
     first = tokenize_splits(load(write_lines(tmp_path, *lines))[0], bpe(["ab cd ef"]), options)[0]
     files = encoded_files(tmp_path)
@@ -279,7 +281,7 @@ def test_rows_are_tokenised_once_whatever_their_files_and_the_tokenizer_object(t
 
 
 @pytest.mark.parametrize("change", ["rows", "tokenizer", "function"])
-def test_rows_are_tokenised_anew_when_what_matters_changes(tmp_path, monkeypatch, change):
+def test_rows_are_tokenized_again_when_what_matters_changes(tmp_path, monkeypatch, change):
     texts, lines = ["ab cd ef"], ["ab cd\nef\n", "x\ny\n"]
     tokenize_splits(load(write_lines(tmp_path, *lines))[0], bpe(texts), DataArguments())
     if change == "rows":
@@ -292,8 +294,45 @@ def test_rows_are_tokenised_anew_when_what_matters_changes(tmp_path, monkeypatch
     assert len(encoded_files(tmp_path)) == 2
 
 
+@pytest.fixture
+def import_code(tmp_path, monkeypatch):
+    """A function that writes code to a file and imports it, in the place of what it imported before."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a second version in the same second would not be seen
+
+    def write_and_import(code):
+        (tmp_path / "changing_code.py").write_text(code, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, "changing_code", raising=False)
+        importlib.invalidate_caches()
+        return importlib.import_module("changing_code")
+
+    return write_and_import
+
+
+def test_rows_are_tokenized_again_when_the_code_of_an_objective_changes(tmp_path, import_code):
+    splits, tokenizer = load(write_lines(tmp_path, "ab cd\nef\n", "x\ny\n"))[0], bpe(["ab cd ef"])
+    for label in (7, 8, 8):
+        code = (
+            f"def encode(batch, tokenizer):\n    return {{name: [[{label}]] * len(batch['source']) for name in KEYS}}"
+        )
+        encode = import_code(f"KEYS = ('input_ids', 'labels')\n{code}\n").encode
+        tokenized, _ = tokenize_splits(splits, tokenizer, DataArguments(), encode)
+        assert tokenized["train"]["labels"][:] == [[label], [label]]
+    assert len(encoded_files(tmp_path)) == 2
+
+
+def test_rows_are_generated_again_when_the_code_that_generates_them_changes(import_code):
+    stamps = []
+    for text in ("old", "new", "new"):
+        code = f"def generate(stamp):\n    yield {{'source': {text!r}, 'target': 'x', 'problem': ''}}\n"
+        generate = import_code(code).generate
+        assert from_generator(generate, []).to_list()[0]["source"] == text
+        stamps.append(rows_stamp(generate, []))
+    assert stamps[0] != stamps[1] == stamps[2]
+
+
 @pytest.mark.slow
-def test_several_processes_tokenise_as_one_and_are_found_again_on_other_cores(tmp_path, monkeypatch):
+def test_several_processes_tokenize_as_one_and_are_found_again_on_other_cores(tmp_path, monkeypatch):
     lines = ["".join(f"{row} ab cd\n" for row in range(50)), "".join(f"{row}\n" for row in range(50))]
     splits, tokenizer = load(write_lines(tmp_path, *lines))[0], bpe(["ab cd ef"])
     expected = [tokenizer(source).input_ids for source in splits["train"]["source"][:]]
@@ -318,7 +357,7 @@ def test_shards_named_by_a_pattern_are_one_corpus_in_the_order_of_their_names(tm
 
 
 def load_mix(folder, *corpora, **options):
-    """Loads several corpora of (source, target) pairs as train."""
+    """Load several corpora of (source, target) pairs as train."""
     mix = []
     for number, (rows, named) in enumerate(corpora):
         path = folder / f"{number}.jsonl"
@@ -374,7 +413,7 @@ def test_only_train_is_cleaned_and_the_report_says_of_what(tmp_path):
     rows = ["a\n" * 3 + "b\nsame\n", "x\n" * 3 + "y\nSame\n"]
     splits, report = load(write_lines(tmp_path, *rows), clean=["duplicates", "identical"])
     assert pairs(splits["train"]) == [("a", "x"), ("b", "y")] and len(splits["validation"]) == 5
-    assert report.to_dict()["train"]["dropped"] == {"pair stood before": 2, "sides are identical": 1}
+    assert report.to_dict()["train"]["dropped"] == {"repeats an earlier pair": 2, "sides are identical": 1}
 
 
 def test_rows_are_read_where_they_lie_also_when_some_were_dropped(tmp_path):
@@ -405,10 +444,10 @@ def test_reports_of_two_steps_add_up():
     }
 
 
-def test_groups_are_drawn_whole_and_never_too_many():
+def test_groups_are_sampled_whole_and_never_too_many():
     groups = [f"g{row % 7}" for row in range(70)]
-    drawn = draw_groups(groups, 25, seed=1)
-    assert len(drawn) == 2 and drawn == draw_groups(reversed(groups), 25, seed=1)
+    sampled = sample_groups(groups, 25, seed=1)
+    assert len(sampled) == 2 and sampled == sample_groups(reversed(groups), 25, seed=1)
 
 
 def test_a_word_and_its_possessives_are_one_family():

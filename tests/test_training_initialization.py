@@ -16,12 +16,12 @@ from fun_transformer.training.model.initialization import initialize, prefixes, 
 from fun_transformer.training.recipe.arguments import TrainingArguments
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 
 def save(model, folder, words: str = "a b c d e"):
     """A model's folder, with the tokenizer whose words are these."""
-    tokenizer = train_tokenizer([words], type="word", vocab_size=40)
+    tokenizer = train_tokenizer([words], settings=TokenizerSettings(type="word", vocab_size=40))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer
@@ -83,7 +83,9 @@ def test_embeddings_are_matched_by_token(tiny_config, tmp_path):
     """The same words in another order, one more and one less: their rows move, the new one stays fresh."""
     pretrained = FunTransformerForMaskedLM(tiny_config())
     theirs = save(pretrained, tmp_path, "a b b c c c d d d d")
-    tokenizer = train_tokenizer(["e e e e e b b b b c c c a a"], type="word", vocab_size=40)
+    tokenizer = train_tokenizer(
+        ["e e e e e b b b b c c c a a"], settings=TokenizerSettings(type="word", vocab_size=40)
+    )
     model = FunTransformerForConditionalGeneration(tiny_config(vocab_size=len(tokenizer)))
     before = model.get_input_embeddings().weight.detach().clone()
     report = take_weights(model, tokenizer, tmp_path)

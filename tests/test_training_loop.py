@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from forked_runs import read_metrics, write_digits_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
-from fun_transformer.training.engine import keep_freed_memory
+from fun_transformer.training.platform import keep_freed_memory
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import main, train
 

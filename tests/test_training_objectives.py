@@ -16,7 +16,7 @@ from fun_transformer.training.objectives import OBJECTIVES, scheduled_sampling_l
 from fun_transformer.training.recipe.arguments import TrainingArguments
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 HUB_CONFIGS = Path(__file__).parents[1] / "hub_configs"
 ROWS = {
@@ -93,9 +93,7 @@ def build(name: str, pairs: list[tuple[str, str]], **tokenizer_settings):
     rows = Dataset.from_list([{"source": source, "target": target} for source, target in pairs])
     objective = OBJECTIVES[name](DatasetDict(train=rows), TrainingArguments())
     texts = objective.texts(rows)
-    tokenizer = train_tokenizer(
-        **texts, **{"type": "bpe", "vocab_size": 280, "min_frequency": 1, **tokenizer_settings}
-    )
+    tokenizer = train_tokenizer(**texts, settings=TokenizerSettings(**{"vocab_size": 280, **tokenizer_settings}))
     objective.prepare_tokenizer(tokenizer)
     return objective, tokenizer, objective.encode(rows[:], tokenizer)
 

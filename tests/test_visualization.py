@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -29,7 +29,7 @@ SOURCE, TARGET = "今天吃什么好?", "what shall we eat"
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer([SOURCE, TARGET] * 5, type="bpe", vocab_size=300)
+    return train_tokenizer([SOURCE, TARGET] * 5, settings=TokenizerSettings(type="bpe", vocab_size=300))
 
 
 @pytest.fixture

@@ -206,7 +206,9 @@ def imports(name: str, tree: ast.Module) -> tuple[set[str], list[str]]:
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             libraries = {module.split(".")[0] for module in modules} - LIBRARIES - set(sys.stdlib_module_names)
-            problems += [f"{name} imports {library}, which other people may not have." for library in sorted(libraries)]
+            problems += [
+                f"{name} imports {library}, which other people may not have." for library in sorted(libraries)
+            ]
     return siblings, problems
 
 

@@ -3,7 +3,6 @@
 Both train real steps on real batches in memory and write no checkpoint.
 """
 
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from .loop import TrainingLoop
+from .platform import peak_process_memory
 
 
 def measure_steps(loop: TrainingLoop, steps: int) -> tuple[float, float]:
@@ -36,7 +36,7 @@ def peak_memory(device: torch.device) -> float:
     """The most memory that this process has had so far, in GB: a GPU's, or the machine's on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_process_memory() / 1e9
 
 
 def plan(loop: TrainingLoop, steps: int = 5) -> str:

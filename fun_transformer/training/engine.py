@@ -1,8 +1,6 @@
 """What a run trains with: device, precision, processes, threads, trackers."""
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,7 +11,7 @@ from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
 
-from .data.caching import cores
+from .platform import available_cores, keep_freed_memory
 from .recipe.arguments import RunArguments
 from .recipe.model_config import has_fast_bf16
 from .run.resuming import flat_values
@@ -33,18 +31,7 @@ def choose_threads(threads: int | str, processes_here: int) -> int | None:
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted and not (launched and wanted == "1"):
         return None
-    return max(1, cores() // processes_here)
-
-
-def keep_freed_memory() -> None:
-    """Keep what a step has freed for the next one: what goes back to the system costs a page fault every 4 KiB.
-
-    This is the C library's to do, where it is glibc. Tensors over 32 MiB go back all the same.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # of <malloc.h>
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(mmap_threshold, 2**25)
-        libc.mallopt(trim_threshold, 2**31 - 1)
+    return max(1, available_cores() // processes_here)
 
 
 def build_accelerator(arguments: RunArguments) -> Accelerator:

@@ -11,17 +11,18 @@ import difflib
 import gzip
 import json
 import lzma
-import os
 import re
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, trainers
 
+from ..files import commit_folder
 from ..tokenization_fun_transformer import (
     BYTE_TOKENS,
     SPACE,
@@ -36,109 +37,138 @@ LOWERCASE = ["none", "source", "both"]
 CHARACTER_COVERAGE = 0.9995
 
 
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """How a vocabulary is learned.
+
+    Attributes:
+        type: How sources are split: "bpe", "unigram", "char" or "word".
+        vocab_size: Size of the vocabulary at most, special tokens and bytes included. Little text gives fewer tokens.
+        target_type: How targets are split when not like sources: "char" and "word" may be mixed.
+        target_vocab_size: Size of the target's own vocabulary at most; None: one vocabulary for both sides.
+        lowercase: "none", "source" or "both" sides.
+        min_frequency: How often a character, word or BPE merge must occur to be learned.
+
+    Raises:
+        ValueError: A name is unknown, the types do not fit together, or a vocabulary is too small for the bytes.
+    """
+
+    type: str = "bpe"
+    vocab_size: int = 8000
+    target_type: str | None = None
+    target_vocab_size: int | None = None
+    lowercase: str = "none"
+    min_frequency: int = 1
+
+    @property
+    def side_types(self) -> tuple[str, str]:
+        """How sources and how targets are split."""
+        return self.type, self.target_type or self.type
+
+    def __post_init__(self) -> None:
+        type, target_type = self.side_types
+        _check_name("type", type, TYPES)
+        _check_name("target_type", target_type, TYPES)
+        _check_name("lowercase", self.lowercase, LOWERCASE)
+        if type != target_type and self.target_vocab_size is None and not {type, target_type} <= {"char", "word"}:
+            raise ValueError(
+                f"type={type!r} and target_type={target_type!r} cannot share one vocabulary. "
+                "Use the same type for both, mix char and word, or give target_vocab_size for two vocabularies."
+            )
+        _check_size("vocab_size", self.vocab_size, type)
+        if self.target_vocab_size is not None:
+            _check_size("target_vocab_size", self.target_vocab_size, target_type)
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether the target side is treated differently, so that its texts must be known."""
+        return self.target_vocab_size is not None or len(set(self.side_types)) > 1 or self.lowercase == "source"
+
+
+def _check_name(field: str, value: str, allowed: list[str]) -> None:
+    if value not in allowed:
+        nearest = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}.{hint}")
+
+
+def _check_size(field: str, size: int, type: str) -> None:
+    smallest = len(SPECIAL_TOKENS) + (len(BYTE_TOKENS) + 3 if type in ("bpe", "unigram") else 2)
+    if size < smallest:
+        raise ValueError(
+            f"{field}={size} leaves nothing to learn: the special tokens, {SPACE} and, for bpe and unigram, "
+            f"the 256 bytes count too. Choose at least {smallest} for type={type!r}, in practice much more."
+        )
+
+
 def train_tokenizer(
-    texts: Iterable[str],
-    type: str = "bpe",
-    vocab_size: int = 8000,
-    targets: Iterable[str] | None = None,
-    target_type: str | None = None,
-    lowercase: str = "none",
-    min_frequency: int = 1,
-    target_vocab_size: int | None = None,
+    texts: Iterable[str], targets: Iterable[str] | None = None, settings: TokenizerSettings | None = None
 ) -> FunTransformerTokenizer:
-    """Learn one vocabulary from the source texts and, where given, the target texts; or two.
+    """Learn one vocabulary from the source texts and, where given, the target texts; or one for each side.
 
     Args:
-        texts: the source side, or everything there is.
-        type: "bpe", "unigram", "char" or "word".
-        vocab_size: how many tokens at most, special tokens and bytes included. Little text gives fewer.
-        targets: the target side. Needed where it is treated differently.
-        target_type: how targets are split when not like sources: "char" and "word" may be mixed.
-        lowercase: "none", "source" or "both" sides.
-        min_frequency: how often a character, word or BPE merge must occur to be learned.
-        target_vocab_size: the target gets a vocabulary of its own, of so many tokens at most.
+        texts: The source side, or all text.
+        targets: The target side. Needed where it is treated differently.
+        settings: `TokenizerSettings()` when None.
 
     Returns:
         A tokenizer; the same texts give the same one.
 
     Raises:
-        ValueError: for an unknown type, a vocabulary too small for the bytes, or texts without any character.
+        ValueError: There is no text to learn from, or no target text where it is needed.
     """
-    target_type = target_type or type
-    _check_arguments(type, target_type, lowercase, targets is not None, vocab_size, target_vocab_size)
+    settings = settings or TokenizerSettings()
+    (type, target_type), lowercase = settings.side_types, settings.lowercase
+    if settings.needs_targets and targets is None:
+        raise ValueError(
+            f"target_type={target_type!r} and lowercase={lowercase!r} treat the target side differently, "
+            "but there are no targets to learn from. Give the target texts as well."
+        )
     sources = [normalise(text, lowercase != "none") for text in texts]
     targets = [normalise(text, lowercase == "both") for text in targets or ()]
     if not any(sources) or (targets and not any(targets)):
         raise ValueError("There is no text to learn a vocabulary from. Give at least one line that is not blank.")
 
-    if target_vocab_size is not None:
-        backends = []
-        for texts, kind, size in ((sources, type, vocab_size), (targets, target_type, target_vocab_size)):
-            if kind in ("bpe", "unigram"):
-                backends.append(_train_subwords(texts, kind, size, min_frequency))
-            else:
-                backends.append(_build_symbols(_count_symbols(texts, kind), size, min_frequency))
-        return FunTransformerTokenizer.from_backend(backends[0], type, target_type, lowercase, backends[1])
-    if type in ("bpe", "unigram"):
-        backend = _train_subwords(sources + targets, type, vocab_size, min_frequency)
+    if settings.target_vocab_size is not None:
+        backend = _learn(sources, type, settings.vocab_size, settings.min_frequency)
+        target_backend = _learn(targets, target_type, settings.target_vocab_size, settings.min_frequency)
+        return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase, target_backend)
+    if type == target_type:
+        backend = _learn(sources + targets, type, settings.vocab_size, settings.min_frequency)
     else:
         counts = _count_symbols(sources, type) + _count_symbols(targets, target_type)
-        backend = _build_symbols(counts, vocab_size, min_frequency)
+        backend = _build_symbols(counts, settings.vocab_size, settings.min_frequency)
     return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase)
 
 
-def _check_arguments(
-    type: str, target_type: str, lowercase: str, has_targets: bool, vocab_size: int, target_vocab_size: int | None
-) -> None:
-    for name, value, allowed in (
-        ("type", type, TYPES),
-        ("target_type", target_type, TYPES),
-        ("lowercase", lowercase, LOWERCASE),
-    ):
-        if value not in allowed:
-            nearest = difflib.get_close_matches(str(value), allowed, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}.{hint}")
-    apart = target_vocab_size is not None
-    if type != target_type and not apart and not {type, target_type} <= {"char", "word"}:
-        raise ValueError(
-            f"type={type!r} and target_type={target_type!r} cannot share one vocabulary. "
-            "Use the same type for both, mix char and word, or give target_vocab_size for two vocabularies."
-        )
-    if not has_targets and (apart or type != target_type or lowercase == "source"):
-        raise ValueError(
-            f"target_type={target_type!r} and lowercase={lowercase!r} treat the target side differently, "
-            "but there are no targets to learn from. Give the target texts as well."
-        )
-    for name, size, kind in (("vocab_size", vocab_size, type), ("target_vocab_size", target_vocab_size, target_type)):
-        smallest = len(SPECIAL_TOKENS) + (len(BYTE_TOKENS) + 3 if kind in ("bpe", "unigram") else 2)
-        if size is not None and size < smallest:
-            raise ValueError(
-                f"{name}={size} leaves nothing to learn: the special tokens, {SPACE} and, for bpe and unigram, "
-                f"the 256 bytes count too. Choose at least {smallest} for type={kind!r}, in practice much more."
-            )
+def _learn(texts: list[str], type: str, vocab_size: int, min_frequency: int) -> Tokenizer:
+    """Learn one vocabulary of any type from normalised texts."""
+    if type in ("bpe", "unigram"):
+        return _train_subwords(texts, type, vocab_size, min_frequency)
+    return _build_symbols(_count_symbols(texts, type), vocab_size, min_frequency)
 
 
 def _train_subwords(texts: list[str], type: str, vocab_size: int, min_frequency: int) -> Tokenizer:
     """Train BPE or unigram with the bytes as special tokens (ids 5..260), then make them ordinary ones."""
     reserved = [*SPECIAL_TOKENS.values(), *BYTE_TOKENS]
     alphabet, rare = _choose_alphabet(texts, vocab_size - len(reserved), min_frequency)
-    if rare:  # where a rare character stood, no token is learned across
+    if rare:  # no token is learned across a rare character
         rare_characters = re.compile("[" + re.escape("".join(rare)) + "]")
         texts = [rare_characters.sub(" ", text) for text in texts]
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": vocab_size,
         "special_tokens": reserved,
         "initial_alphabet": alphabet,
         "show_progress": False,
     }
+    trainer: trainers.BpeTrainer | trainers.UnigramTrainer
     if type == "bpe":
-        model, trainer = models.BPE(), trainers.BpeTrainer(min_frequency=min_frequency, **common)
+        trainer = trainers.BpeTrainer(min_frequency=min_frequency, **common)
     else:
         # Halving the candidates at each round takes 40 % less time than the default 0.75, for 0.4 % more tokens.
-        common |= {"unk_token": SPECIAL_TOKENS["unk_token"], "shrinking_factor": 0.5}
-        model, trainer = models.Unigram(), trainers.UnigramTrainer(**common)
-    backend = Tokenizer(model)
+        unknown = SPECIAL_TOKENS["unk_token"]
+        trainer = trainers.UnigramTrainer(unk_token=unknown, shrinking_factor=0.5, **common)
+    backend = Tokenizer(models.BPE() if type == "bpe" else models.Unigram())
     backend.pre_tokenizer = build_pre_tokenizer(type)
     backend.train_from_iterator(texts, trainer)
 
@@ -208,7 +238,7 @@ def _build_symbols(counts: Counter, vocab_size: int, min_frequency: int) -> Toke
 
 def read_lines(paths: Iterable[str | Path]) -> Iterator[str]:
     """Yield the lines of UTF-8 text files, plain or compressed (.gz, .xz)."""
-    openers = {".gz": gzip.open, ".xz": lzma.open}
+    openers: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
     for path in map(Path, paths):
         number = 0
         with openers.get(path.suffix, open)(path, "rb") as file:
@@ -219,22 +249,31 @@ def read_lines(paths: Iterable[str | Path]) -> Iterator[str]:
                     raise ValueError(f"{path}, line {number}, is not UTF-8 ({error}). Convert the file.") from error
 
 
-def save_whole(tokenizer: FunTransformerTokenizer, output_dir: str | Path) -> None:
-    """Save into a new folder that appears only when it is complete."""
+def save(tokenizer: FunTransformerTokenizer, output_dir: str | Path) -> None:
+    """Save into a new folder, which appears only when it is complete.
+
+    Raises:
+        ValueError: The folder exists and has something in it.
+    """
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise ValueError(f"{output_dir} exists and is not an empty folder. Choose another output_dir, or remove it.")
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent)
+    partial = output_dir.with_name(f".{output_dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
-        tokenizer.save_pretrained(unfinished)
-        os.chmod(unfinished, 0o755)  # mkdtemp's folder is private
-        os.replace(unfinished, output_dir)
+        tokenizer.save_pretrained(partial)
+        commit_folder(partial, output_dir)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process when None.
+    """
     parser = argparse.ArgumentParser(prog="python -m training.train_tokenizer", description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", metavar="FILE", help="text files (plain, .gz or .xz), a sentence a line")
     parser.add_argument("--targets", nargs="+", metavar="FILE", help="text files of the target side")
@@ -248,8 +287,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     files, targets, output_dir = options.pop("files"), options.pop("targets"), options.pop("output_dir")
     try:
-        tokenizer = train_tokenizer(read_lines(files), targets=read_lines(targets) if targets else None, **options)
-        save_whole(tokenizer, output_dir)
+        settings = TokenizerSettings(**options)
+        tokenizer = train_tokenizer(read_lines(files), read_lines(targets) if targets else None, settings)
+        save(tokenizer, output_dir)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{len(tokenizer)} tokens in {output_dir}")

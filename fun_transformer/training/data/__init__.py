@@ -1,1 +1,5 @@
-"""From files, the Hub or built-in data sets to batches of token ids."""
+"""From files to batches: reads parallel text, checks and cleans its rows, tokenizes them, and cuts them into batches.
+
+`splits.load_splits` is the entrance. Imports go one way: `caching`, `files` and `report`, then `built_in` and
+`cleaning`, then `splits` and `tokenizing`; on the other side `rows`, then `bpe_dropout`, `batches` and `packing`.
+"""

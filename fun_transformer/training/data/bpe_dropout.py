@@ -1,4 +1,4 @@
-"""BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267): a word is cut differently each time that it is seen.
+"""BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267): cut a word differently each time that it is read.
 
 Each merge of the tokenizer is left out with a small probability, so that the model also learns from the parts of
 words. Evaluation and use are not affected. The random numbers are those of the library `tokenizers`, which no seed
@@ -16,7 +16,7 @@ from .rows import TokenRows
 
 
 class DroppingRows(TokenRows):
-    """Rows that are tokenised anew whenever they are read; their lengths are those without dropout.
+    """Rows that are tokenized again whenever they are read; their lengths are those without dropout.
 
     Args:
         dataset: With `source`, `target` and their token ids without dropout.
@@ -26,7 +26,7 @@ class DroppingRows(TokenRows):
         longest: A row that gets more tokens than this on a side is taken as it is without dropout.
 
     Raises:
-        ValueError: When the tokenizer is of another kind.
+        ValueError: The tokenizer is of another kind.
     """
 
     def __init__(self, dataset: Dataset, tokenizer, encode: Callable, probability: float, longest: float):

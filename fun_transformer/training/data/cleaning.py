@@ -1,10 +1,10 @@
-"""Filters that leave doubtful pairs out of a training corpus (Koehn et al. 2020 compare many more).
+"""Leave doubtful pairs out of a training corpus, by five filters (Koehn et al. 2020 compare many more).
 
 | filter | leaves out |
 | --- | --- |
-| duplicates | a pair that stood before |
+| duplicates | a pair that came before |
 | identical | a target that is its source, letter case and spaces apart |
-| ratio | a side more than three times as long as the other makes expect, measured in the corpus itself |
+| ratio | a side more than three times longer or shorter than the other suggests, by the corpus's own median |
 | script | a side written in another script than that side of the corpus: Chinese, Latin, Cyrillic ... |
 | control | control and private-use characters, and the replacement character of a failed decoding |
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from .caching import processes_for
 
-# Longest first in the report of a row that fails several: the first of these that applies is named.
+# Of a row that fails several, the first of these is reported.
 FILTERS = ("control", "identical", "script", "ratio", "duplicates")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ue000-\uf8ff\ufffd]")
 SCRIPTS = {
@@ -39,8 +39,8 @@ LETTERS = {name: re.compile(f"[{letters}]") for name, letters in SCRIPTS.items()
 WEIGHTS = {"Chinese or Japanese": 4}  # a character says as much as a few letters; names stay Latin in Chinese text
 LEAST_SHARE = 0.2  # of a text's letters that must be of the right script
 LARGEST_RATIO = 3.0
-FREE_CHARACTERS = 10  # are added to both lengths: short texts differ more
-SAMPLE = 10_000  # rows that a corpus is measured by
+FREE_CHARACTERS = 10  # added to both lengths: short texts differ more
+SAMPLE_ROWS = 10_000  # how many rows a corpus is measured by
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Profile:
 
 
 def count_letters(text: str) -> dict[str, int]:
-    """Weighted number of letters of each script."""
+    """Return the weighted number of letters of each script that occurs."""
     found = {name: len(letters.findall(text)) * WEIGHTS.get(name, 1) for name, letters in LETTERS.items()}
     return {name: count for name, count in found.items() if count}
 
 
 def main_script(texts: Sequence[str]) -> str:
-    """The script of most letters; "" where there are none."""
+    """Return the script of most letters; "" where there are none."""
     totals: dict[str, int] = {}
     for text in texts:
         for name, count in count_letters(text).items():
@@ -68,25 +68,31 @@ def main_script(texts: Sequence[str]) -> str:
 
 
 def measure(sources: Sequence[str], targets: Sequence[str]) -> Profile:
-    """The profile of a corpus, from some of its pairs."""
+    """Return the profile of a corpus, from some of its pairs."""
     ratios = [len(target) / max(1, len(source)) for source, target in zip(sources, targets)]
     return Profile(main_script(sources), main_script(targets), float(np.median(ratios)))
 
 
 def is_wrong_script(text: str, script: str) -> bool:
-    """Whether hardly any of the letters are of the script."""
+    """Return whether hardly any of the letters are of the script."""
     counts = count_letters(text)
     return bool(script and counts) and counts.get(script, 0) < LEAST_SHARE * sum(counts.values())
 
 
 def is_out_of_proportion(source: str, target: str, ratio: float) -> bool:
-    """Whether one side is much longer than the other makes expect."""
+    """Return whether one side is much longer than the other suggests.
+
+    Args:
+        source: Text.
+        target: Its translation.
+        ratio: Characters of a target per character of its source, in this corpus.
+    """
     expected, found = len(source) * ratio + FREE_CHARACTERS, len(target) + FREE_CHARACTERS
     return max(expected, found) > LARGEST_RATIO * min(expected, found)
 
 
 def find_problem(source: str, target: str, profile: Profile, filters: Sequence[str]) -> str:
-    """What is wrong with a pair; "" if nothing, or nothing that a filter asked for looks at."""
+    """Return what the filters find wrong with a pair; "" if nothing."""
     if "control" in filters and (CONTROL.search(source) or CONTROL.search(target)):
         return "control characters"
     if "identical" in filters and " ".join(source.casefold().split()) == " ".join(target.casefold().split()):
@@ -104,13 +110,13 @@ def find_problem(source: str, target: str, profile: Profile, filters: Sequence[s
 
 
 def mark_problems(batch: dict[str, list[str]], profile: Profile, filters: list[str]) -> dict[str, list[str]]:
-    """`problem` of each row; one found earlier stays."""
+    """Fill the column `problem` of a batch; a problem that was found earlier stays."""
     rows = zip(batch["source"], batch["target"], batch["problem"])
     return {"problem": [problem or find_problem(source, target, profile, filters) for source, target, problem in rows]}
 
 
 def clean(rows: datasets.Dataset, filters: Sequence[str]) -> datasets.Dataset:
-    """The rows with what the filters say of them in `problem`, duplicates apart (`find_duplicates`).
+    """Return the rows with what the filters find in `problem`, duplicates excepted (see `find_duplicates`).
 
     Args:
         rows: One corpus, with `source`, `target` and `problem`.
@@ -119,14 +125,23 @@ def clean(rows: datasets.Dataset, filters: Sequence[str]) -> datasets.Dataset:
     filters = [name for name in FILTERS if name in filters and name != "duplicates"]
     if not filters:
         return rows
-    sample = rows.select(range(0, len(rows), max(1, len(rows) // SAMPLE)))
+    sample = rows.select(range(0, len(rows), max(1, len(rows) // SAMPLE_ROWS)))
     profile = measure(sample["source"][:], sample["target"][:])
     options = {"profile": profile, "filters": filters}
     return rows.map(mark_problems, batched=True, fn_kwargs=options, num_proc=processes_for(len(rows)), desc="Cleaning")
 
 
 def row_keys(rows: datasets.Dataset, columns: Sequence[str], prefix: str = "") -> np.ndarray:
-    """A number for the text of each row, the same for the same text: the first 64 bits of its BLAKE2b hash. (rows,)"""
+    """Return a number for the text of each row, the same for the same text.
+
+    Args:
+        rows: With the columns.
+        columns: Whose texts are the row's text.
+        prefix: Comes before the text; another prefix gives other numbers.
+
+    Returns:
+        The first 64 bits of each text's BLAKE2b hash, (rows,).
+    """
 
     def digests() -> Iterator[bytes]:
         for batch in rows.select_columns(list(columns)).iter(10_000):
@@ -137,7 +152,7 @@ def row_keys(rows: datasets.Dataset, columns: Sequence[str], prefix: str = "") -
 
 
 def find_duplicates(rows: datasets.Dataset) -> np.ndarray:
-    """Which rows have stood before, with both sides the same. (rows,)"""
+    """Return whether each row has come before, with both sides the same: (rows,)."""
     is_duplicate = np.ones(len(rows), dtype=bool)
     is_duplicate[np.unique(row_keys(rows, ["source", "target"]), return_index=True)[1]] = False
     return is_duplicate

@@ -1,18 +1,18 @@
-"""Parallel text, from files, the Hub or the built-in data sets, to checked rows and token ids.
+r"""Read pairs of texts from files: line-aligned text, jsonl, json, tsv, csv and parquet, plain or compressed.
 
-Whatever the form, each split becomes a `datasets.Dataset` with the text columns `source` and `target`. A row that
-cannot be used (a side that is empty or no text, more tokens than allowed) stops the run or is dropped, as the recipe
-says, and is counted in a `RowReport`: nothing disappears silently. Files are read by the standard library's readers,
-line breaks are \n and \r\n only, and nothing is guessed: "null", "NA", "007" and "2011-03-10" stay text.
+Whatever the form, the pairs become a `datasets.Dataset` with the text columns `source` and `target`, and `problem`:
+what is wrong with the row, "" if nothing. Only \n and \r\n end a line, and no value is guessed: "null", "NA", "007"
+and "2011-03-10" stay text.
 """
 
 import contextlib
 import csv
 import glob
 import hashlib
+import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from typing import Any
 import datasets
 from fsspec.implementations.local import LocalFileSystem
 
+from ..platform import available_cores
 from ..recipe.arguments import SplitArguments
-from .caching import cores
 
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 FORMATS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
@@ -30,16 +30,16 @@ RAGGED = "\0columns"  # marks a row with more or fewer fields than the header
 
 
 def file_format(path: str) -> str:
-    """A file's ending before that of its compression: ".jsonl" for "train.jsonl.xz"."""
+    """Return a file's ending before that of its compression: ".jsonl" for "train.jsonl.xz"."""
     endings = [ending.lower() for ending in Path(path).suffixes]
     return ([ending for ending in endings if ending not in COMPRESSIONS] or [""])[-1]
 
 
 def read_lines(path: str) -> Iterator[str]:
-    """The lines of a text file with their line ends; a byte order mark at its beginning is no text.
+    """Yield the lines of a text file with their line ends, without the byte order mark that it may begin with.
 
     Raises:
-        ValueError: the file cannot be unpacked, or a line is not UTF-8.
+        ValueError: The file cannot be unpacked, or a line is not UTF-8.
     """
     try:
         with LocalFileSystem().open(path, "rb", compression="infer") as file:
@@ -55,10 +55,10 @@ def read_lines(path: str) -> Iterator[str]:
 
 
 def read_rows(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a jsonl, json, tsv or csv file as dicts; blank lines are no rows.
+    """Yield the rows of a jsonl, json, tsv or csv file as dicts, without blank lines.
 
     Raises:
-        ValueError: a line is not what the file's ending promises.
+        ValueError: A line is not what the file's ending promises.
     """
     ending = file_format(path)
     lines = read_lines(path)
@@ -86,10 +86,10 @@ def read_rows(path: str) -> Iterator[dict[str, Any]]:
 
 
 def read_json(text: str, place: str, kind: type) -> Any:
-    """Parses JSON that must be an object, or a list of objects.
+    """Parse JSON that must be an object (`kind` is dict) or a list of objects (`kind` is list).
 
     Raises:
-        ValueError: it is something else.
+        ValueError: It is something else. The message begins with `place`.
     """
     try:
         value = json.loads(text)
@@ -102,10 +102,10 @@ def read_json(text: str, place: str, kind: type) -> Any:
 
 
 def column_value(row: dict[str, Any], column: str) -> Any:
-    """A column's value; dots reach into nested columns.
+    """Return the value of a column; dots reach into nested columns, as in "translation.en".
 
     Raises:
-        KeyError: the row has no such column.
+        KeyError: The row has no such column.
     """
     if column in row:
         return row[column]
@@ -116,7 +116,7 @@ def column_value(row: dict[str, Any], column: str) -> Any:
 
 
 def column_names(row: dict[str, Any]) -> list[str]:
-    """The columns of a row, nested ones with dots."""
+    """Return the names of a row's columns, nested ones with dots."""
     names = []
     for name, value in row.items():
         if name == RAGGED:
@@ -126,7 +126,7 @@ def column_names(row: dict[str, Any]) -> list[str]:
 
 
 def is_text(value: Any) -> bool:
-    """Whether the value is a string that UTF-8 can hold (JSON can smuggle in half a character: "\\ud83d")."""
+    r"""Return whether the value is a string that UTF-8 can hold: JSON can escape half a character, as in "\ud83d"."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -134,7 +134,7 @@ def is_text(value: Any) -> bool:
 
 
 def to_pair(row: dict[str, Any], source_column: str, target_column: str) -> dict[str, str]:
-    """A row of any form as `source`, `target` and `problem` ("" if the row can be used)."""
+    """Return a row of any form as `source`, `target` and `problem` ("" if the row can be used)."""
     pair = {"source": "", "target": "", "problem": ""}
     if RAGGED in row:
         return pair | {"problem": "not as many columns as the header"}
@@ -151,10 +151,15 @@ def to_pair(row: dict[str, Any], source_column: str, target_column: str) -> dict
 
 
 def check_columns(row: dict[str, Any], split: SplitArguments, name: str) -> None:
-    """Checks that the first row has both columns.
+    """Check that a row has the two columns that the recipe names for a split.
+
+    Args:
+        row: The first row of the split.
+        split: What the recipe says of the split.
+        name: The split's name, for the error.
 
     Raises:
-        ValueError: one is missing; lists those there are.
+        ValueError: A column is missing. The message lists the columns that exist.
     """
     for side, column in (("source_column", split.source_column), ("target_column", split.target_column)):
         try:
@@ -167,24 +172,24 @@ def check_columns(row: dict[str, Any], split: SplitArguments, name: str) -> None
 
 
 def find_shards(name: str) -> list[str]:
-    """The files that a path or a pattern such as `part-*.jsonl` names, in the order of their names."""
+    """Return the files that a path or a pattern such as `part-*.jsonl` names, sorted by name."""
     return [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True)) or [name]
 
 
 def generate_file_pairs(
     paths: list[str], source_column: str, target_column: str, stamp: tuple
 ) -> Iterator[dict[str, str]]:
-    """The pairs of jsonl, json, tsv or csv files; `stamp` only makes the cache notice changes."""
+    """Yield the pairs of jsonl, json, tsv or csv files; `stamp` is for the cache alone (see `from_generator`)."""
     for path in paths:
         for row in read_rows(path):
             yield to_pair(row, source_column, target_column)
 
 
 def generate_line_pairs(source: str, target: str, stamp: tuple) -> Iterator[dict[str, str]]:
-    """The pairs of two line-aligned files.
+    """Yield the pairs of two line-aligned files; `stamp` is for the cache alone (see `from_generator`).
 
     Raises:
-        ValueError: they have different numbers of lines.
+        ValueError: The files have different numbers of lines.
     """
     counts = [0, 0]
     for pair in zip_longest(read_lines(source), read_lines(target)):
@@ -197,16 +202,22 @@ def generate_line_pairs(source: str, target: str, stamp: tuple) -> Iterator[dict
         )
 
 
-def file_stamp(*paths: str) -> tuple:
-    """What changes when one of the files, or this module, does."""
-    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    files = [(str(Path(path).resolve()), Path(path).stat()) for path in paths]
-    return (code, *((path, stat.st_size, stat.st_mtime_ns) for path, stat in files))
+def rows_stamp(generator: Callable, files: Sequence[str]) -> tuple:
+    """Return a value that changes when the rows may: with the files they come from, and with the code that reads them.
+
+    Args:
+        generator: Yields the rows. Its file counts as code, and so does this one, which has the readers.
+        files: What it reads.
+    """
+    code = {Path(__file__), Path(inspect.getfile(generator))}
+    digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(code))
+    states = [(str(Path(path).resolve()), Path(path).stat()) for path in files]
+    return (*digests, *((path, state.st_size, state.st_mtime_ns) for path, state in states))
 
 
 @contextlib.contextmanager
 def progress_bars(shown: bool) -> Iterator[None]:
-    """Shows or hides the progress bars of `datasets` for a while."""
+    """Hide the progress bars of `datasets` inside the block, unless they are to be shown and stderr is a terminal."""
     disabled = datasets.are_progress_bars_disabled()
     if not shown or not sys.stderr.isatty():
         datasets.disable_progress_bars()
@@ -217,13 +228,24 @@ def progress_bars(shown: bool) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def from_generator(generator: Any, features: datasets.Features = PAIR, **arguments: Any) -> datasets.Dataset:
-    """A data set on disk, made once for the same arguments; errors of the generator come out as they are.
+def from_generator(
+    generator: Callable, files: Sequence[str], features: datasets.Features = PAIR, **arguments: Any
+) -> datasets.Dataset:
+    """Return the rows of a generator as a data set on disk, which is made once for the same files and arguments.
 
-    An argument that is a list of several files is shared out to several processes.
+    Args:
+        generator: Called with the arguments, and with a `stamp` that the cache knows the rows by. It runs in several
+            processes, each with a part of the list, where an argument is a list of several files.
+        files: All files that the generator reads.
+        features: Of its rows.
+        arguments: Given to the generator.
+
+    Raises:
+        ValueError: The generator raised it.
     """
+    arguments["stamp"] = rows_stamp(generator, files)
     shards = max((len(value) for value in arguments.values() if isinstance(value, list)), default=1)
-    processes = min(shards, cores()) if shards > 1 else None
+    processes = min(shards, available_cores()) if shards > 1 else None
     with progress_bars(shown=False):
         try:
             return datasets.Dataset.from_generator(

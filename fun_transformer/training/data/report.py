@@ -1,4 +1,4 @@
-"""TODO data/report."""
+"""How many rows a run has read, kept and dropped, and why: the table that it prints and `rows.json`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ import numpy as np
 
 @dataclass
 class RowReport:
-    """How many rows were read and kept, and why the others were not; one entry for each split (or shared file)."""
+    """The numbers of rows that were read, kept and dropped by reason, for each split and each shared file."""
 
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, name: str, origin: str, read: int, dropped: dict[str, int]) -> None:
-        """Records one split: where it came from, the rows read, the rows dropped by reason."""
+        """Enter one split: where it came from, the rows read, the rows dropped by reason."""
         dropped = {reason: rows for reason, rows in dropped.items() if rows}
         self.splits[name] = {"origin": origin, "read": read, "kept": read - sum(dropped.values()), "dropped": dropped}
 
     def followed_by(self, later: "RowReport") -> "RowReport":
-        """This report and that of a later step on the kept rows, as one."""
+        """Return this report joined with that of a later step, which began with the rows kept here."""
         both = RowReport(dict(self.splits))
         for name, entry in later.splits.items():
             first = self.splits.get(name, {"origin": entry["origin"], "read": entry["read"], "dropped": {}})
@@ -29,7 +29,7 @@ class RowReport:
         return both
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The report as plain JSON-able values."""
+        """Return the report as values that JSON can hold."""
         return self.splits
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class RowReport:
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
         notes = [
-            f"{entry['also_in_train']:,} of {entry['kept']:,} {name} rows have a source that also stands in train."
+            f"{entry['also_in_train']:,} of {entry['kept']:,} {name} rows have a source that is also in train."
             for name, entry in self.splits.items()
             if entry.get("also_in_train")
         ]
@@ -48,19 +48,19 @@ class RowReport:
 
 
 def choose_good(
-    dataset: datasets.Dataset, problems: Sequence[str], name: str, origin: str, bad_rows: str
+    dataset: datasets.Dataset, problems: Sequence[str] | np.ndarray, name: str, origin: str, bad_rows: str
 ) -> tuple[datasets.Dataset, dict[str, int]]:
-    """The rows without a problem, and the number of the others by reason.
+    """Return the rows without a problem, and the number of the others by reason.
 
     Args:
-        dataset: the rows.
-        problems: (rows,) what is wrong with each; "" if nothing.
-        name: the split, for the error.
-        origin: where the split comes from, for the error.
+        dataset: The rows.
+        problems: What is wrong with each row, (rows,); "" if nothing.
+        name: The split, for the error.
+        origin: Where the split comes from, for the error.
         bad_rows: "refuse" or "drop".
 
     Raises:
-        ValueError: there are bad rows and they are refused, or no row is good.
+        ValueError: There are bad rows and they are refused, or no row is good.
     """
     bad = Counter(problem for problem in problems if problem)
     if bad and bad_rows == "refuse":

@@ -1,4 +1,4 @@
-"""Tokenised rows, read where they lie on disk: a hundred million sentence pairs need no more memory than one million.
+"""Read tokenized rows directly from disk: a hundred million sentence pairs need little more memory than one million.
 
 A `datasets.Dataset` is a memory-mapped Arrow file: chunks of rows, and for each column of lists all values of a chunk
 in one array, with the place where each list begins in another. A row is a view into such an array, which costs no copy
@@ -15,11 +15,12 @@ from datasets import Dataset
 
 
 class TokenRows:
-    """Rows of `input_ids` and `labels`.
+    """Rows of `input_ids` and `labels`, by number.
 
     Attributes:
-        source_lengths, target_lengths: (rows,) number of tokens.
-        corpora: (rows,) which corpus each row is from; None where there is one.
+        source_lengths: Number of tokens of each source, (rows,).
+        target_lengths: Number of tokens of each target, (rows,).
+        corpora: The number of the corpus that each row is from, (rows,); None where there is one corpus.
     """
 
     def __init__(self, dataset: Dataset):
@@ -32,7 +33,7 @@ class TokenRows:
         self.corpora = self.select(columns["corpus"].to_numpy()) if "corpus" in columns else None
 
     def select(self, values: np.ndarray) -> np.ndarray:
-        """Values of all rows of the table as those of our rows. (rows,)"""
+        """Return the values of our rows from those of all rows of the table: (rows,)."""
         return values if self.places is None else values[self.places]
 
     def mean_lengths(self) -> tuple[float, float]:
@@ -48,10 +49,10 @@ class TokenRows:
 
 
 class TokenColumn:
-    """A column of lists of token ids.
+    """A column of lists of token ids, one list a row.
 
     Attributes:
-        lengths: (rows,) number of tokens.
+        lengths: Number of tokens of each row, (rows,).
     """
 
     def __init__(self, column: pa.ChunkedArray):

@@ -1,4 +1,8 @@
-"""TODO data/splits."""
+"""From the recipe's section `data` to checked rows: load each split, drop bad rows, hold some out for validation.
+
+Rows come from files, from the Hub or from a built-in data set. A row that cannot be used (an empty side, no text)
+stops the run or is dropped, as the recipe says, and is counted in a `RowReport`: nothing disappears silently.
+"""
 
 import glob
 from collections import Counter
@@ -16,7 +20,6 @@ from .files import (
     PAIR,
     check_columns,
     file_format,
-    file_stamp,
     find_shards,
     from_generator,
     generate_file_pairs,
@@ -29,10 +32,16 @@ from .report import RowReport, choose_good
 
 
 def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:
-    """All rows of one split as `source`, `target`, `problem` (and `references`).
+    """Return all rows of one corpus as `source`, `target`, `problem` (and `references`).
+
+    Args:
+        split: What the recipe says of the corpus.
+        name: Of the split that it belongs to.
+        keep_stress: Whether the phonemes of `builtin:cmudict` keep their stress digits.
+        report: Gets an entry for a built-in data set.
 
     Raises:
-        ValueError: a file or column is missing, or a file cannot be read.
+        ValueError: A file or column is missing, or a file cannot be read.
     """
     if split.dataset and split.dataset.startswith("builtin:"):
         return load_built_in(split, name, keep_stress, report)
@@ -44,7 +53,7 @@ def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowR
         if not Path(path).stat().st_size:
             raise ValueError(f"data.{name}: the file {path} is empty.")
     if not split.dataset:
-        return from_generator(generate_line_pairs, source=split.source, target=split.target, stamp=file_stamp(*files))
+        return from_generator(generate_line_pairs, files, source=split.source, target=split.target)
     columns = {"source_column": split.source_column, "target_column": split.target_column}
     if is_file and file_format(split.dataset) != ".parquet":
         for path in files:
@@ -52,7 +61,7 @@ def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowR
             if first is None:
                 raise ValueError(f"data.{name}: the file {path} has no rows.")
             check_columns(first, split, name)
-        return from_generator(generate_file_pairs, paths=files, **columns, stamp=file_stamp(*files))
+        return from_generator(generate_file_pairs, files, paths=files, **columns)
     rows = load_parquet(files) if is_file else load_hub(split, name)
     if not len(rows):
         raise ValueError(f"data.{name}: {split.dataset} has no rows.")
@@ -68,10 +77,10 @@ def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowR
 
 
 def load_parquet(paths: list[str]) -> datasets.Dataset:
-    """One or several parquet files.
+    """Return the rows of one or several parquet files.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: A file cannot be read.
     """
     with progress_bars(shown=False):
         try:
@@ -81,55 +90,41 @@ def load_parquet(paths: list[str]) -> datasets.Dataset:
 
 
 def load_hub(split: SplitArguments, name: str) -> datasets.Dataset:
-    """One split of a data set on the Hub.
+    """Return one split of a data set on the Hub.
 
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: It cannot be loaded.
     """
-    if Path(split.dataset).is_file():
+    dataset = split.dataset or ""
+    if Path(dataset).is_file():
         raise ValueError(
-            f"data.{name}.dataset={split.dataset} is a file of unknown form. It must end in {', '.join(FORMATS)}; "
+            f"data.{name}.dataset={dataset} is a file of unknown form. It must end in {', '.join(FORMATS)}; "
             "plain text files are named in pairs, as source and target."
         )
     try:
-        return datasets.load_dataset(split.dataset, split.config, split=split.split or name)
+        return datasets.load_dataset(dataset, split.config, split=split.split or name)
     except Exception as error:
-        raise ValueError(f"data.{name}: the data set {split.dataset} could not be loaded: {error}") from error
+        raise ValueError(f"data.{name}: the data set {dataset} could not be loaded: {error}") from error
 
 
 def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDict, RowReport]:
-    """Loads and checks all splits that the recipe names; without a validation split some of train is held out.
+    """Load and check all splits that the recipe names; without a validation split, hold some of train out.
 
     Args:
-        data_args: the recipe's section `data`.
-        seed: of the held-out rows and of `max_rows`.
+        data_args: The recipe's section `data`.
+        seed: Of the held-out rows and of `max_rows`.
 
     Returns:
         The splits with text columns `source` and `target` (and `references`, a list, where a source has several
         right targets), and the report.
 
     Raises:
-        ValueError: data are missing, or bad rows are refused.
+        ValueError: Data are missing, or bad rows are refused.
     """
     splits, report = datasets.DatasetDict(), RowReport()
     for name in SPLITS:
-        split: SplitArguments = getattr(data_args, name)
-        if not split.is_named:
-            continue
-        parts, read, dropped = [], 0, Counter[str]()
-        for number, corpus in enumerate(split.corpora):
-            rows, found = load_corpus(corpus, name, data_args, report)
-            if split.mix:
-                report.add(f"{name} {number + 1}", str(corpus), len(rows) + sum(found.values()), found)
-                rows = rows.add_column("corpus", np.full(len(rows), number, dtype=np.int32))
-            read, dropped = read + len(rows) + sum(found.values()), dropped + Counter(found)
-            parts.append(rows)
-        rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-        if data_args.max_rows and len(rows) > data_args.max_rows:
-            dropped["beyond max_rows"] = len(rows) - data_args.max_rows
-            rows = rows.shuffle(seed=seed).select(range(data_args.max_rows))
-        report.add(name, f"{len(parts)} corpora" if split.mix else str(split), read, dict(dropped))
-        splits[name] = rows
+        if getattr(data_args, name).is_named:
+            splits[name] = load_split(name, data_args, seed, report)
     if "validation" not in splits:
         splits, report = hold_out(splits, report, data_args.validation_rows, seed)
     known = row_keys(splits["train"], ["source"])
@@ -138,13 +133,36 @@ def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDi
     return splits, report
 
 
+def load_split(name: str, data_args: DataArguments, seed: int, report: RowReport) -> datasets.Dataset:
+    """Return the good rows of all corpora of a split, at most `max_rows`, and enter it in the report.
+
+    Raises:
+        ValueError: Data are missing, or bad rows are refused.
+    """
+    split: SplitArguments = getattr(data_args, name)
+    parts, read, dropped = [], 0, Counter[str]()
+    for number, corpus in enumerate(split.corpora):
+        rows, found = load_corpus(corpus, name, data_args, report)
+        if split.mix:
+            report.add(f"{name} {number + 1}", str(corpus), len(rows) + sum(found.values()), found)
+            rows = rows.add_column("corpus", np.full(len(rows), number, dtype=np.int32))
+        read, dropped = read + len(rows) + sum(found.values()), dropped + Counter(found)
+        parts.append(rows)
+    rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    if data_args.max_rows and len(rows) > data_args.max_rows:
+        dropped["beyond max_rows"] = len(rows) - data_args.max_rows
+        rows = rows.shuffle(seed=seed).select(range(data_args.max_rows))
+    report.add(name, f"{len(parts)} corpora" if split.mix else str(split), read, dict(dropped))
+    return rows
+
+
 def load_corpus(
     corpus: SplitArguments, name: str, data_args: DataArguments, report: RowReport
 ) -> tuple[datasets.Dataset, dict[str, int]]:
-    """The good rows of one corpus, cleaned if it is trained on, and how many others there were by reason.
+    """Return the good rows of one corpus, cleaned if it is for training, and the number of the others by reason.
 
     Raises:
-        ValueError: data are missing, or bad rows are refused.
+        ValueError: Data are missing, or bad rows are refused.
     """
     rows = load_pairs(corpus, name, data_args.keep_stress, report)
     rows, dropped = choose_good(rows, column_texts(rows, "problem"), name, str(corpus), data_args.bad_rows)
@@ -152,14 +170,14 @@ def load_corpus(
         with progress_bars(shown=len(rows) >= 5000):
             problems = column_texts(clean(rows, data_args.clean), "problem")
         if "duplicates" in data_args.clean:
-            problems[find_duplicates(rows) & (problems == "")] = "pair stood before"
+            problems[find_duplicates(rows) & (problems == "")] = "repeats an earlier pair"
         rows, found = choose_good(rows, problems, name, str(corpus), "drop")
         dropped |= found
     return rows.remove_columns("problem"), dropped
 
 
 def column_texts(rows: datasets.Dataset, column: str) -> np.ndarray:
-    """A column of texts that are mostly empty, in little memory. (rows,)"""
+    """Return a column of texts that are mostly empty, in little memory: (rows,)."""
     table = rows.select_columns([column]).with_format("arrow")
     texts = [batch[column].to_numpy() for batch in table.iter(10_000)]
     return np.concatenate(texts) if texts else np.zeros(0, dtype=object)
@@ -168,20 +186,23 @@ def column_texts(rows: datasets.Dataset, column: str) -> np.ndarray:
 def hold_out(
     splits: datasets.DatasetDict, report: RowReport, validation_rows: int, seed: int
 ) -> tuple[datasets.DatasetDict, RowReport]:
-    """Moves some of train to validation, with all rows of the same source.
+    """Move some of train to validation, with all rows of the same source.
 
     Where a corpus is trained on in both directions, the other direction of what is held out leaves train, too.
 
+    Returns:
+        The splits and the report with what has moved.
+
     Raises:
-        ValueError: no source can be spared.
+        ValueError: No source can be spared.
     """
     train = splits["train"]
-    is_drawn = draw_keys(row_keys(train, ["source"], f"{seed} "), max(1, min(validation_rows, len(train) // 10)))
-    is_known = is_drawn
+    is_held_out = sample_keys(row_keys(train, ["source"], f"{seed} "), max(1, min(validation_rows, len(train) // 10)))
+    is_known = is_held_out
     if "corpus" in train.column_names:
-        held = row_keys(train.select(np.flatnonzero(is_drawn)), ["source", "target"])
-        is_known = is_drawn | np.isin(row_keys(train, ["target", "source"]), held)
-    held_out, kept = np.flatnonzero(is_drawn), np.flatnonzero(~is_known)
+        held = row_keys(train.select(np.flatnonzero(is_held_out)), ["source", "target"])
+        is_known = is_held_out | np.isin(row_keys(train, ["target", "source"]), held)
+    held_out, kept = np.flatnonzero(is_held_out), np.flatnonzero(~is_known)
     if not len(held_out) or not len(kept):
         raise ValueError(f"{len(train)} training rows are too few to hold some out. Name data.validation.")
     entry = report.splits["train"]
@@ -189,7 +210,7 @@ def hold_out(
     ordered = RowReport({name: rows for name, rows in report.splits.items() if name not in SPLITS})
     dropped = {
         "held out for validation": len(held_out),
-        "held out the other way round": int((is_known & ~is_drawn).sum()),
+        "held out the other way round": int((is_known & ~is_held_out).sum()),
     }
     ordered.add("train", entry["origin"], entry["read"], entry["dropped"] | dropped)
     ordered.add("validation", "held out from train", len(held_out), {})
@@ -198,20 +219,28 @@ def hold_out(
     return datasets.DatasetDict(result), ordered
 
 
-def draw_keys(keys: np.ndarray, rows: int) -> np.ndarray:
-    """Draws whole groups of rows with the same key, lowest keys first, as many as fit into `rows` rows. (all rows,)"""
+def sample_keys(keys: np.ndarray, rows: int) -> np.ndarray:
+    """Sample whole groups of rows with the same key, lowest keys first, as many as fit into `rows` rows.
+
+    Args:
+        keys: The key of each row, (all rows,).
+        rows: How many rows to sample at most.
+
+    Returns:
+        Whether each row is in the sample, (all rows,).
+    """
     _, group_of_row, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    is_drawn, left = np.zeros(len(sizes), dtype=bool), rows
+    is_sampled, left = np.zeros(len(sizes), dtype=bool), rows
     for group, size in enumerate(sizes):
         if size <= left:
-            is_drawn[group], left = True, left - size
+            is_sampled[group], left = True, left - size
         if not left:
             break
-    return is_drawn[group_of_row]
+    return is_sampled[group_of_row]
 
 
-def draw_rows(dataset: datasets.Dataset, rows: int, seed: int) -> datasets.Dataset:
-    """At most so many rows, in their order."""
+def sample_rows(dataset: datasets.Dataset, rows: int, seed: int) -> datasets.Dataset:
+    """Return a random sample of at most `rows` rows, in their order."""
     if len(dataset) <= rows:
         return dataset
     return dataset.select(np.sort(np.random.default_rng(seed).choice(len(dataset), rows, replace=False)))

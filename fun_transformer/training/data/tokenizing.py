@@ -1,4 +1,7 @@
-"""TODO data/tokenizing."""
+"""From texts to token ids: tokenizes the rows of each split once, and refuses or drops those that are too long.
+
+The ids are kept on disk and found again by the content of the rows and of the tokenizer (`caching.map_by_content`).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,28 +18,28 @@ from .report import RowReport, choose_good
 
 
 def languages_of(data_args: DataArguments, name: str) -> list[str]:
-    """The target language of each corpus of a split, where sources name it; else nothing."""
+    """Return the target language of each corpus of a split, where sources name it; else an empty list."""
     split = getattr(data_args, name)
     corpora = (split if split.is_named else data_args.train).corpora  # held-out rows are from train
     return [corpus.tgt_lang or "" for corpus in corpora] if data_args.tags_languages else []
 
 
 def tokenize_splits(
-    splits: datasets.DatasetDict, tokenizer: Any, data_args: DataArguments, encode: Any = None
+    splits: datasets.DatasetDict, tokenizer: Any, data_args: DataArguments, encode: Callable | None = None
 ) -> tuple[datasets.DatasetDict, RowReport]:
-    """Adds `input_ids` and `labels`, both ending in </s>; refuses or drops rows over the limits.
+    """Add `input_ids` and `labels`, both ending in </s>, and refuse or drop the rows over the limits.
 
     Args:
-        splits: from `load_splits`.
-        tokenizer: encodes sources, and targets given as `text_target`.
-        data_args: the recipe's section `data`.
-        encode: turns a batch of rows and the tokenizer into `input_ids` and `labels`; `encode_pairs` when None.
+        splits: From `load_splits`.
+        tokenizer: Encodes sources, and targets given as `text_target`.
+        data_args: The recipe's section `data`.
+        encode: Turns a batch of rows and the tokenizer into `input_ids` and `labels`; `encode_pairs` when None.
 
     Returns:
         The splits, and the report on the rows that `load_splits` kept.
 
     Raises:
-        ValueError: over-long rows are refused.
+        ValueError: Over-long rows are refused.
     """
     tokenized, report = datasets.DatasetDict(), RowReport()
     limits = {"input_ids": data_args.max_source_tokens, "labels": data_args.max_target_tokens}
@@ -61,7 +64,7 @@ def tokenize_splits(
 
 
 def encode_rows(batch: dict[str, list], tokenizer: Any, encode: Callable, languages: list[str]) -> dict[str, list]:
-    """Token ids of a batch; before a source stands the language that is wanted, where there are several."""
+    """Encode a batch of rows; where there are several languages, a source begins with the one that is wanted."""
     if languages:
         corpora = batch.get("corpus") or [0] * len(batch["source"])
         tagged = [tag_language(text, languages[corpus]) for text, corpus in zip(batch["source"], corpora)]
@@ -70,12 +73,12 @@ def encode_rows(batch: dict[str, list], tokenizer: Any, encode: Callable, langua
 
 
 def encode_pairs(batch: dict[str, list[str]], tokenizer: Any) -> dict[str, list[list[int]]]:
-    """Token ids of a batch of pairs."""
+    """Encode a batch of pairs as `input_ids` and `labels`."""
     encoded = tokenizer(batch["source"], text_target=batch["target"], return_attention_mask=False)
     return {"input_ids": encoded["input_ids"], "labels": encoded["labels"]}
 
 
 def token_lengths(rows: datasets.Dataset, column: str) -> np.ndarray:
-    """Number of tokens in a column of token ids. (rows,)"""
+    """Return the number of tokens of each row in a column of token ids: (rows,)."""
     table = rows.with_format("arrow")
     return np.concatenate([pc.list_value_length(batch[column]).to_numpy() for batch in table.iter(10_000)])

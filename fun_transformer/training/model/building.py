@@ -6,13 +6,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from ... import FunTransformerConfig, FunTransformerTokenizer, Seq2SeqRNNConfig
-from ..data.splits import draw_rows
+from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
 from ..recipe.model_config import choose_config, choose_kernel, recipe_fields
 from ..run.run import Run
-from ..train_tokenizer import train_tokenizer
+from ..train_tokenizer import TokenizerSettings, train_tokenizer
 
 
 def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> FunTransformerTokenizer:
@@ -25,8 +25,8 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
     if settings.path:
         tokenizer = AutoTokenizer.from_pretrained(settings.path)
     else:
-        tokenizer = train_tokenizer(
-            **objective.texts(draw_rows(splits["train"], settings.max_rows, arguments.training.seed)),
+        texts = objective.texts(sample_rows(splits["train"], settings.max_rows, arguments.training.seed))
+        learned = TokenizerSettings(
             type=settings.type,
             vocab_size=settings.vocab_size,
             target_type=settings.target_type,
@@ -34,6 +34,7 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             lowercase=settings.lowercase,
             min_frequency=settings.min_frequency,
         )
+        tokenizer = train_tokenizer(**texts, settings=learned)
     objective.prepare_tokenizer(tokenizer)
     if languages := set(languages_of(arguments.data, "train")):
         if not hasattr(tokenizer, "add_languages"):
