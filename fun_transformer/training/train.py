@@ -43,7 +43,7 @@ from .recipe.arguments import RunArguments
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_packing
 from .recipe.reading import parse_arguments
-from .run.card import describe_run, draw_curve, write_card
+from .run.card import draw_curve, write_card
 from .run.checkpoints import CheckpointError, is_lost_process, writing
 from .run.folder import empty_run, prepare_output_dir, write_start
 from .run.resuming import check_recipe
@@ -228,18 +228,19 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
         loop.log.write({"step": progress.step, "split": "test", **scores["test"].values})
     if accelerator.is_main_process:
         steps = ", ".join(f"{step:,}" for step, _ in sorted(loop.kept.saved))
-        facts = {
+        details = {
+            "command": command,
             "parameters": f"{model.num_parameters():,}",
             "arithmetic": f"{loop.flops_per_token / 1e6:.1f} MFLOP a token, {progress.tokens:,} tokens",
             "steps": f"{progress.step:,}; the weights are "
             f"{'the mean of ' * (len(loop.kept.saved) > 1)}those after {steps}",
             "time": f"{progress.seconds:.0f} s of training",
         }
-        write_model(run, model, facts | {"command": command}, scores)
+        write_model(run, model, details, scores)
     return {split: found.values for split, found in scores.items()}
 
 
-def write_model(run: Run, model: Any, facts: dict[str, str], scores: dict[str, Scores]) -> None:
+def write_model(run: Run, model: Any, details: dict[str, str], scores: dict[str, Scores]) -> None:
     """Write `OUTPUT_DIR/model`, the generated rows and the curve.
 
     Raises:
@@ -250,7 +251,7 @@ def write_model(run: Run, model: Any, facts: dict[str, str], scores: dict[str, S
     with writing("The model", partial, run.output_dir):
         model.save_pretrained(partial)
         run.tokenizer.save_pretrained(partial)
-        write_card(partial, run, describe_run(run) | facts, scores)
+        write_card(partial, run, details, scores)
         commit_folder(partial, run.output_dir / "model")
     samples = [sample for found in scores.values() for sample in found.samples]
     rows = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
@@ -258,15 +259,6 @@ def write_model(run: Run, model: Any, facts: dict[str, str], scores: dict[str, S
     curve = draw_curve(run.output_dir)
     print(f"Model: {run.output_dir / 'model'}")
     print(f"Curve: {curve or 'not drawn, matplotlib is not installed: pip install matplotlib'}")
-
-
-def without_folders(words: list[str]) -> list[str]:
-    """Leave the folders of this machine out of a command line: a model card is read elsewhere."""
-    shown = []
-    for word in words:
-        option, equals, value = word.rpartition("=")
-        shown.append(option + equals + Path(value).name if "/" in value or "\\" in value else word)
-    return shown
 
 
 def main(argv: list[str] | None = None, run: Callable[[RunArguments, str], Any] = train) -> int:
@@ -282,7 +274,7 @@ def main(argv: list[str] | None = None, run: Callable[[RunArguments, str], Any] 
     argv = sys.argv[1:] if argv is None else argv
     command = f"accelerate launch -m {MODULE}"
     try:
-        run(parse_arguments(argv), f"{command} {shlex.join(without_folders(argv))}")
+        run(parse_arguments(argv), f"{command} {shlex.join(argv)}")
     except Interrupted as interrupted:
         again = [word for word in argv if word not in ("--overwrite", "--resume")]
         print(f"{interrupted}\nGo on with: {command} {shlex.join(again)} --resume", file=sys.stderr)

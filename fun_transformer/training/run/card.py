@@ -1,13 +1,11 @@
-"""What a run leaves for people: what it was started with, its curve, and a card for its model."""
+"""What a run leaves for people: its curve, and a card for its model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...files import write_atomically
-from ..recipe.arguments import RunArguments
+from ...hub import Score, TrainingFacts, training_card
+from ..recipe.arguments import RunArguments, SplitArguments
 from .environment import describe_environment
 from .run import Run, Scores
 
@@ -27,7 +25,7 @@ METRIC_NAMES = {
 def draw_curve(output_dir: Path) -> Path | None:
     """Draw `training_curve.png` from `metrics.jsonl`; None where matplotlib is not installed."""
     try:
-        from fun_transformer.visualization import plot_training_curve
+        from ...visualization import plot_training_curve
     except ImportError:
         return None
     path = output_dir / "training_curve.png"
@@ -37,119 +35,46 @@ def draw_curve(output_dir: Path) -> Path | None:
 
 def describe_data(arguments: RunArguments) -> str:
     """Name where the training data came from, without the folders of this machine."""
-    return " and ".join(
-        corpus.dataset or f"{Path(corpus.source or '').name} and {Path(corpus.target or '').name}"
-        for corpus in arguments.data.train.corpora
-    )
+
+    def name(corpus: SplitArguments) -> str:
+        if corpus.dataset is None:
+            return f"{Path(corpus.source or '').name} and {Path(corpus.target or '').name}"
+        is_here = Path(corpus.dataset).is_absolute() or Path(corpus.dataset).exists()
+        return Path(corpus.dataset).name if is_here else corpus.dataset
+
+    return " and ".join(name(corpus) for corpus in arguments.data.train.corpora)
 
 
-def describe_run(run: Run) -> dict[str, str]:
-    """Describe what a run trains on and with, for the card."""
-    environment = describe_environment()
-    return {
-        "data": describe_data(run.arguments),
-        "rows for training": f"{len(run.splits['train']):,}",
-        "device": f"{run.accelerator.num_processes} x {environment['device']}, {environment['threads']} CPU threads",
-        "precision": run.accelerator.mixed_precision.replace("no", "fp32"),
-        "seed": str(run.arguments.training.seed),
-        "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
-    }
-
-
-def write_card(folder: Path, run: Run, facts: dict[str, str], found: dict[str, Scores]) -> None:
+def write_card(folder: Path, run: Run, details: dict[str, Any], found: dict[str, Scores]) -> None:
     """Write the model card.
 
     Args:
         folder: The model's folder.
         run: The run.
-        facts: Rows of the table "How it was trained", and the `command`.
+        details: What the training came to: the `command`, and rows of the table "How it was trained".
         found: Scores by split; of the generated rows a few are shown.
     """
-    facts = dict(facts)
-    command, arguments, task = facts.pop("command"), run.arguments, run.objective.pipeline
-    scores = {split: part.values for split, part in found.items()}
-    samples = [sample for part in found.values() for sample in part.samples]
-    name = Path(arguments.output_dir or "model").name
-    splits = list(scores)
-    metrics = [metric for metric in METRIC_NAMES if any(metric in scores[split] for split in splits)]
-    measured = [
-        {"type": metric, "value": round(scores[split][metric], 4), "name": f"{METRIC_NAMES[metric]}, {split}"}
-        for split in splits
-        for metric in metrics
-        if metric in scores[split]
+    environment = describe_environment()
+    scores = [
+        Score(metric, title, split, part.values[metric], part.values.get(f"{metric}_signature"))
+        for metric, title in METRIC_NAMES.items()
+        for split, part in found.items()
+        if metric in part.values
     ]
-    header = {
-        "library_name": "transformers",
-        "tags": ["fun_transformer", task],
-        "model-index": [
-            {
-                "name": name,
-                "results": [
-                    {
-                        "task": {"type": task},
-                        "dataset": {"type": "text", "name": describe_data(arguments)},
-                        "metrics": measured,
-                    }
-                ],
-            }
-        ],
-    }
-    rows = [[METRIC_NAMES[m], *(_number(scores[split].get(m)) for split in splits)] for m in metrics]
-    signatures = {
-        f"- {METRIC_NAMES[metric]}: `{scores[split][f'{metric}_signature']}`"
-        for split in splits
-        for metric in metrics
-        if f"{metric}_signature" in scores[split]
-    }
-    lines = [
-        "---",
-        yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(),
-        "---",
-        "",
-        f"# {name}",
-        "",
-        'A Transformer ("Attention Is All You Need") trained with `fun_transformer`.',
-        "",
-        "## Scores",
-        "",
-        *_table(["", *splits], rows),
-        "",
-        *sorted(signatures),
-        "",
-        "## How it was trained",
-        "",
-        *_table(["", ""], [[key, str(value)] for key, value in facts.items()]),
-        "",
-        "```bash",
-        command,
-        "```",
-        "",
-        "## How to use it",
-        "",
-        "```python",
-        "import fun_transformer  # registers the model and the pipelines",
-        "from transformers import pipeline",
-        "",
-        f'pipe = pipeline("{task}", model="PATH_OR_NAME_OF_THIS_MODEL")',
-        f"print(pipe({json.dumps(samples[len(samples) // 2]['source'] if samples else 'text', ensure_ascii=False)}))",
-        "```",
-    ]
-    if samples:
-        spread = samples[:: max(1, len(samples) // 8)][:8]
-        shown = [[row["source"], row["references"][0], row["prediction"]] for row in spread]
-        lines += ["", "## Examples it was tested on", "", *_table(["source", "reference", "model"], shown)]
-    write_atomically(folder / "README.md", "\n".join(lines) + "\n")
-
-
-def _number(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else ""
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
-    return [
-        "| " + " | ".join(cells[0]) + " |",
-        "|" + " --- |" * len(header),
-        *("| " + " | ".join(row) + " |" for row in cells[1:]),
-    ]
+    facts = TrainingFacts(
+        data=describe_data(run.arguments),
+        command=details["command"],
+        details={
+            "rows for training": f"{len(run.splits['train']):,}",
+            **{name: text for name, text in details.items() if name != "command"},
+            "device": f"{run.accelerator.num_processes} x {environment['device']}, "
+            f"{environment['threads']} CPU threads",
+            "precision": run.accelerator.mixed_precision.replace("no", "fp32"),
+            "seed": run.arguments.training.seed,
+            "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        },
+        scores=scores,
+        samples=[sample for part in found.values() for sample in part.samples],
+    )
+    card = training_card(run.output_dir.name, run.objective.pipeline, facts)
+    write_atomically(folder / "README.md", card)
