@@ -38,16 +38,17 @@ from fun_transformer.training.data.batches import TokenBudgetBatches, pad_batch
 from fun_transformer.training.data.rows import TokenRows
 from fun_transformer.training.data.splits import load_splits
 from fun_transformer.training.data.tokenizing import tokenize_splits
-from fun_transformer.training.engine import build_accelerator, has_fast_bf16
+from fun_transformer.training.engine import build_accelerator
 from fun_transformer.training.loop import TrainingLoop
 from fun_transformer.training.model.building import build_model, build_tokenizer
 from fun_transformer.training.model.wrapping import compile_in_place
-from fun_transformer.training.objectives import OBJECTIVES
 from fun_transformer.training.optimization import build_optimizer
-from fun_transformer.training.recipe.model_config import PACKING
+from fun_transformer.training.recipe.defaults import resolve, resolve_rhythm
+from fun_transformer.training.recipe.model_config import PACKING, has_fast_bf16
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.run.checkpoints import write_whole
 from fun_transformer.training.run.folder import describe_environment
+from fun_transformer.training.tables import OBJECTIVES
 
 SIZES = {"small": (256, 3, 4, 1024), "base": (512, 6, 8, 2048)}  # d_model, layers, heads, ffn_dim
 SMOOTHING = 0.1
@@ -76,13 +77,15 @@ class Corpus:
         self.command += [f"--tokenizer.vocab_size={options.vocab_size}", "--output_dir=unused"]
         self.command += [f"--training.batch_tokens={options.batch_tokens}", "--data.bad_rows=drop"]
         self.command += [f"--model.{name}={value}" for name, value in self.dims.items()]
-        self.command += [f"--model.label_smoothing={SMOOTHING}"]
+        self.command += [f"--model.label_smoothing={SMOOTHING}", "--training.packing=null"]
+        self.command += ["--training.gradient_accumulation_steps=1"]
         self.arguments = arguments = parse_arguments(self.command)
         splits, _ = load_splits(arguments.data, arguments.training.seed)
         self.objective = OBJECTIVES["seq2seq"](splits)
         self.tokenizer = build_tokenizer(arguments, self.objective, splits)
         self.splits, _ = tokenize_splits(splits, self.tokenizer, arguments.data, self.objective.encode)
         self.rows = TokenRows(self.splits["train"])
+        self.tokens = int(self.rows.source_lengths.sum() + self.rows.target_lengths.sum())
         self.sampler = TokenBudgetBatches(
             self.rows.source_lengths, self.rows.target_lengths, arguments.training.batch_tokens, seed=1
         )
@@ -285,7 +288,8 @@ def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
     """This project's training loop, with its defaults and a row for each sentence."""
 
     def build(corpus: Corpus) -> Train:
-        arguments = parse_arguments([*corpus.command, *overrides])
+        arguments = resolve(parse_arguments([*corpus.command, *overrides]), len(corpus.rows), DEVICE)
+        arguments = resolve_rhythm(arguments, corpus.tokens, 1)
         folder = Path(tempfile.mkdtemp())
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments)

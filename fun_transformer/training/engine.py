@@ -15,6 +15,7 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_
 
 from .data.caching import cores
 from .recipe.arguments import RunArguments
+from .recipe.model_config import choose_precision
 
 
 def use_all_cores(processes_here: int) -> None:
@@ -33,14 +34,6 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
-
-
 def build_accelerator(arguments: RunArguments) -> Accelerator:
     """The engine: device, precision, processes and trackers."""
     waiting = timedelta(minutes=arguments.training.timeout_minutes)
@@ -50,9 +43,7 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     if state.device.type == "cpu":
         use_all_cores(int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)))
         keep_freed_memory()
-    precision = arguments.training.precision
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16(state.device) else "fp32"
+    precision = choose_precision(arguments.training, state.device)
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",

@@ -30,7 +30,6 @@ from .data.batches import TokenBudgetBatches, mixture_of
 from .data.bpe_dropout import DroppingRows
 from .data.packing import PackedBatches, pack_batch
 from .data.rows import TokenRows
-from .metrics import LOWER_IS_BETTER
 from .model.averaging import MovingAverage, average_models
 from .objectives import Objective
 from .optimization import learning_rate_factor
@@ -48,6 +47,7 @@ from .run.checkpoints import (
 )
 from .run.resuming import forget_later_lines
 from .scoring import evaluate_split
+from .tables import METRICS
 
 logger = logging.get_logger(__name__)
 
@@ -528,7 +528,7 @@ class TrainingLoop:
                 rows=generation.eval_rows,
             )
             score = scores[training.metric_for_best_model]
-            sign = 1 if training.metric_for_best_model in LOWER_IS_BETTER else -1
+            sign = 1 if METRICS[training.metric_for_best_model].lower_is_better else -1
             saved = [*state.saved, (state.step, score)]
             if training.average == "best":
                 saved.sort(key=lambda entry: sign * entry[1])  # the best first; of equal ones the earlier

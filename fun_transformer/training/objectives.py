@@ -29,6 +29,8 @@ from transformers.utils import logging
 
 from .data.batches import pad_batch
 from .metrics import label_scores, tag_scores
+from .recipe.arguments import GenerationArguments
+from .tables import register_objective
 
 logger = logging.get_logger(__name__)
 
@@ -88,6 +90,10 @@ class Objective:
         splits: Rows with `source` and `target`.
     """
 
+    name = "seq2seq"
+    can_pack = True  # whether it can train on packed rows
+    has_targets = True  # whether a row has a target beside its source
+    options = frozenset({"r_drop", "scheduled_sampling"})  # those of the recipe that its loss can use
     model_class: Any = AutoModelForSeq2SeqLM
     pipeline = "text2text-generation"  # that its models are used with
     generates = True  # whether it is scored by texts that it generates ...
@@ -96,6 +102,11 @@ class Objective:
 
     def __init__(self, splits: DatasetDict):
         pass
+
+    @classmethod
+    def measured(cls, generation: GenerationArguments) -> list[str]:
+        """Return the scores that an evaluation gives beside the loss."""
+        return list(generation.metrics)
 
     def config_fields(self) -> dict[str, Any]:
         """What the objective adds to the model's configuration."""
@@ -139,9 +150,17 @@ class Objective:
 class MaskedLM(Objective):
     """15 % of the tokens are chosen: 80 % of them are masked, 10 % replaced, 10 % kept; they are to be predicted."""
 
+    name = "masked_lm"
+    can_pack = False
+    has_targets = False
+    options = frozenset[str]()
     model_class = AutoModelForMaskedLM
     pipeline = "fill-mask"
     generates = False
+
+    @classmethod
+    def measured(cls, generation):
+        return []
 
     def texts(self, train):
         return {"texts": train["source"]}
@@ -164,9 +183,17 @@ class MaskedLM(Objective):
 class CausalLM(Objective):
     """Each token is predicted from those before it: `<s> tokens </s>`."""
 
+    name = "causal_lm"
+    can_pack = False
+    has_targets = False
+    options = frozenset[str]()
     model_class = AutoModelForCausalLM
     pipeline = "text-generation"
     generates = False
+
+    @classmethod
+    def measured(cls, generation):
+        return []
 
     def texts(self, train):
         return {"texts": train["source"]}
@@ -193,11 +220,18 @@ class CausalLM(Objective):
 class SequenceClassification(Objective):
     """One label for a text: the target."""
 
+    name = "sequence_classification"
+    can_pack = False
+    options = frozenset[str]()
     model_class = AutoModelForSequenceClassification
     pipeline = "text-classification"
     generates = False
     predicts = True
     evaluation_options: dict[str, Any] = {}
+
+    @classmethod
+    def measured(cls, generation):
+        return ["accuracy", "f1"]
 
     def __init__(self, splits):
         super().__init__(splits)
@@ -268,6 +302,7 @@ class SequenceClassification(Objective):
 class TokenClassification(SequenceClassification):
     """One tag for each word; the first token of a word carries it, the others are ignored."""
 
+    name = "token_classification"
     model_class = AutoModelForTokenClassification
     pipeline = "token-classification"
 
@@ -307,10 +342,5 @@ class TokenClassification(SequenceClassification):
         return tag_scores(predicted, true)
 
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "seq2seq": Objective,
-    "masked_lm": MaskedLM,
-    "causal_lm": CausalLM,
-    "sequence_classification": SequenceClassification,
-    "token_classification": TokenClassification,
-}
+for _objective in (Objective, MaskedLM, CausalLM, SequenceClassification, TokenClassification):
+    register_objective(_objective)

@@ -29,17 +29,19 @@ from .loop import Interrupted, TrainingLoop, show_scores
 from .model.building import build_model, build_tokenizer
 from .model.initialization import initialise
 from .model.wrapping import compile_in_place, shard
-from .objectives import OBJECTIVES, Objective
+from .objectives import Objective
 from .optimization import build_optimizer
-from .recipe import defaults
 from .recipe.arguments import RunArguments
-from .recipe.model_config import check_packing, choose_packing
+from .recipe.checks import check
+from .recipe.defaults import describe_choices, resolve, resolve_rhythm
+from .recipe.model_config import check_packing
 from .recipe.reading import parse_arguments
 from .run.card import describe_data, draw_curve, write_card
 from .run.checkpoints import CheckpointError, is_lost_process, publish, write_whole, writing
 from .run.folder import describe_environment, empty_run, prepare_output_dir, write_start
 from .run.resuming import check_recipe
 from .scoring import evaluate_split
+from .tables import OBJECTIVES
 
 
 def prepare_data(
@@ -53,19 +55,16 @@ def prepare_data(
     splits, rows = main_process_first(load_splits, arguments.data, arguments.training.seed)
     objective = OBJECTIVES[arguments.objective](splits)
     pairs = len(splits["train"])
-    chosen = defaults.choose(arguments, pairs) | choose_packing(arguments, accelerator)
-    arguments = defaults.fill(arguments, chosen)
+    before, arguments = arguments, resolve(arguments, pairs, accelerator.device)
     if checkpoint is not None:
         tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
     else:
         tokenizer = on_main_process(build_tokenizer, arguments, objective, splits)
     splits, token_report = main_process_first(tokenize_splits, splits, tokenizer, arguments.data, objective.encode)
     rows = rows.followed_by(token_report)
-    rhythm = defaults.choose_rhythm(
-        arguments, round(sum(mean_lengths(splits)) * len(splits["train"])), accelerator.num_processes
-    )
-    arguments = defaults.fill(arguments, rhythm)
-    text = f"{rows}\n{defaults.show(chosen | rhythm, pairs)}"
+    tokens = round(sum(mean_lengths(splits)) * len(splits["train"]))
+    arguments = resolve_rhythm(arguments, tokens, accelerator.num_processes)
+    text = f"{rows}\n{describe_choices(before, arguments, pairs)}"
     return arguments, objective, tokenizer, splits, text, rows.to_dict()
 
 
@@ -137,6 +136,7 @@ def train(arguments: RunArguments, command: str) -> dict[str, dict[str, Any]]:
         ValueError: When arguments or data are not usable; nothing has been trained then.
         Interrupted: After Ctrl-C or SIGTERM.
     """
+    arguments = check(arguments)
     accelerator = build_accelerator(arguments)
     logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
     rehearsal = arguments.dry_run or arguments.profile is not None

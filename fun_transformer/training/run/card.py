@@ -7,19 +7,8 @@ from typing import Any
 import yaml
 
 from ..recipe.arguments import RunArguments
+from ..tables import METRICS
 from .checkpoints import write_whole
-
-METRIC_NAMES = {
-    "loss": "cross-entropy (nats a token)",
-    "perplexity": "perplexity",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "per": "phoneme error rate (%)",
-    "wer": "word error rate (%)",
-    "exact": "exact match (%)",
-    "accuracy": "accuracy (%)",
-    "f1": "F1 (%)",
-}
 
 
 def draw_curve(output_dir: Path) -> Path | None:
@@ -63,9 +52,9 @@ def write_card(
     """
     name = Path(arguments.output_dir or "model").name
     splits = list(scores)
-    metrics = [metric for metric in METRIC_NAMES if any(metric in scores[split] for split in splits)]
+    metrics = [metric for metric in METRICS if any(metric in scores[split] for split in splits)]
     measured = [
-        {"type": metric, "value": round(scores[split][metric], 4), "name": f"{METRIC_NAMES[metric]}, {split}"}
+        {"type": metric, "value": round(scores[split][metric], 4), "name": f"{METRICS[metric].title}, {split}"}
         for split in splits
         for metric in metrics
         if metric in scores[split]
@@ -86,9 +75,9 @@ def write_card(
             }
         ],
     }
-    rows = [[METRIC_NAMES[m], *(_number(scores[split].get(m)) for split in splits)] for m in metrics]
+    rows = [[METRICS[m].title, *(_number(scores[split].get(m)) for split in splits)] for m in metrics]
     signatures = {
-        f"- {METRIC_NAMES[metric]}: `{scores[split][f'{metric}_signature']}`"
+        f"- {METRICS[metric].title}: `{scores[split][f'{metric}_signature']}`"
         for split in splits
         for metric in metrics
         if f"{metric}_signature" in scores[split]
