@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from fun_transformer.training.engine import has_fast_bf16
+from fun_transformer.training.recipe.model_config import has_fast_bf16
 
 PACKAGES = {"JoeyNMT": "joeynmt", "eole": "eole"}
 LEARNING_RATE, MAX_GRAD_NORM = 5e-4, 1.0

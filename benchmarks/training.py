@@ -73,7 +73,7 @@ class Corpus:
         self.command += [f"--training.batch_tokens={options.batch_tokens}", "--data.bad_rows=drop"]
         self.command += [f"--model.{name}={value}" for name, value in self.dims.items()]
         self.command += [f"--model.label_smoothing={SMOOTHING}", f"--training.threads={options.threads}"]
-        self.command += ["--training.packing=null", "--training.learning_rate=5e-4"]
+        self.command += ["--training.packing=null", "--training.gradient_accumulation_steps=1"]
         self.arguments = arguments = parse_arguments(self.command)
         self.run, _ = prepare(arguments, build_accelerator(arguments))
         self.tokenizer = self.run.tokenizer

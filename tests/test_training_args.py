@@ -106,11 +106,6 @@ def test_a_bare_resume_before_the_recipe_leaves_the_recipe(tmp_path):
     assert arguments.resume is True and arguments.recipe == recipe
 
 
-def test_the_learning_rate_fits_the_schedule_unless_given():
-    assert parse_arguments(FILES).training.learning_rate == 5e-4
-    assert parse_arguments([*FILES, "--training.schedule", "noam"]).training.learning_rate == 1.0
-
-
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -131,13 +126,20 @@ def test_the_learning_rate_fits_the_schedule_unless_given():
         (["--training.adam_beta2", "1"], "less than 1"),
         (["--training.max_steps"], "needs a value"),
         (["--training.max_steps", "["], "not valid YAML"),
-        (["--training.max_steps", "null"], "never end"),
+        (["--training.num_train_epochs", "null"], "never end"),
+        (["--training.learning_rate", "null"], "training.learning_rate must be a number or auto, got None"),
+        (["--training.seed", "auto"], "training.seed must be a whole number, got 'auto'"),
+        (["--model.max_position_embeddings", "auto"], "max_position_embeddings cannot be auto"),
+        (["--objective", "masked"], "Did you mean masked_lm"),
+        (["--objective", "causal_lm", "--training.r_drop", "5"], "r_drop is for objective: seq2seq, got causal_lm"),
+        (["--objective", "masked_lm", "--training.packing", "64"], "packing is for objective: seq2seq, got masked_lm"),
         (["--training.metric_for_best_model", "per"], "Add it to generation.metrics"),
         (["--generation.metrics", "bleu,foo"], "got 'foo'"),
         (["--data.train.dataset", "x.tsv"], "names a dataset and text files"),
         (["--data.test.source", "x"], "data.test.target is missing"),
         (["--model.config", "nowhere.json"], "there is no file"),
-        (["60"], "stands alone"),
+        (["60"], "'60' is no recipe"),
+        (["g2p-eng"], "Did you mean g2p-en"),
         (["nowhere.yaml"], "cannot be read"),
         (["a.yaml", "b.yaml"], "Two recipes"),
     ],
@@ -159,7 +161,7 @@ def test_mistakes_on_the_command_line_are_explained(words, message):
         ("overwrite: 'true'", "must be true or false, got 'true'"),
         ("output_dir: 2024", "must be text, got 2024. Put it in quotes"),
         ("generation: {metrics: 3}", "must be a list"),
-        ("training: {seed: 1}\ntraining: {max_steps: 2}", "training stands twice"),
+        ("training: {seed: 1}\ntraining: {max_steps: 2}", "training is given twice"),
         ("output_dir: out", "No training data"),
     ],
 )
@@ -174,7 +176,8 @@ def test_help_shows_every_argument_with_its_meaning_and_default(capsys):
     shown = capsys.readouterr().out
     assert exit.value.code == 0
     assert all(f"--{name}" in shown for name, (_, item) in known_arguments().items() if item)
-    assert "[by size of corpus]" in shown and "[42]" in shown and "d_model" in shown
+    assert shown.startswith("usage: fun-transformer train [RECIPE.yaml | NAME]")
+    assert "[auto: by the number of training pairs]" in shown and "[42]" in shown and "d_model" in shown
 
 
 def test_every_field_says_what_it_means():

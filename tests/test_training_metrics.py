@@ -3,7 +3,10 @@
 import pytest
 import sacrebleu
 
-from fun_transformer.training.metrics import METRICS, compute_metrics, edit_distance, is_chinese
+from fun_transformer.training.metrics import compute_metrics, edit_distance, is_chinese
+from fun_transformer.training.tables import METRICS
+
+TEXT_METRICS = [name for name, metric in METRICS.items() if metric.compares_texts]
 
 
 def test_bleu_and_chrf_are_sacrebleus():
@@ -23,7 +26,7 @@ def test_chinese_references_are_counted_by_character():
 def test_rows_may_have_different_numbers_of_references():
     predictions = ["A B C", "D E", "F"]
     references = [["X", "A B C"], ["D E"], ["F G H", "G", "F F"]]
-    scores = compute_metrics(list(METRICS), predictions, references)
+    scores = compute_metrics(TEXT_METRICS, predictions, references)
     assert scores["wer"] == pytest.approx(100 / 3) and scores["exact"] == pytest.approx(200 / 3)
     assert scores["per"] == pytest.approx(
         100 * 1 / (3 + 2 + 1)
@@ -44,14 +47,15 @@ def test_edit_distance_counts_edits(left, right, distance):
 
 
 def test_nothing_generated_is_all_wrong_but_finite():
-    scores = compute_metrics(list(METRICS), ["", ""], [["A B"], ["C"]])
+    scores = compute_metrics(TEXT_METRICS, ["", ""], [["A B"], ["C"]])
     assert scores["per"] == scores["wer"] == 100 and scores["bleu"] == scores["chrf"] == scores["exact"] == 0
 
 
 @pytest.mark.parametrize(
     "names, predictions, references, message",
     [
-        (["blue"], ["a"], [["a"]], "There is no metric 'blue'"),
+        (["blue"], ["a"], [["a"]], "no metric of texts 'blue'. .* Did you mean bleu"),
+        (["loss"], ["a"], [["a"]], "There are bleu, chrf, per, wer, exact"),
         (["bleu"], [], [], "cannot be compared"),
         (["bleu"], ["a"], [["a"], ["b"]], "cannot be compared"),
         (["bleu"], ["a", "b"], [["a"], []], "Row 1 has no reference"),

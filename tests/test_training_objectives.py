@@ -12,9 +12,10 @@ from transformers import AutoConfig, pipeline
 
 from fun_transformer.training.loop import TrainingLoop
 from fun_transformer.training.metrics import label_scores, tag_scores
-from fun_transformer.training.objectives import OBJECTIVES, scheduled_sampling_loss
+from fun_transformer.training.objectives import scheduled_sampling_loss
 from fun_transformer.training.recipe.arguments import TrainingArguments
 from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.tables import OBJECTIVES
 from fun_transformer.training.train import train
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
@@ -218,7 +219,7 @@ def test_the_probability_of_sampling_rises_with_the_run(tmp_path):
     ("options", "message"),
     [
         (["--objective", "masked_lm"], "scheduled_sampling is for objective: seq2seq"),
-        (["--training.r_drop", "5"], "do not go together"),
+        (["--training.r_drop", "5"], "exclude each other"),
     ],
 )
 def test_scheduled_sampling_is_refused_where_it_has_no_meaning(options, message, tmp_path):

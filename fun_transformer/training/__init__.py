@@ -10,7 +10,8 @@ In the shell: `fun-transformer train RECIPE.yaml`, or `accelerate launch -m fun_
 from .data.batches import PaddedBatches, TokenBudgetSampler, pad_batch
 from .data.packing import PackedBatches, PackingSampler, pack_batch
 from .loop import TrainingLoop
-from .objectives import OBJECTIVES, Objective, Seq2Seq
+from .metrics import ReferenceMetric
+from .objectives import Objective, Seq2Seq
 from .recipe.arguments import (
     DataArguments,
     GenerationArguments,
@@ -22,16 +23,17 @@ from .recipe.arguments import (
 from .recipe.reading import parse_arguments
 from .run.run import Run, Scores
 from .scoring import score
+from .tables import register_metric, register_objective
 from .train import TrainResult, build_loop, prepare, train
 
 __all__ = [
-    "OBJECTIVES",
     "DataArguments",
     "GenerationArguments",
     "Objective",
     "PackedBatches",
     "PackingSampler",
     "PaddedBatches",
+    "ReferenceMetric",
     "Run",
     "RunArguments",
     "Scores",
@@ -47,6 +49,8 @@ __all__ = [
     "pad_batch",
     "parse_arguments",
     "prepare",
+    "register_metric",
+    "register_objective",
     "score",
     "train",
 ]

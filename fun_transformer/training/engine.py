@@ -6,15 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
 
 from .platform import available_cores, keep_freed_memory
 from .recipe.arguments import RunArguments
-from .recipe.model_config import has_fast_bf16
-from .run.resuming import flat_values
+from .recipe.model_config import choose_precision
+from .recipe.reading import flat_values
 
 
 def choose_threads(threads: int | str, processes_here: int) -> int | None:
@@ -45,9 +44,7 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
         if threads := choose_threads(arguments.training.threads, processes_here):
             torch.set_num_threads(threads)
         keep_freed_memory()
-    precision = arguments.training.precision
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16(state.device) else "fp32"
+    precision = choose_precision(arguments.training, state.device)
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if precision == "bf16" else "no",
@@ -76,7 +73,7 @@ def usable_trackers(arguments: RunArguments) -> list[str]:
 
 def start_trackers(accelerator: Accelerator, arguments: RunArguments) -> None:
     """Tell the trackers of the run and of its arguments."""
-    flat = flat_values(yaml.safe_load(arguments.to_yaml()))
+    flat = flat_values(arguments)
     config = {name: value if isinstance(value, int | float | str) else str(value) for name, value in flat.items()}
     accelerator.init_trackers("fun_transformer", config)
 

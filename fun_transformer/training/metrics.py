@@ -1,4 +1,6 @@
-"""Scores of generated text, as `evaluate.Metric`s that need no network. All are percentages from 0 to 100.
+"""Scores of an evaluation, and the table of them: what each is called and which way is better.
+
+Those that compare generated texts are `evaluate.Metric`s that need no network, in percent:
 
 - BLEU and chrF compare with references by n-grams; sacreBLEU computes them, and its signature says exactly how.
 - PER, the phoneme error rate: edits (insertions, deletions, substitutions) to the nearest reference, divided by that
@@ -6,6 +8,8 @@
 - WER as papers on grapheme-to-phoneme conversion use the term: the share of *sequences* (one for each word of the
   dictionary) that equal none of their references. It is not the word error rate of speech recognition.
 - Exact match: the share of sequences that equal one of their references, character by character.
+
+A metric of your own is a class like these, in a file that `--plugin` names (docs/plugins.md).
 """
 
 import unicodedata
@@ -17,15 +21,54 @@ import evaluate
 import sacrebleu
 from sacrebleu.metrics.base import Metric as SacreMetric
 
+from .tables import METRICS, register_metric, unknown_name
 
-class ReferenceMetric(evaluate.Metric):
-    """A metric of predictions against one or several references each, in any number.
 
-    `compute(predictions=[...], references=[[...], ...])` returns `{name: score}`, and for sacreBLEU's
-    `{name}_signature`.
+class Score:
+    """A number that an evaluation gives."""
+
+    name: str  # in recipes and in metrics.jsonl
+    title: str  # in cards
+    lower_is_better = False
+    compares_texts = False  # whether it may be one of generation.metrics
+
+
+@register_metric
+class Loss(Score):
+    """The loss of the model, without label smoothing."""
+
+    name, title, lower_is_better = "loss", "cross-entropy (nats a token)", True
+
+
+@register_metric
+class Perplexity(Score):
+    """The exponential of the loss."""
+
+    name, title, lower_is_better = "perplexity", "perplexity", True
+
+
+@register_metric
+class Accuracy(Score):
+    """The share of labels that are right."""
+
+    name, title = "accuracy", "accuracy (%)"
+
+
+@register_metric
+class F1(Score):
+    """The harmonic mean of precision and recall."""
+
+    name, title = "f1", "F1 (%)"
+
+
+class ReferenceMetric(Score, evaluate.Metric):
+    """A metric of predictions against their references, one or several for each prediction.
+
+    `compute(predictions=[...], references=[[...], ...])` returns `{name: score}`; sacreBLEU's return a
+    `{name}_signature`, too. A subclass gives `name`, `title` and `score`.
     """
 
-    name: str
+    compares_texts = True
 
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("keep_in_memory", True)
@@ -44,7 +87,12 @@ class ReferenceMetric(evaluate.Metric):
         return {self.name: self.score(predictions, references)}
 
     def score(self, predictions: list[str], references: list[list[str]]) -> float:
-        """The score in percent."""
+        """Return the score, in percent unless the title says otherwise.
+
+        Args:
+            predictions: (rows,) the generated texts.
+            references: (rows,) the accepted texts of each row.
+        """
         raise NotImplementedError
 
 
@@ -52,7 +100,7 @@ class SacreBLEUMetric(ReferenceMetric):
     """A metric that sacreBLEU computes, with its signature."""
 
     def scorer(self, references: list[list[str]]) -> SacreMetric:
-        """The metric of sacreBLEU."""
+        """Return the metric of sacreBLEU."""
         raise NotImplementedError
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float | str]:
@@ -63,28 +111,35 @@ class SacreBLEUMetric(ReferenceMetric):
         return {self.name: score, f"{self.name}_signature": str(scorer.get_signature())}
 
 
+@register_metric
 class BLEU(SacreBLEUMetric):
     """BLEU = BP * exp(mean of log p_n), p_n the precision of n-grams up to 4 (Papineni et al. 2002)."""
 
     name = "bleu"
+    title = "BLEU"
 
     def scorer(self, references: list[list[str]]) -> SacreMetric:
         return sacrebleu.BLEU(tokenize="zh" if is_chinese(references) else "13a")
 
 
+@register_metric
 class ChrF(SacreBLEUMetric):
     """chrF2: F-score of character n-grams up to 6, recall weighing twice (Popovic 2015)."""
 
     name = "chrf"
+    title = "chrF"
 
     def scorer(self, references: list[list[str]]) -> SacreMetric:
         return sacrebleu.CHRF()
 
 
+@register_metric
 class PhonemeErrorRate(ReferenceMetric):
     """PER = sum of edits to the nearest reference / sum of that reference's length; may exceed 100."""
 
     name = "per"
+    title = "phoneme error rate (%)"
+    lower_is_better = True
 
     def score(self, predictions: list[str], references: list[list[str]]) -> float:
         edits = length = 0
@@ -95,10 +150,13 @@ class PhonemeErrorRate(ReferenceMetric):
         return 100 * edits / max(1, length)
 
 
+@register_metric
 class WordErrorRate(ReferenceMetric):
     """WER of grapheme-to-phoneme papers: share of sequences that equal none of their references."""
 
     name = "wer"
+    title = "word error rate (%)"
+    lower_is_better = True
 
     def score(self, predictions: list[str], references: list[list[str]]) -> float:
         wrong = [
@@ -107,24 +165,20 @@ class WordErrorRate(ReferenceMetric):
         return 100 * sum(wrong) / len(wrong)
 
 
+@register_metric
 class ExactMatch(ReferenceMetric):
     """Share of predictions that equal one of their references, outer white space apart."""
 
     name = "exact"
+    title = "exact match (%)"
 
     def score(self, predictions: list[str], references: list[list[str]]) -> float:
         right = [p.strip() in [other.strip() for other in accepted] for p, accepted in zip(predictions, references)]
         return 100 * sum(right) / len(right)
 
 
-METRICS: dict[str, type[ReferenceMetric]] = {
-    metric.name: metric for metric in (BLEU, ChrF, PhonemeErrorRate, WordErrorRate, ExactMatch)
-}
-LOWER_IS_BETTER = ("loss", "per", "wer")
-
-
 def label_scores(predicted: list[str], true: list[str]) -> dict[str, float]:
-    """Accuracy, and F1 as the mean over labels (macro), of one label for each text; in percent."""
+    """Return accuracy, and F1 as the mean over labels (macro), of one label for each text; in percent."""
     from sklearn.metrics import accuracy_score, f1_score
 
     return {
@@ -134,7 +188,7 @@ def label_scores(predicted: list[str], true: list[str]) -> dict[str, float]:
 
 
 def tag_scores(predicted: list[list[str]], true: list[list[str]]) -> dict[str, float]:
-    """Accuracy of the tags, and F1 of whole chunks (B-NP I-NP ...) as seqeval and CoNLL-2000 count it; in percent."""
+    """Return accuracy of tags, and F1 of whole chunks (B-NP I-NP ...) as seqeval and CoNLL-2000 do; in percent."""
     from seqeval.metrics import accuracy_score, f1_score
 
     return {
@@ -144,7 +198,7 @@ def tag_scores(predicted: list[list[str]], true: list[list[str]]) -> dict[str, f
 
 
 def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
-    """Fewest insertions, deletions and substitutions that turn one sequence into the other (Levenshtein)."""
+    """Return the fewest insertions, deletions and substitutions from one sequence to the other (Levenshtein)."""
     if left == right:
         return 0
     row = list(range(len(right) + 1))  # distances from the units of `left` so far to each beginning of `right`
@@ -156,7 +210,7 @@ def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
 
 
 def is_chinese(references: list[list[str]]) -> bool:
-    """Whether most letters of the references are Han characters, which BLEU must count one by one."""
+    """Return whether most letters of the references are Han characters, which BLEU must count one by one."""
     letters = [letter for row in references for text in row for letter in text if letter.isalpha()]
     return 2 * sum(unicodedata.name(letter, "").startswith("CJK") for letter in letters) > len(letters)
 
@@ -164,22 +218,23 @@ def is_chinese(references: list[list[str]]) -> bool:
 def compute_metrics(
     names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float | str]:
-    """Several metrics at once.
+    """Return several metrics at once.
 
     Args:
-        names: keys of `METRICS`.
-        predictions: (rows,) generated texts.
+        names: Those of text metrics in `METRICS`.
+        predictions: (rows,) the generated texts.
         references: (rows,) the accepted texts of each row, at least one.
 
     Returns:
         Scores in percent, and signatures such as `bleu_signature`.
 
     Raises:
-        ValueError: there is nothing to score, a row has no reference, or a metric is not known.
+        ValueError: There is nothing to score, a row has no reference, or a metric is not known.
     """
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
-        raise ValueError(f"There is no metric {unknown[0]!r}. There are {', '.join(METRICS)}.")
+    known = {name: metric for name, metric in METRICS.items() if metric.compares_texts}
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_name("metric of texts", name, known))
     if not predictions or len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions and {len(references)} references cannot be compared.")
     if not all(references):
@@ -188,5 +243,5 @@ def compute_metrics(
     scores: dict[str, float | str] = {}
     for name in names:
         accepted = [list(row) for row in references]
-        scores |= METRICS[name]().compute(predictions=list(predictions), references=accepted)
+        scores |= known[name]().compute(predictions=list(predictions), references=accepted)
     return scores

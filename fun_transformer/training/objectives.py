@@ -34,6 +34,7 @@ from ..configuration_fun_transformer import FunTransformerConfig
 from .data.batches import pad_batch
 from .metrics import label_scores, tag_scores
 from .recipe.arguments import GenerationArguments, TrainingArguments
+from .tables import register_objective
 
 logger = logging.get_logger(__name__)
 
@@ -97,6 +98,7 @@ class Objective:
         settings: The recipe's section `training`.
 
     Attributes:
+        name: What a recipe calls it.
         model_class: Auto class of the models that learn this.
         pipeline: The pipeline that they are used with.
         has_targets: Whether the target is a text of its own; else the source is all there is.
@@ -108,6 +110,7 @@ class Objective:
         evaluation_options: Keyword arguments of the model when its loss is measured, without label smoothing.
     """
 
+    name: str
     model_class: Any = AutoModelForSeq2SeqLM
     pipeline = "text2text-generation"
     has_targets = True
@@ -178,6 +181,7 @@ class Objective:
 class Seq2Seq(Objective):
     """Write the target of a source, token by token, as the Transformer of the paper does."""
 
+    name = "seq2seq"
     generates = True
     counts_targets = True
     can_pack = True
@@ -210,6 +214,7 @@ class Seq2Seq(Objective):
 class MaskedLM(Objective):
     """Predict 15 % of the tokens, of which 80 % are masked, 10 % replaced and 10 % kept."""
 
+    name = "masked_lm"
     model_class = AutoModelForMaskedLM
     pipeline = "fill-mask"
     has_targets = False
@@ -229,6 +234,7 @@ class MaskedLM(Objective):
 class CausalLM(Objective):
     """Predict each token from those before it: `<s> tokens </s>`."""
 
+    name = "causal_lm"
     model_class = AutoModelForCausalLM
     pipeline = "text-generation"
     has_targets = False
@@ -252,6 +258,7 @@ class CausalLM(Objective):
 class SequenceClassification(Objective):
     """Predict one label for a text: the target."""
 
+    name = "sequence_classification"
     model_class = AutoModelForSequenceClassification
     pipeline = "text-classification"
     predicts = True
@@ -324,6 +331,7 @@ class SequenceClassification(Objective):
 class TokenClassification(SequenceClassification):
     """Predict one tag for each word; the first token of a word carries it, the others are ignored."""
 
+    name = "token_classification"
     model_class = AutoModelForTokenClassification
     pipeline = "token-classification"
 
@@ -363,10 +371,5 @@ class TokenClassification(SequenceClassification):
         return tag_scores(predicted, true)
 
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "seq2seq": Seq2Seq,
-    "masked_lm": MaskedLM,
-    "causal_lm": CausalLM,
-    "sequence_classification": SequenceClassification,
-    "token_classification": TokenClassification,
-}
+for _objective in (Seq2Seq, MaskedLM, CausalLM, SequenceClassification, TokenClassification):
+    register_objective(_objective)

@@ -37,9 +37,9 @@ from .loop import TrainingLoop
 from .model.building import build_model, build_tokenizer
 from .model.initialization import initialize
 from .model.wrapping import compile_in_place, shard
-from .objectives import OBJECTIVES
 from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
+from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_packing
 from .recipe.reading import parse_arguments
@@ -50,6 +50,7 @@ from .run.resuming import check_recipe
 from .run.run import Run, Scores
 from .run.stopping import Interrupted
 from .scoring import score, show_scores
+from .tables import OBJECTIVES
 
 MODULE = "fun_transformer.training"
 
@@ -87,6 +88,7 @@ def train(
         FloatingPointError: When the loss or the gradient is not finite for too many steps.
         CheckpointError: When a checkpoint or the model cannot be written.
     """
+    arguments = check(arguments)
     accelerator = accelerator or build_accelerator(arguments)
     logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
     result = train_with(accelerator, arguments, command, loop)

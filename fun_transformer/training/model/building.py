@@ -5,7 +5,7 @@ from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 
-from ... import FunTransformerConfig, FunTransformerTokenizer, Seq2SeqRNNConfig
+from ... import FunTransformerConfig, FunTransformerTokenizer
 from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
@@ -73,8 +73,6 @@ def build_model(run: Run) -> PreTrainedModel:
     kernel = choose_kernel(arguments, device)
     if device.type == "cuda":  # cuDNN's attention takes milliseconds to plan for each new size of a batch
         torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
-    if config_class is Seq2SeqRNNConfig:
-        kernel = arguments.training.attn_implementation or "eager"  # it has no other
     model = objective.model_class.from_config(config, attn_implementation=kernel)
     if model.can_generate():
         model.generation_config = build_generation_config(arguments.generation, model.config)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from ...files import commit_folder, remove_folder
-from ..metrics import LOWER_IS_BETTER
 from ..run.checkpoints import checkpoint_folders, step_folders, writing
 from ..run.run import Run
+from ..tables import METRICS
 from .averaging import average_models, moving_average
 
 
@@ -78,7 +78,7 @@ class KeptModels:
     @property
     def sign(self) -> int:
         """1 where a lower score is better, else -1."""
-        return 1 if self.settings.metric_for_best_model in LOWER_IS_BETTER else -1
+        return 1 if METRICS[self.settings.metric_for_best_model].lower_is_better else -1
 
     def is_patience_over(self) -> bool:
         """Tell whether too many evaluations in a row found no better model."""

@@ -1,1 +1,1 @@
-"""The recipe of a run: its fields, how it is read and checked, and what is chosen where it says `auto`."""
+"""The recipe of a training run: its arguments, and how they are read, checked and completed."""

@@ -1,4 +1,9 @@
-"""TODO recipe/arguments."""
+"""Every argument of a training run: a tree of dataclasses, each field with its meaning, default and limits.
+
+Fields that mean the same as one of transformers' `TrainingArguments` have its name. "auto" is the word for "you
+choose": a field with `auto=...` accepts it, and `defaults.resolve` replaces it by a value. None (`null` in a recipe)
+means off.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -8,22 +13,24 @@ import yaml
 
 from .yaml12 import RecipeDumper
 
+AUTO = "auto"
 Filter = Literal["duplicates", "identical", "ratio", "script", "control"]
-Metric = Literal["bleu", "chrf", "per", "wer", "exact"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "swanlab"]
 SPLITS = ("train", "validation", "test")
-# Where nobody says otherwise, training/defaults.py chooses these by the number of training pairs.
-BY_CORPUS_SIZE = {
-    "tokenizer.vocab_size",
-    *(f"training.{name}" for name in ("batch_tokens", "gradient_accumulation_steps", "learning_rate", "warmup_steps")),
-    *(f"training.{name}" for name in ("max_steps", "num_train_epochs", "patience", "eval_steps", "save_steps")),
-}
-CONFIG_FILES = ("model.config", "generation.config")  # relative to the recipe, or typed in the working directory
+BY_PAIRS = "by the number of training pairs"
+NO_LIMIT = "null"
 
 
-def arg(default: Any, help: str, **limits: float) -> Any:
-    """A dataclass field with its meaning and its limits (`minimum`, `maximum`: included; `above`, `below`: not)."""
-    return field(default=default, metadata={"help": help, "limits": limits})
+def arg(default: Any, help: str, auto: str = "", **limits: float) -> Any:
+    """Return a dataclass field that says what it means.
+
+    Args:
+        default: Its default; "auto" where we choose.
+        help: What it means, for `--help`.
+        auto: How a value is chosen; empty where "auto" is not allowed. The field's type is that of the chosen value.
+        limits: `minimum` and `maximum` (included), `above` and `below` (not included).
+    """
+    return field(default=default, metadata={"help": help, "auto": auto, "limits": limits})
 
 
 @dataclass
@@ -32,7 +39,9 @@ class TokenizerArguments:
 
     path: str | None = arg(None, "folder or Hub name of a finished tokenizer; without it one is trained")
     type: Literal["bpe", "unigram", "char", "word"] = arg("bpe", "how text is cut into tokens")
-    vocab_size: int = arg(8000, "size of the vocabulary, special tokens included (char, word: at most)", minimum=6)
+    vocab_size: int = arg(
+        AUTO, "size of the vocabulary, special tokens included (char, word: at most)", BY_PAIRS, minimum=6
+    )
     target_type: Literal["bpe", "unigram", "char", "word"] | None = arg(
         None, "how target text is cut; null: as the source, with one shared vocabulary"
     )
@@ -40,7 +49,9 @@ class TokenizerArguments:
         None, "size of a vocabulary of its own for the target; null: one for both sides", minimum=6
     )
     lowercase: Literal["none", "source", "both"] = arg("none", "which sides are lower-cased")
-    max_rows: int = arg(1_000_000, "a larger training split is represented by so many rows, drawn by seed", minimum=1)
+    max_rows: int = arg(
+        1_000_000, "rows of the training split that it is trained on, sampled by seed where there are more", minimum=1
+    )
     min_frequency: int = arg(2, "a token seen less often in training does not enter the vocabulary", minimum=1)
 
 
@@ -69,12 +80,12 @@ class SplitArguments:
 
     @property
     def is_named(self) -> bool:
-        """Whether the recipe says where this split comes from."""
+        """Return whether the recipe says where this split comes from."""
         return bool(self.dataset or self.source or self.target or self.mix)
 
     @property
     def corpora(self) -> "list[SplitArguments]":
-        """The corpora of the split; usually it is one itself."""
+        """Return the corpora of the split; usually it is one itself."""
         return self.mix or [self]
 
     def __str__(self) -> str:
@@ -96,18 +107,20 @@ class DataArguments:
     )
     temperature: float = arg(
         1.0,
-        "of several corpora: each is drawn from by weight * rows ** (1 / temperature); above 1 favours small ones",
+        "of several corpora: each is sampled by weight * rows ** (1 / temperature); above 1 favours small ones",
         minimum=1,
     )
     clean: list[Filter] = field(
         default_factory=list, metadata={"help": "leave rows out of train by these filters; true: by all of them"}
     )
-    max_rows: int | None = arg(None, "keep only so many rows of each split, drawn by seed: to try things", minimum=1)
+    max_rows: int | None = arg(
+        None, "rows of each split to keep, sampled by seed: to try things; null: all", minimum=1
+    )
     keep_stress: bool = arg(False, "builtin:cmudict: keep the stress digits of vowels (AH0)")
 
     @property
     def tags_languages(self) -> bool:
-        """Whether a source says which language it is to be translated into."""
+        """Return whether a source says which language it is to be translated into."""
         return len({corpus.tgt_lang for corpus in self.train.corpora}) > 1
 
 
@@ -115,48 +128,78 @@ class DataArguments:
 class TrainingArguments:
     """Length, batches, optimizer and bookkeeping of the run."""
 
-    max_steps: int | None = arg(10_000, "stop after so many optimizer steps; null: no limit", minimum=1)
-    max_minutes: float | None = arg(None, "stop after so many minutes of training; null: no limit", above=0)
-    num_train_epochs: int | None = arg(None, "stop after so many passes over the data; null: no limit", minimum=1)
-    batch_tokens: int = arg(4096, "source + target tokens of a batch and process, padding included", minimum=2)
-    gradient_accumulation_steps: int = arg(1, "batches summed into one optimizer step", minimum=1)
-    learning_rate: float | None = arg(
-        None, "highest learning rate; for noam the factor on the paper's formula. null: 5e-4, for noam 1.0", above=0
+    max_steps: int | None = arg(AUTO, "stop after this many optimizer steps; null: no limit", NO_LIMIT, minimum=1)
+    max_minutes: float | None = arg(
+        AUTO, "stop after this many minutes of training; null: no limit", NO_LIMIT, above=0
+    )
+    num_train_epochs: int | None = arg(
+        AUTO,
+        "stop after this many passes over the data; null: no limit",
+        f"{BY_PAIRS}; null where another limit is named",
+        minimum=1,
+    )
+    batch_tokens: int = arg(
+        AUTO, "source + target tokens of a batch and process, padding included", BY_PAIRS, minimum=2
+    )
+    gradient_accumulation_steps: int = arg(AUTO, "batches summed into one optimizer step", BY_PAIRS, minimum=1)
+    learning_rate: float = arg(
+        AUTO,
+        "highest learning rate; for noam the factor on the paper's formula",
+        f"{BY_PAIRS}; for noam 1.0",
+        above=0,
     )
     schedule: Literal["noam", "inverse_sqrt", "linear", "cosine"] = arg(
         "inverse_sqrt", "course of the learning rate after warm-up"
     )
-    warmup_steps: int = arg(1000, "steps in which the learning rate rises from 0", minimum=0)
+    warmup_steps: int = arg(AUTO, "steps in which the learning rate rises from 0", BY_PAIRS, minimum=0)
     weight_decay: float = arg(0.01, "AdamW's decoupled weight decay", minimum=0)
     adam_beta1: float = arg(0.9, "decay of the mean of gradients", minimum=0, below=1)
     adam_beta2: float = arg(0.98, "decay of the mean of squared gradients", minimum=0, below=1)
     adam_epsilon: float = arg(1e-9, "keeps the division of Adam finite", above=0)
     max_grad_norm: float | None = arg(1.0, "gradients are clipped to this norm; null: not at all", above=0)
-    precision: Literal["auto", "fp32", "bf16"] = arg("auto", "auto: bf16 where a GPU has it, else fp32")
+    precision: Literal["fp32", "bf16"] = arg(
+        AUTO,
+        "number format of the matrix products; weights and optimizer stay in fp32",
+        "bf16 where the GPU or the processor multiplies it faster than fp32",
+    )
+    threads: int = arg(
+        AUTO,
+        "CPU threads of each process",
+        "OMP_NUM_THREADS where it is set, else this machine's cores shared by its processes",
+        minimum=1,
+    )
     seed: int = arg(42, "decides initial weights, dropout, order of batches and held-out rows", minimum=0)
-    eval_steps: int = arg(500, "steps between evaluations on the validation split", minimum=1)
-    save_steps: int = arg(500, "steps between checkpoints", minimum=1)
+    eval_steps: int = arg(
+        AUTO, "steps between evaluations on the validation split", "one epoch, from 50 to 5,000 steps", minimum=1
+    )
+    save_steps: int = arg(
+        AUTO,
+        "steps between checkpoints; there is always one at the end",
+        "the first multiple of eval_steps from 500 on",
+        minimum=1,
+    )
     logging_steps: int = arg(20, "steps between lines of metrics.jsonl", minimum=1)
     save_total_limit: int = arg(2, "how many of the newest checkpoints stay on disk", minimum=1)
     patience: int | None = arg(
-        None, "stop after so many evaluations without a better metric_for_best_model; null: never", minimum=1
+        AUTO,
+        "stop after this many evaluations in a row without a better metric_for_best_model; null: never",
+        "5 where no limit is named, else null",
+        minimum=1,
     )
-    metric_for_best_model: Literal["loss", "bleu", "chrf", "per", "wer", "exact", "accuracy", "f1"] = arg(
-        "loss", "what chooses the best model on the validation split"
-    )
+    metric_for_best_model: str = arg("loss", "what chooses the best model on the validation split")
     packing: int | None = arg(
-        None,
-        "length of rows that hold several sentences; null: each sentence has a row; left out: 128 on GPUs and 64 on "
-        "CPUs that compute in bf16, where the model can",
+        AUTO,
+        "length of rows that hold several sentences; null: each sentence has a row",
+        "128 on GPUs and 64 on CPUs that compute in bf16, where the model can, else null",
         minimum=2,
     )
-    attn_implementation: str | None = arg(None, "attention kernel: sdpa or eager; null: the device's choice")
+    attn_implementation: str = arg(AUTO, "attention kernel, such as sdpa or eager", "by the device")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
     report_to: list[Tracker] = field(
         default_factory=lambda: ["tensorboard"], metadata={"help": "where metrics.jsonl also goes"}
     )
     average_models: int = arg(
-        1, "the final model is the mean of so many that were saved at evaluations; 1: the best one", minimum=1
+        1, "the final model is the mean of this many that were saved at evaluations; 1: the best one", minimum=1
     )
     average: Literal["best", "last"] = arg(
         "best", "which of them: those with the best metric_for_best_model, or the last ones"
@@ -165,11 +208,11 @@ class TrainingArguments:
         None, "evaluate and save a running mean of the weights, such as 0.999; null: the weights", above=0, below=1
     )
     r_drop: float | None = arg(
-        None, "weight of the difference between two passes with different dropout (seq2seq), such as 5", above=0
+        None, "weight of the difference between two passes with different dropout, such as 5", above=0
     )
     scheduled_sampling: float | None = arg(
         None,
-        "the decoder reads the model's own token instead of the true one (seq2seq) with a probability that rises to "
+        "the decoder reads the model's own token instead of the true one with a probability that rises to "
         "this, such as 0.25",
         above=0,
         maximum=1,
@@ -186,14 +229,12 @@ class TrainingArguments:
     )
     target_vectors: str | None = arg(None, "the same for the target's embedding")
     max_bad_steps: int = arg(
-        10, "stop after so many steps in a row whose loss or gradient is not finite; such steps are skipped", minimum=1
+        10,
+        "stop after this many steps in a row whose loss or gradient is not finite; such steps are skipped",
+        minimum=1,
     )
     threads: Any = arg("auto", "CPU threads of a process")  # noqa: RUF009
     timeout_minutes: float = arg(30.0, "a process that waits longer for the others ends the run", above=0)
-
-    def __post_init__(self) -> None:
-        if self.learning_rate is None:
-            self.learning_rate = 1.0 if self.schedule == "noam" else 5e-4
 
 
 @dataclass
@@ -204,7 +245,7 @@ class GenerationArguments:
     num_beams: int = arg(1, "beams of the search; 1: greedy", minimum=1)
     max_new_tokens: int = arg(256, "longest generated sequence", minimum=1)
     length_penalty: float = arg(1.0, "exponent on the length in beam search; above 1 prefers longer sequences")
-    metrics: list[Metric] = field(
+    metrics: list[str] = field(
         default_factory=lambda: ["bleu", "chrf"], metadata={"help": "what is measured on generated text"}
     )
     eval_rows: int = arg(200, "validation rows generated for at intervals (the test set is always whole)", minimum=1)
@@ -215,8 +256,10 @@ class GenerationArguments:
 class RunArguments:
     """A whole training run."""
 
-    objective: Literal["seq2seq", "masked_lm", "causal_lm", "sequence_classification", "token_classification"] = arg(
-        "seq2seq", "what is learned; a label, or tags for the words, stand as the target; language models need none"
+    objective: str = arg(
+        "seq2seq",
+        "what is learned: seq2seq, masked_lm, causal_lm, sequence_classification, token_classification, or a "
+        "plug-in's; a label, or tags for the words, are the target; language models need none",
     )
     model: dict[str, Any] = field(default_factory=dict)  # `config` (a JSON file), `model_type`, fields of its config
     tokenizer: TokenizerArguments = field(default_factory=TokenizerArguments)
@@ -231,17 +274,23 @@ class RunArguments:
     allow_changes: bool = arg(False, "go on with a run although its recipe has changed")
     dry_run: bool = arg(False, "train a few steps, print what the run needs and how long it takes, write nothing")
     profile: int | None = arg(
-        None, "train so many steps, write where their time goes to OUTPUT_DIR/profile, and nothing else", minimum=1
+        None, "train this many steps, write where their time goes to OUTPUT_DIR/profile, and nothing else", minimum=1
+    )
+    plugins: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Python files that register metrics or objectives, relative to the recipe; they are run. "
+            "--plugin FILE, repeated or with commas, names them, too"
+        },
     )
     recipe: str | None = field(default=None, compare=False)  # where these arguments were read from
-    given: frozenset[str] = field(default=frozenset(), compare=False)  # names in the recipe or on the command line
 
     def __post_init__(self) -> None:
         words: dict[str | bool, str | bool] = {False: "no", "false": "no", "true": True, "yes": True}
         self.resume = words.get(self.resume, self.resume)
 
     def to_yaml(self) -> str:
-        """The arguments as a recipe that gives them again."""
+        """Return the arguments as the text of a recipe that gives them again."""
         sections = dataclasses.asdict(self)
-        del sections["recipe"], sections["given"]
+        del sections["recipe"]
         return yaml.dump(sections, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True)

@@ -1,30 +1,164 @@
-"""TODO recipe/checks."""
+"""What a recipe may hold: types and limits of every field, and what depends on more than one of them.
 
+`check` is the one gate: the command line passes through it, and so do arguments made in Python.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
 import re
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .arguments import SPLITS, RunArguments, SplitArguments
+from ..tables import METRICS, OBJECTIVES
+from .arguments import AUTO, SPLITS, RunArguments, SplitArguments
+from .defaults import LIMITS, chosen_fields
+from .model_config import LOSS_OPTIONS, model_type_of
+from .names import flatten, known_arguments, unknown_argument
+from .plugins import load_plugins
+
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
-def measured_scores(arguments: RunArguments) -> list[str]:
-    """The scores that an evaluation gives beside the loss."""
-    if arguments.objective == "seq2seq":
-        return list(arguments.generation.metrics)
-    return ["accuracy", "f1"] if arguments.objective.endswith("classification") else []
+def convert(value: Any, kind: Any, name: str, auto: bool = False) -> Any:
+    """Return a value as the type of its field.
+
+    Args:
+        value: As it was read, or given in Python.
+        kind: The type.
+        name: Of the field, for the errors.
+        auto: Whether the field accepts the word "auto".
+
+    Raises:
+        ValueError: The value has another type, or is none of a Literal's.
+    """
+    if kind is Any or (auto and value == AUTO):
+        return value
+    origin, options = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return one_of(value, (*([AUTO] if auto else []), *options), name)
+    if origin is list:
+        return convert_list(value, options[0], name)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in options:
+            return None
+        kinds = [option for option in options if option is not NoneType]
+        matching = [option for option in kinds if isinstance(option, type) and isinstance(value, option)]
+        return convert(value, (matching or kinds)[0], name, auto)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():  # 1e5 steps
+        return int(value)
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        hint = " Put it in quotes." if kind is str and value is not None else ""
+        words = WORDS.get(kind, f"of the kind {getattr(kind, '__name__', kind)}")
+        raise ValueError(f"{name} must be {words}{' or auto' * auto}, got {value!r}.{hint}")
+    return value
+
+
+def one_of(value: Any, allowed: tuple[str, ...], name: str) -> Any:
+    """Return a value that is allowed.
+
+    Raises:
+        ValueError: It is not, with the nearest one that is.
+    """
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.{hint}")
+
+
+def convert_list(value: Any, kind: Any, name: str) -> list[Any]:
+    """Return a value as a list of a type; text is cut at its commas (`--generation.metrics bleu,chrf`)."""
+    if isinstance(value, bool) and get_origin(kind) is Literal:  # --data.clean true
+        return list(get_args(kind)) if value else []
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"{name} must be a list, got {value!r}.")
+    if not dataclasses.is_dataclass(kind):
+        return [convert(item.strip() if isinstance(item, str) else item, kind, name) for item in items]
+    section: type = kind  # type: ignore[assignment]
+    converted = []
+    for number, item in enumerate(items):
+        try:
+            if not isinstance(item, section):
+                item = section(**flatten(item, known_arguments(section)))
+            converted.append(convert_fields(item))
+        except ValueError as error:
+            raise ValueError(f"{name}[{number}]: {error}") from error
+    return converted
+
+
+def check_limits(value: Any, limits: dict[str, float], name: str) -> None:
+    """Refuse a number outside its field's limits.
+
+    Raises:
+        ValueError: Naming the limit.
+    """
+    if value is None or value == AUTO:
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value}.")
+    rules = {
+        "minimum": ("at least", lambda limit: value >= limit),
+        "maximum": ("at most", lambda limit: value <= limit),
+        "above": ("greater than", lambda limit: value > limit),
+        "below": ("less than", lambda limit: value < limit),
+    }
+    for rule, limit in limits.items():
+        words, holds = rules[rule]
+        if not holds(limit):
+            raise ValueError(f"{name} must be {words} {limit:g}, got {value}.")
+
+
+def convert_fields(section: Any, prefix: str = "") -> Any:
+    """Return a copy of a section of the recipe whose values have the types and limits of their fields.
+
+    Raises:
+        ValueError: A value does not fit.
+    """
+    values: dict[str, Any] = {}
+    hints = get_type_hints(type(section))
+    for item in dataclasses.fields(section):
+        name, kind, value = prefix + item.name, hints[item.name], getattr(section, item.name)
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, kind):  # type: ignore[arg-type]
+                raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}.")  # type: ignore[union-attr]
+            values[item.name] = convert_fields(value, name + ".")
+        elif name == "model":
+            values["model"] = dict(convert(value, dict, name))
+        else:
+            values[item.name] = convert(value, kind, name, bool(item.metadata.get("auto")))
+            check_limits(values[item.name], item.metadata.get("limits", {}), name)
+    return dataclasses.replace(section, **values)
+
+
+def fix_paths(arguments: RunArguments) -> None:
+    """Make paths independent of the working directory: the run's recipe.yaml is read elsewhere."""
+    arguments.plugins = [str(Path(path).resolve()) for path in arguments.plugins]
+    if arguments.generation.config is not None:
+        arguments.generation.config = str(Path(arguments.generation.config).resolve())
+    if arguments.model.get("config") is not None:
+        arguments.model["config"] = str(Path(arguments.model["config"]).resolve())
 
 
 def drop_targets(arguments: RunArguments) -> None:
-    """Language models have no target: the source stands in for it."""
+    """Give language models, which have no target, the source in its place."""
     for name in SPLITS:
         for split in getattr(arguments.data, name).corpora:
             split.target, split.target_column = split.source, split.source_column
 
 
 def check_split(split: SplitArguments, name: str, tags_languages: bool) -> None:
-    """Checks where the rows of a split come from.
+    """Check where the rows of a split come from.
 
     Raises:
-        ValueError: too little or too much is named.
+        ValueError: Too little or too much is named.
     """
     if split.mix and (split.dataset or split.source or split.target):
         raise ValueError(f"data.{name} names a mix and another origin. Put that into the mix, too.")
@@ -43,41 +177,108 @@ def check_split(split: SplitArguments, name: str, tags_languages: bool) -> None:
             raise ValueError(f"{place}.tgt_lang={corpus.tgt_lang} is no language. Give a code such as en or zh_Hant.")
 
 
-def check_together(arguments: RunArguments) -> None:
-    """Checks what depends on more than one field.
+def check_model(arguments: RunArguments) -> None:
+    """Check the names of the section `model`, and which of them are "auto".
 
     Raises:
-        ValueError: naming the fields and how to fix them.
+        ValueError: A name is not known, or its value is not ours to choose.
     """
-    data, training, generation = arguments.data, arguments.training, arguments.generation
-    if not data.train.is_named:
-        raise ValueError("No training data: give data.train.dataset, or data.train.source and data.train.target.")
-    for name in SPLITS:
-        check_split(getattr(data, name), name, data.tags_languages)
-    if training.max_steps is None and training.max_minutes is None and training.num_train_epochs is None:
-        raise ValueError("Training would never end: give training.max_steps, max_minutes or num_train_epochs.")
-    measured = ["loss", *measured_scores(arguments)]
+    known = known_arguments()
+    for name in arguments.model:
+        if f"model.{name}" not in known:
+            raise unknown_argument(f"model.{name}", known)
+    path = arguments.model.get("config")
+    if path is not None and not Path(path).is_file():
+        raise ValueError(f"model.config: there is no file {path}.")
+    allowed = chosen_fields(model_type_of(arguments))
+    for name, value in arguments.model.items():
+        if value == AUTO and name not in allowed:
+            raise ValueError(
+                f"model.{name} cannot be auto. Give a value or leave it out; auto is for {', '.join(sorted(allowed))}."
+            )
+
+
+def check_objective(arguments: RunArguments) -> None:
+    """Check the options of the objective, and what chooses the best model.
+
+    Raises:
+        ValueError: The objective does not have an option, or does not measure a score.
+    """
+    training, objective = arguments.training, OBJECTIVES[arguments.objective]
+    of_texts = [name for name, metric in METRICS.items() if metric.compares_texts]
+    for name in arguments.generation.metrics:
+        one_of(name, tuple(of_texts), "generation.metrics")
+    measured = ["loss", *objective.measured(arguments.generation)]
     if training.metric_for_best_model not in measured:
-        hint = "Add it to generation.metrics, or choose" if arguments.objective == "seq2seq" else "Choose"
+        can_measure = training.metric_for_best_model in of_texts and objective.generates
+        hint = "Add it to generation.metrics, or choose" if can_measure else "Choose"
         raise ValueError(
             f"training.metric_for_best_model={training.metric_for_best_model} is not measured. {hint} one of "
             f"{', '.join(measured)}."
         )
-    for name in ("r_drop", "scheduled_sampling"):
-        if getattr(training, name) is not None and arguments.objective != "seq2seq":
-            raise ValueError(f"training.{name} is for objective: seq2seq, got {arguments.objective}. Leave it out.")
-        if getattr(training, name) is not None and training.packing:
-            raise ValueError(f"training.{name} reads padded rows. Leave it out, or make training.packing null.")
-    if training.packing and arguments.objective != "seq2seq":
-        raise ValueError(f"training.packing is for objective: seq2seq, got {arguments.objective}. Leave it out.")
+    packing = training.packing not in (None, AUTO)
+    for option in LOSS_OPTIONS:
+        if getattr(training, option) is None:
+            continue
+        if option not in objective.options:
+            able = [name for name, other in OBJECTIVES.items() if option in other.options]
+            raise ValueError(
+                f"training.{option} is for objective: {' or '.join(able)}, got {arguments.objective}. Leave it out."
+            )
+        if packing:
+            raise ValueError(f"training.{option} reads padded rows. Leave it out, or make training.packing null.")
+    if packing and not objective.can_pack:
+        able = [name for name, other in OBJECTIVES.items() if other.can_pack]
+        raise ValueError(
+            f"training.packing is for objective: {' or '.join(able)}, got {arguments.objective}. Leave it out."
+        )
+
+
+def check_together(arguments: RunArguments) -> None:
+    """Check what depends on more than one field.
+
+    Raises:
+        ValueError: Naming the fields and how to fix them.
+    """
+    data, training = arguments.data, arguments.training
+    if not data.train.is_named:
+        raise ValueError("No training data: give data.train.dataset, or data.train.source and data.train.target.")
+    for name in SPLITS:
+        check_split(getattr(data, name), name, data.tags_languages)
+    if training.num_train_epochs is None and all(getattr(training, name) in (AUTO, None) for name in LIMITS):
+        raise ValueError("Training would never end: give training.max_steps, max_minutes or num_train_epochs.")
     if training.r_drop is not None and training.scheduled_sampling is not None:
-        raise ValueError("training.r_drop and training.scheduled_sampling do not go together. Leave one out.")
+        raise ValueError("training.r_drop and training.scheduled_sampling exclude each other. Leave one out.")
     starts = ("init_from", "a folder"), ("source_vectors", "a file"), ("target_vectors", "a file")
     for name, kind in starts if arguments.resume == "no" else ():  # a resumed run has what it began with
         value = getattr(training, name)
         for path in value if isinstance(value, list) else [value] * (value is not None):
             if not (Path(path).is_dir() if kind == "a folder" else Path(path).is_file()):
                 raise ValueError(f"training.{name}={path} is not {kind}.")
-    for name, path in (("model.config", arguments.model.get("config")), ("generation.config", generation.config)):
-        if path is not None and not Path(path).is_file():
-            raise ValueError(f"{name}: there is no file {path}.")
+    path = arguments.generation.config
+    if path is not None and not Path(path).is_file():
+        raise ValueError(f"generation.config: there is no file {path}.")
+
+
+def check(arguments: RunArguments) -> RunArguments:
+    """Load the plug-ins of a recipe, then check all of it, wherever it was made.
+
+    Args:
+        arguments: From the command line or made in Python; they are left as they are.
+
+    Returns:
+        A copy whose values have the types of their fields: 1e5 steps are a whole number, a path is text.
+
+    Raises:
+        ValueError: Naming what does not fit and how to fix it.
+    """
+    arguments = convert_fields(arguments)
+    fix_paths(arguments)
+    load_plugins(arguments.plugins)
+    one_of(arguments.objective, tuple(OBJECTIVES), "objective")
+    if not OBJECTIVES[arguments.objective].has_targets:
+        drop_targets(arguments)
+    check_model(arguments)
+    check_together(arguments)
+    check_objective(arguments)
+    return arguments

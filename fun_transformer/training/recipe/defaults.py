@@ -1,16 +1,26 @@
-"""What a recipe leaves open, chosen by the size of the corpus: one table, and what was chosen is said and written.
+"""What "auto" means: most values are chosen by the size of the corpus, from one table.
 
 A large model learns a small corpus by heart, and a large vocabulary leaves a small corpus few examples of each token.
 The values follow published practice (docs/training.md says which): the paper for millions of pairs (Vaswani et al.
 2017), the customary IWSLT setting for hundreds of thousands (Ott et al. 2019), and for less the studies of Sennrich
 and Zhang (2019) and of Araabi and Monz (2020).
+
+A recipe is resolved in two steps, as the vocabulary must be chosen before tokens can be counted:
+
+    arguments = resolve(arguments, pairs, device)
+    arguments = resolve_rhythm(arguments, tokens, processes)
+
+What then still says "auto" is `training.threads`: it belongs to the machine, not to the run.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .arguments import RunArguments
+import torch
+
+from .arguments import AUTO, RunArguments, TrainingArguments
+from .model_config import choose_kernel, choose_packing, choose_precision, model_type_of
 
 LIMITS = ("max_steps", "num_train_epochs", "max_minutes")
 
@@ -40,17 +50,19 @@ SCALES = (
     Scale(2_000_000, 16_000, 512, 6, 8, 1024, 0.2, 8_192, 1, 5e-4, 4_000, 30),
     Scale(float("inf"), 32_000, 512, 6, 8, 2048, 0.1, 25_000, 2, 7e-4, 4_000, 20),  # the paper's base model
 )
+SYMBOLS = 8_000  # at most, in vocabularies of characters or words
 PATIENCE = 5  # evaluations without a better one; there is one an epoch
 EVALUATE_EVERY = (50, 5_000)  # steps: not more and not less often
+SAVE_EVERY = 500  # steps at least: a checkpoint takes a second and three times the room of the model
 
 
 def scale_for(pairs: int) -> Scale:
-    """The row of the table for a number of training pairs."""
+    """Return the row of the table for a number of training pairs."""
     return next(scale for scale in SCALES if pairs <= scale.pairs)
 
 
-def model_fields(scale: Scale, model_type: str) -> dict[str, Any]:
-    """Fields of a model's config that say how large it is."""
+def size_fields(scale: Scale, model_type: str) -> dict[str, Any]:
+    """Return the fields of a model's config that say how large it is."""
     fields: dict[str, Any] = {"d_model": scale.d_model}
     for side in ("encoder", "decoder"):
         fields[f"{side}_layers"] = scale.layers
@@ -59,89 +71,99 @@ def model_fields(scale: Scale, model_type: str) -> dict[str, Any]:
     return fields
 
 
-def choose(arguments: RunArguments, pairs: int) -> dict[str, Any]:
-    """Values for what nobody has named, by dotted name; the arguments are left as they are.
+def chosen_fields(model_type: str) -> set[str]:
+    """Return the names of a model's fields that may be "auto"."""
+    return {*size_fields(SCALES[0], model_type), "dropout"}
 
-    A model whose size the recipe names in part is left alone, and so is a run whose length it names: only where there
-    is no limit at all does a run end by patience, or after `num_train_epochs`.
+
+def fill(section: Any, **values: Any) -> Any:
+    """Return a section of the recipe with values in place of "auto"; what it names stays."""
+    return dataclasses.replace(section, **{name: v for name, v in values.items() if getattr(section, name) == AUTO})
+
+
+def choose_model(arguments: RunArguments, scale: Scale) -> dict[str, Any]:
+    """Return the recipe's section `model` with sizes.
+
+    Sizes that are left out are chosen where all of them are, and where no `model.config` is named: a size that the
+    recipe names is not mixed with others that do not fit it.
+    """
+    model = arguments.model
+    size = size_fields(scale, model_type_of(arguments))
+    chosen = {**size, "dropout": scale.dropout}
+    named = {name for name, value in model.items() if value != AUTO}
+    left_out = set() if "config" in model else {"dropout"} if size.keys() & named else chosen.keys()
+    open_fields = [name for name in chosen if model.get(name) == AUTO or (name in left_out and name not in model)]
+    return model | {name: chosen[name] for name in open_fields}
+
+
+def choose_limits(training: TrainingArguments, scale: Scale) -> dict[str, int | None]:
+    """Return the limits of a run, and its patience: of those that are "auto", none where the recipe names one."""
+    is_limited = any(getattr(training, name) not in (AUTO, None) for name in LIMITS)
+    return {
+        "max_steps": None,
+        "max_minutes": None,
+        "num_train_epochs": None if is_limited else scale.num_train_epochs,
+        "patience": None if is_limited else PATIENCE,
+    }
+
+
+def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArguments:
+    """Return the recipe with values in place of "auto", but for what `resolve_rhythm` chooses.
 
     Args:
-        arguments: The recipe; `given` has the names that stand in it or on the command line.
+        arguments: A checked recipe; it is left as it is.
         pairs: Number of training pairs.
+        device: Where the model will be trained.
     """
     scale, training = scale_for(pairs), arguments.training
-    chosen: dict[str, Any] = {}
-    if not arguments.tokenizer.path and arguments.tokenizer.type in ("bpe", "unigram"):
-        chosen["tokenizer.vocab_size"] = scale.vocab_size
-    size = model_fields(scale, arguments.model.get("model_type") or "fun_transformer")
-    if "config" not in arguments.model:
-        if not size.keys() & arguments.model.keys():
-            chosen |= {f"model.{name}": value for name, value in size.items()}
-        chosen["model.dropout"] = scale.dropout
-    for name in ("batch_tokens", "gradient_accumulation_steps", "warmup_steps"):
-        chosen[f"training.{name}"] = getattr(scale, name)
-    if training.schedule != "noam":
-        chosen["training.learning_rate"] = scale.learning_rate
-    if not any(f"training.{name}" in arguments.given for name in LIMITS):
-        chosen |= {
-            "training.max_steps": None,
-            "training.num_train_epochs": scale.num_train_epochs,
-            "training.patience": PATIENCE,
-        }
-    return {name: value for name, value in chosen.items() if name not in arguments.given}
+    has_pieces = arguments.tokenizer.type in ("bpe", "unigram") and not arguments.tokenizer.path
+    training = fill(
+        training,
+        **choose_limits(training, scale),
+        batch_tokens=scale.batch_tokens,
+        gradient_accumulation_steps=scale.gradient_accumulation_steps,
+        learning_rate=1.0 if training.schedule == "noam" else scale.learning_rate,
+        warmup_steps=scale.warmup_steps,
+        precision=choose_precision(training, device),
+        attn_implementation=choose_kernel(arguments, device),
+    )
+    arguments = dataclasses.replace(
+        arguments,
+        model=choose_model(arguments, scale),
+        tokenizer=fill(arguments.tokenizer, vocab_size=scale.vocab_size if has_pieces else SYMBOLS),
+        training=training,
+    )
+    return dataclasses.replace(arguments, training=fill(training, packing=choose_packing(arguments, device)))
 
 
-def choose_rhythm(arguments: RunArguments, tokens: int, processes: int) -> dict[str, Any]:
-    """How often to evaluate and to save where nobody has said it: once an epoch.
+def resolve_rhythm(arguments: RunArguments, tokens: int, processes: int) -> RunArguments:
+    """Return the recipe with how often to evaluate (once an epoch) and to save (less often).
 
     Args:
-        arguments: The recipe, with all else chosen.
+        arguments: A recipe that `resolve` has returned; it is left as it is.
         tokens: Source and target tokens of the training split.
         processes: Number of processes.
     """
     training, (least, most) = arguments.training, EVALUATE_EVERY
-    steps = round(tokens / (training.batch_tokens * training.gradient_accumulation_steps * processes))
-    every = min(max(steps, least), most)
-    names = ("training.eval_steps", "training.save_steps")
-    return {name: every for name in names if name not in arguments.given}
+    epoch = round(tokens / (training.batch_tokens * training.gradient_accumulation_steps * processes))
+    training = fill(training, eval_steps=min(max(epoch, least), most))
+    training = fill(training, save_steps=training.eval_steps * -(-SAVE_EVERY // training.eval_steps))
+    return dataclasses.replace(arguments, training=training)
 
 
-def fill(arguments: RunArguments, chosen: dict[str, Any]) -> RunArguments:
-    """The arguments with values for dotted names."""
-    sections: dict[str, Any] = {}
-    for name, value in chosen.items():
-        section, _, key = name.partition(".")
-        current = sections.setdefault(section, getattr(arguments, section))
-        sections[section] = (
-            {**current, key: value} if isinstance(current, dict) else dataclasses.replace(current, **{key: value})
-        )
-    return dataclasses.replace(arguments, **sections)
-
-
-def show(chosen: dict[str, Any], pairs: int) -> str:
-    """What was chosen, in words."""
+def describe_choices(before: RunArguments, after: RunArguments, pairs: int) -> str:
+    """Return what was chosen, in words; an empty text where the recipe left nothing open."""
+    old, new = ({section: vars(getattr(a, section)) for section in ("tokenizer", "training")} for a in (before, after))
+    old["model"], new["model"] = before.model, after.model
+    chosen = {
+        f"{section}.{name}": value
+        for section in ("tokenizer", "model", "training")
+        for name, value in new[section].items()
+        if old[section].get(name, AUTO) == AUTO and value not in (AUTO, None)
+    }
+    if before.tokenizer.path:
+        chosen.pop("tokenizer.vocab_size", None)  # it has its own
     if not chosen:
         return ""
-    values = ", ".join(f"{name} {'none' if value is None else f'{value:,}'}" for name, value in chosen.items())
-    return f"Chosen for {pairs:,} training pairs, as the recipe says nothing of them: {values}."
-
-
-def resolve(arguments, pairs, device):
-    chosen = choose(arguments, pairs)
-    from .model_config import choose_packing
-
-    chosen |= choose_packing(arguments, device)
-    return fill(arguments, chosen)
-
-
-def resolve_rhythm(arguments, tokens, processes):
-    return fill(arguments, choose_rhythm(arguments, tokens, processes))
-
-
-def describe_choices(before, after, pairs):
-    import yaml
-
-    from ..run.resuming import flat_values
-
-    a, b = (flat_values(yaml.safe_load(x.to_yaml())) for x in (before, after))
-    return show({name: value for name, value in b.items() if a.get(name) != value}, pairs)
+    values = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:,}'}" for name, value in chosen.items())
+    return f"Chosen for {pairs:,} training pairs and this device, as the recipe leaves it open: {values}."

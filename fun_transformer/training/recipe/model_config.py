@@ -1,4 +1,4 @@
-"""TODO recipe/model_config."""
+"""What a recipe says of its model, and what follows for precision, attention kernel and packed rows."""
 
 import dataclasses
 import json
@@ -10,14 +10,16 @@ import torch
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
 from ...masks import PACKED_KERNELS, PACKED_TYPES
-from .arguments import RunArguments
+from ..tables import OBJECTIVES
+from .arguments import AUTO, RunArguments, TrainingArguments
 
 PACKING = {"cpu": 64, "cuda": 128}  # length of packed rows that trains fastest in bf16
+LOSS_OPTIONS = ("r_drop", "scheduled_sampling")  # of some objectives; both read padded rows
 CONFIGS = {config.model_type: config for config in (FunTransformerConfig, Seq2SeqRNNConfig)}
 
 
 def choose_config(model_type: str, fields: Iterable[str]) -> type[FunTransformerConfig | Seq2SeqRNNConfig]:
-    """The config class of a kind of model.
+    """Return the config class of a kind of model.
 
     Args:
         model_type: The recipe's `model.model_type`, or that of its `model.config`.
@@ -39,26 +41,46 @@ def choose_config(model_type: str, fields: Iterable[str]) -> type[FunTransformer
 
 
 def recipe_fields(arguments: RunArguments) -> dict[str, Any]:
-    """What the recipe says of the model, that of its `model.config` included."""
+    """Return what the recipe says of the model, including what its `model.config` says."""
     fields = dict(arguments.model)
     path = fields.pop("config", None)
     return json.loads(Path(path).read_text(encoding="utf-8")) | fields if path else fields
 
 
+def model_type_of(arguments: RunArguments) -> str:
+    """Return the kind of model that the recipe trains."""
+    return recipe_fields(arguments).get("model_type") or "fun_transformer"
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def choose_precision(training: TrainingArguments, device: torch.device) -> str:
+    """Return the precision that the recipe names, or the fastest that is safe on a device."""
+    if training.precision != AUTO:
+        return training.precision
+    return "bf16" if has_fast_bf16(device) else "fp32"
+
+
 def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
-    """The attention kernel that the recipe names, or the fastest for its batches on a device."""
-    if arguments.training.attn_implementation:
+    """Return the attention kernel that the recipe names, or the fastest for its batches on a device."""
+    if arguments.training.attn_implementation != AUTO:
         return arguments.training.attn_implementation
     # Measured at sentence lengths on CPUs: step-by-step attention trains faster than the fused kernel in bf16, and as
-    # fast in float32.
-    return "eager" if device.type == "cpu" else "sdpa"
+    # fast in float32. RNNs have no other.
+    return "eager" if device.type == "cpu" or model_type_of(arguments) == "seq2seq_rnn" else "sdpa"
 
 
 def packing_problem(arguments: RunArguments, device: torch.device) -> str | None:
-    """Why the model or the kernel of a recipe does not go with packed rows; None where they do."""
+    """Return why the model or the kernel of a recipe cannot have packed rows; None where it can."""
     fields, kernel = recipe_fields(arguments), choose_kernel(arguments, device)
     advice = "or make training.packing null"
-    if (model_type := fields.get("model_type", "fun_transformer")) != "fun_transformer":
+    if (model_type := model_type_of(arguments)) != "fun_transformer":
         return f"training.packing is for model.model_type: fun_transformer, got {model_type}. Make it null."
     for stack in ("encoder", "decoder"):
         if mixing := set(fields.get(f"{stack}_layer_types") or ()) - {*PACKED_TYPES}:
@@ -75,41 +97,27 @@ def packing_problem(arguments: RunArguments, device: torch.device) -> str | None
 
 
 def check_packing(arguments: RunArguments, device: torch.device) -> None:
-    """Refuse what packed rows do not go with, before anything is read or written.
+    """Refuse packed rows where the model cannot have them, before anything is read or written.
 
     Raises:
         ValueError: Naming what does not fit.
     """
-    if arguments.training.packing and (problem := packing_problem(arguments, device)):
+    if arguments.training.packing not in (None, AUTO) and (problem := packing_problem(arguments, device)):
         raise ValueError(problem)
 
 
-def choose_packing(arguments: RunArguments, device) -> dict[str, int | None]:
-    """Packed rows where they are faster and nobody has said otherwise: where bf16 is.
+def choose_packing(arguments: RunArguments, device: torch.device) -> int | None:
+    """Return the length of packed rows that the recipe names, or the fastest; None where rows are padded.
 
-    There every new size of a batch costs a CPU and a GPU milliseconds, for the kernels that are made or chosen for it,
-    and packed batches have but one size. In float32 CPUs have no such cost, and are faster without filler.
-
-    Returns:
-        `training.packing` and its value; nothing where it is named or not to be chosen.
+    Rows are packed where bf16 is fast. There every new size of a batch costs a CPU and a GPU milliseconds, for the
+    kernels that are made or chosen for it, and packed batches have one size only. In float32 CPUs have no such cost,
+    and are faster without padding.
     """
     training = arguments.training
-    plain = arguments.objective == "seq2seq" and training.r_drop is None and training.scheduled_sampling is None
-    if not plain or "training.packing" in arguments.given or not wants_bf16(arguments, device):
-        return {}
-    if device.type not in PACKING or packing_problem(arguments, device):
-        return {}
-    return {"training.packing": PACKING[device.type]}
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices faster than float32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
-
-
-def wants_bf16(arguments, device):
-
-    return arguments.training.precision == "bf16" or (arguments.training.precision == "auto" and has_fast_bf16(device))
+    if training.packing != AUTO:
+        return training.packing
+    if choose_precision(training, device) != "bf16" or device.type not in PACKING:
+        return None
+    objective = OBJECTIVES[arguments.objective]
+    reads_padded = not objective.can_pack or any(getattr(training, name) is not None for name in LOSS_OPTIONS)
+    return None if reads_padded or packing_problem(arguments, device) else PACKING[device.type]

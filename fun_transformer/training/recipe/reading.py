@@ -1,160 +1,30 @@
-"""All arguments of a training run: a YAML recipe, then dotted overrides, read into dataclasses and checked.
+"""Reading a recipe: YAML, then dotted overrides of the command line, into dataclasses that are checked.
 
-    python -m training.train hub_configs/NAME/recipe.yaml --training.max_steps 60 --overwrite
+    fun-transformer train hub_configs/NAME/recipe.yaml --training.max_steps 60 --overwrite
 
-A recipe is flattened to dotted names ("training.max_steps"), the command line is laid over it, and each value is
-converted to the type of the dataclass field of that name. Nothing is guessed and nothing is ignored: a name that is
-not known, or a value that does not fit, is refused before any data is read.
+A recipe is flattened to dotted names ("training.max_steps"), the command line replaces some of them, and each value
+is converted to the type of the dataclass field of that name. Nothing is guessed and nothing is ignored: a name that
+is not known, or a value that does not fit, is refused before any data is read.
 """
 
 import dataclasses
 import difflib
 import json
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .arguments import BY_CORPUS_SIZE, CONFIG_FILES, SPLITS, GenerationArguments, RunArguments
-from .checks import check_together, drop_targets
+from .arguments import AUTO, SPLITS, GenerationArguments, RunArguments
+from .checks import check, convert_fields
+from .names import RENAMED, Argument, flatten, known_arguments, replace_old_names, unknown_argument
 from .yaml12 import read_yaml
 
-
-def known_arguments(section: type = RunArguments, prefix: str = "") -> dict[str, tuple[Any, dataclasses.Field | None]]:
-    """All dotted names with their types and fields, in the order of the dataclasses."""
-    known: dict[str, tuple[Any, dataclasses.Field | None]] = {}
-    hints = get_type_hints(section)
-    for item in dataclasses.fields(section):
-        name, kind = prefix + item.name, hints[item.name]
-        if dataclasses.is_dataclass(kind):
-            known |= known_arguments(kind, name + ".")  # type: ignore[arg-type]
-        elif name == "model":
-            from fun_transformer import FunTransformerConfig, Seq2SeqRNNConfig
-
-            known |= {"model.config": (str | None, None), "model.model_type": (str | None, None)}
-            for config_class in (FunTransformerConfig, Seq2SeqRNNConfig):
-                known |= {f"model.{option.name}": (Any, None) for option in dataclasses.fields(config_class)}
-        elif name not in ("recipe", "given"):
-            known[name] = (kind, item)
-    return known
-
-
-def unknown_argument(name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that does not exist, with the nearest one that does."""
-    names = list(known)
-    sections = {name.rpartition(".")[0] for name in names} - {""}
-    if name in sections:
-        inside = next(other for other in names if other.startswith(name + "."))
-        return ValueError(f"{name} is a section. Give one of its names, such as {inside}.")
-    last = name.rpartition(".")[2]
-    elsewhere = [other for other in names if other.rpartition(".")[2] == last]  # learning_rate: training.learning_rate
-    near = elsewhere or difflib.get_close_matches(name, [*names, *sections], n=1, cutoff=0.7)
-    hint = f"Did you mean {near[0]}?" if near else "--help lists all names."
-    return ValueError(f"{name} is not known. {hint}")
-
-
-def flatten(section: Any, known: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested sections of a recipe as dotted names.
-
-    Raises:
-        ValueError: a name is not known, or a section holds a single value.
-    """
-    if section is None:
-        return {}
-    if not isinstance(section, dict):
-        raise ValueError(f"{prefix[:-1] or 'The recipe'} is a section of `name: value` lines, got {section!r}.")
-    flat = {}
-    for key, value in section.items():
-        name = f"{prefix}{key}"
-        if name in known:
-            flat[name] = value
-        elif isinstance(value, list) and f"{name}.mix" in known:  # several corpora
-            flat[f"{name}.mix"] = value
-        elif any(other.startswith(name + ".") for other in known):
-            flat |= flatten(value, known, name + ".")
-        else:
-            raise unknown_argument(name, known)
-    return flat
-
-
-def convert(value: Any, kind: Any, name: str) -> Any:
-    """`value` as the type of a field.
-
-    Raises:
-        ValueError: the value has another type, or is none of a Literal's.
-    """
-    if kind is Any:
-        return value
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        near = difflib.get_close_matches(str(value), get_args(kind), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}.{hint}")
-    if get_origin(kind) is list:
-        of = get_args(kind)[0]
-        if isinstance(value, bool) and get_origin(of) is Literal:  # --data.clean true
-            return list(get_args(of)) if value else []
-        items = value.split(",") if isinstance(value, str) else value  # --generation.metrics bleu,chrf
-        if not isinstance(items, list):
-            raise ValueError(f"{name} must be a list, got {value!r}.")
-        if dataclasses.is_dataclass(of):
-            known = known_arguments(of)  # type: ignore[arg-type]
-            places = [f"{name}[{place}]" for place in range(len(items))]
-            return [build_named(of, flatten(item, known), place) for item, place in zip(items, places)]  # type: ignore
-        return [convert(i.strip() if isinstance(i, str) else i, get_args(kind)[0], name) for i in items]
-    if get_origin(kind) in (Union, UnionType):
-        if value is None and NoneType in get_args(kind):
-            return None
-        kinds = [option for option in get_args(kind) if option is not NoneType]
-        matching = [option for option in kinds if isinstance(option, type) and isinstance(value, option)]
-        return convert(value, (matching or kinds)[0], name)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():  # 1e5 steps
-        return int(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        hint = " Put it in quotes." if kind is str and value is not None else ""
-        raise ValueError(f"{name} must be {words[kind]}, got {value!r}.{hint}")
-    return value
-
-
-def check_limits(value: Any, limits: dict[str, float], name: str) -> None:
-    """Refuses a number outside its field's limits.
-
-    Raises:
-        ValueError: naming the limit.
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value}.")
-    rules = {
-        "minimum": ("at least", lambda limit: value >= limit),
-        "maximum": ("at most", lambda limit: value <= limit),
-        "above": ("greater than", lambda limit: value > limit),
-        "below": ("less than", lambda limit: value < limit),
-    }
-    for rule, limit in limits.items():
-        words, holds = rules[rule]
-        if value is not None and not holds(limit):
-            raise ValueError(f"{name} must be {words} {limit:g}, got {value}.")
-
-
-def build_named(section: type, flat: dict[str, Any], place: str) -> Any:
-    """An item of a list of sections; `place` says in an error which.
-
-    Raises:
-        ValueError: a value does not fit.
-    """
-    try:
-        return build(section, flat)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
+FILES = ("model.config", "generation.config")  # relative to the recipe, or typed in the working directory
+RECIPE_ENDINGS = (".yaml", ".yml")
 
 
 def build(section: type, flat: dict[str, Any], prefix: str = "") -> Any:
-    """The dataclass `section` with the given values; the others keep their defaults."""
+    """Return the dataclass `section` with the given values; the others keep their defaults."""
     values: dict[str, Any] = {}
     hints = get_type_hints(section)
     for item in dataclasses.fields(section):
@@ -164,78 +34,116 @@ def build(section: type, flat: dict[str, Any], prefix: str = "") -> Any:
         elif name == "model":
             values["model"] = {key.removeprefix("model."): flat[key] for key in flat if key.startswith("model.")}
         elif name in flat:
-            values[item.name] = convert(flat[name], kind, name)
-            check_limits(values[item.name], item.metadata.get("limits", {}), name)
+            values[item.name] = flat[name]
     return section(**values)
 
 
-def read_recipe(path: str, known: dict) -> dict[str, Any]:
-    """A recipe file as dotted names and values.
+def read_recipe(path: str, known: dict[str, Argument]) -> dict[str, Any]:
+    """Return a recipe file as dotted names and values.
 
     Raises:
-        ValueError: there is no such file, or it is not a recipe.
+        ValueError: There is no such file, or it is not a recipe.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"The recipe {path} cannot be read: {error}") from error
-    return absolute_configs(flatten(read_yaml(text, path), known), Path(path).parent)
+    flat = replace_old_names(flatten(read_yaml(text, path), known), path)
+    return absolute_files(flat, Path(path).parent)
 
 
-def read_command_line(argv: list[str], known: dict) -> tuple[str | None, dict[str, Any]]:
-    """Splits the command line into the recipe's path and the overrides.
+def shipped_recipe(name: str) -> str:
+    """Return the path of a recipe that comes with the package, such as g2p-en.
 
     Raises:
-        ValueError: a name is not known or lacks its value, or a second recipe is named.
+        ValueError: There is none of this name.
     """
-    recipe, overrides, rest = None, {}, list(argv)
+    package = Path(__file__).parents[2]
+    folders = (package / "hub_configs", package.parent / "hub_configs")  # in a wheel, in a checkout
+    found = {path.parent.name: path for folder in folders for path in sorted(folder.glob("*/recipe.yaml"))}
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"{name!r} is no recipe. Give a file that ends in .yaml, or one of {', '.join(found)}.{hint} "
+            "Anything else is --section.name VALUE."
+        )
+    return str(found[name])
+
+
+def read_command_line(argv: list[str], known: dict[str, Argument]) -> tuple[str | None, dict[str, Any]]:
+    """Return the recipe's path and the overrides of a command line.
+
+    Raises:
+        ValueError: A name is not known or lacks its value, or a second recipe is named.
+    """
+    recipe, rest = None, list(argv)
+    overrides: dict[str, Any] = {}
+    plugins: list[str] = []
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
             if recipe:
                 raise ValueError(f"Two recipes are named: {recipe} and {word}. Give one; options begin with --.")
-            if not word.endswith((".yaml", ".yml")):
-                raise ValueError(
-                    f"{word!r} stands alone: a recipe ends in .yaml, anything else is --section.name VALUE."
-                )
-            recipe = word
+            recipe = word if word.endswith(RECIPE_ENDINGS) else shipped_recipe(word)
             continue
         name, equals, text = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")  # --dry-run
-        if name not in known:
+        name = {"plugin": "plugins"}.get(name, name)
+        if RENAMED.get(name, name) not in known:
             raise unknown_argument(name, known)
-        kind = known[name][0]
+        kind = known[RENAMED.get(name, name)].kind
         if not equals:
-            following = rest[0] if rest else "--"
-            bare = following.startswith("--") or following.endswith((".yaml", ".yml"))
-            if (name == "resume" and bare) or (kind is bool and following not in ("true", "false")):
-                text = "true"
-            elif following.startswith("--"):
-                raise ValueError(f"--{name} needs a value: --{name} VALUE, or --{name}=VALUE if it begins with --.")
-            else:
-                text = rest.pop(0)
-        overrides[name] = read_value(text, kind, name)
-    return recipe, absolute_configs(overrides, Path.cwd())
+            text = take_value(name, kind, rest)
+        if name == "plugins":  # may be repeated
+            plugins += [path.strip() for path in text.split(",")]
+        else:
+            overrides[name] = read_value(text, kind, name)
+    if plugins:
+        overrides["plugins"] = plugins
+    return recipe, absolute_files(replace_old_names(overrides, "The command line"), Path.cwd())
+
+
+def take_value(name: str, kind: Any, rest: list[str]) -> str:
+    """Take the value of an option from the words that follow it.
+
+    Raises:
+        ValueError: There is none.
+    """
+    following = rest[0] if rest else "--"
+    bare = following.startswith("--") or following.endswith(RECIPE_ENDINGS)
+    if (name == "resume" and bare) or (kind is bool and following not in ("true", "false")):
+        return "true"
+    if following.startswith("--"):
+        raise ValueError(f"--{name} needs a value: --{name} VALUE, or --{name}=VALUE if it begins with --.")
+    return rest.pop(0)
 
 
 def read_value(text: str, kind: Any, name: str) -> Any:
-    """A word of the command line: text where the field takes text (so that `no` stays "no"), else YAML."""
+    """Return a word of the command line: text where the field takes text (so that `no` stays "no"), else YAML."""
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if not any(option is str or get_origin(option) is Literal for option in options):
         return read_yaml(text, f"--{name}")
     return None if NoneType in options and text == "null" else text
 
 
-def absolute_configs(flat: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Makes the paths of JSON config files independent of where they were written down."""
-    found = {name: str((folder / flat[name]).resolve()) for name in CONFIG_FILES if isinstance(flat.get(name), str)}
+def absolute_files(flat: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values with paths of files that do not depend on where they were written down."""
+    found: dict[str, Any] = {
+        name: str((folder / flat[name]).resolve()) for name in FILES if isinstance(flat.get(name), str)
+    }
+    plugins = flat.get("plugins")
+    if isinstance(plugins, str):
+        plugins = [path.strip() for path in plugins.split(",")]
+    if isinstance(plugins, list):  # an item of another type is refused by `check`
+        found["plugins"] = [str((folder / path).resolve()) if isinstance(path, str) else path for path in plugins]
     return flat | found
 
 
 def read_generation_config(flat: dict[str, Any]) -> dict[str, Any]:
-    """What the JSON file named by generation.config says of our generation arguments; other settings are not ours."""
+    """Return what the JSON file named by generation.config says of our generation arguments."""
     path = flat.get("generation.config")
-    if path is None or not Path(path).is_file():  # a missing file is reported by check_together
+    if path is None or not Path(path).is_file():  # a missing file is reported by `check`
         return {}
     settings = json.loads(Path(path).read_text(encoding="utf-8"))
     names = {option.name for option in dataclasses.fields(GenerationArguments)} - {"config"}
@@ -243,7 +151,7 @@ def read_generation_config(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def replace_origin(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Drops the recipe's `dataset` of a split for which the command line names files, and the other way round."""
+    """Return the recipe without the `dataset` of a split for which the command line names files, or the reverse."""
     for split in SPLITS:
         files = {f"data.{split}.source", f"data.{split}.target"}
         dataset = {f"data.{split}.{name}" for name in ("dataset", "config", "split", "source_column", "target_column")}
@@ -259,16 +167,46 @@ def replace_origin(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[st
     return recipe
 
 
+def changed_arguments(old_file: Path, new: RunArguments) -> dict[str, tuple[Any, Any]]:
+    """Return the arguments that differ from those of a recipe file: name -> (old, new).
+
+    What the file does not have, as an older version wrote it, is no change; nor is what it left to be chosen.
+
+    Raises:
+        ValueError: The recipe cannot be read.
+    """
+    flat = read_recipe(str(old_file), known_arguments())
+    before, after = flat_values(convert_fields(build(RunArguments, flat))), flat_values(new)
+    names = [name for name in after if name in flat or name.startswith("model.")]
+    names += [name for name in before if name not in after]
+    pairs = {name: (before.get(name), after.get(name)) for name in names}
+    return {name: (old, now) for name, (old, now) in pairs.items() if old not in (now, AUTO)}
+
+
+def flat_values(section: Any, prefix: str = "") -> dict[str, Any]:
+    """Return all values of a recipe by dotted name."""
+    items = section if isinstance(section, dict) else vars(section)
+    flat: dict[str, Any] = {}
+    for name, value in items.items():
+        if dataclasses.is_dataclass(value) or prefix + name == "model":
+            flat |= flat_values(value, f"{prefix}{name}.")
+        elif name != "recipe":
+            flat[prefix + name] = value
+    return flat
+
+
 def help_text() -> str:
-    """What `--help` prints: each argument with its meaning, values and default."""
-    lines = ["usage: training.train [RECIPE.yaml] [--section.name VALUE ...]", ""]
+    """Return what `--help` prints: each argument with its meaning, values and default."""
+    lines = ["usage: fun-transformer train [RECIPE.yaml | NAME] [--section.name VALUE ...]", ""]
+    lines += ["A NAME is that of a shipped recipe, such as g2p-en. auto: we choose; null: off.", ""]
     for name, (kind, item) in known_arguments().items():
         if item is None:
             continue
         options = [option for option in (kind, *get_args(kind)) if get_origin(option) is Literal]
         values = f" ({' | '.join(get_args(options[0]))})" if options else ""
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore
-        shown = "by size of corpus" if name in BY_CORPUS_SIZE else json.dumps(default, ensure_ascii=False)
+        auto = item.metadata.get("auto")
+        shown = f"auto: {auto}" if auto else json.dumps(default, ensure_ascii=False)
         lines.append(f"  --{name}{values}\n      {item.metadata['help']} [{shown}]")
     lines.append("  --model.config FILE.json, --model.NAME VALUE\n      a model configuration, and any of its fields:")
     lines.append("      " + ", ".join(name.removeprefix("model.") for name in known_arguments() if "model." in name))
@@ -276,16 +214,16 @@ def help_text() -> str:
 
 
 def parse_arguments(argv: list[str]) -> RunArguments:
-    """Reads `[RECIPE.yaml] [--section.name VALUE ...]`; the command line wins over the recipe.
+    """Read `[RECIPE.yaml | NAME] [--section.name VALUE ...]`; the command line wins over the recipe.
 
     Args:
-        argv: the words of the command line, without the program's name.
+        argv: The words of the command line, without the program's name.
 
     Returns:
         The checked arguments.
 
     Raises:
-        ValueError: a name is not known or a value does not fit.
+        ValueError: A name is not known or a value does not fit.
     """
     if "--help" in argv or "-h" in argv:
         print(help_text())
@@ -295,8 +233,5 @@ def parse_arguments(argv: list[str]) -> RunArguments:
     flat = replace_origin(read_recipe(recipe, known), overrides) if recipe else {}
     flat |= overrides
     arguments = build(RunArguments, read_generation_config(flat) | flat)
-    arguments.recipe, arguments.given = recipe, frozenset(flat)
-    if arguments.objective in ("masked_lm", "causal_lm"):
-        drop_targets(arguments)
-    check_together(arguments)
-    return arguments
+    arguments.recipe = recipe
+    return check(arguments)

@@ -1,4 +1,4 @@
-"""TODO recipe/yaml12."""
+"""YAML 1.2 as recipes use it: `no` is a word, `1e-3` a number, and a key that comes twice is refused."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML 1.2's core schema; a key that stands twice is refused."""
+    """YAML 1.2's core schema; a key that comes twice is refused."""
 
     yaml_implicit_resolvers = {
         letter: [rule for rule in rules if rule[0].rpartition(":")[2] in ("null", "merge")]
@@ -15,15 +15,16 @@ class RecipeLoader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node, deep=False):
+        """Return a section as a dict."""
         keys = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if keys.count(key.value) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
 class RecipeDumper(yaml.SafeDumper):
-    """Puts quotes around text that YAML 1.1 or 1.2 would read as something else."""
+    """A writer that puts quotes around text that YAML 1.1 or 1.2 would read as something else."""
 
 
 _NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
@@ -40,10 +41,10 @@ for _yaml_class in (RecipeLoader, RecipeDumper):
 
 
 def read_yaml(text: str, name: str) -> Any:
-    """Parses YAML; `name` says in the error where the text came from.
+    """Return parsed YAML; `name` says in the error where the text came from.
 
     Raises:
-        ValueError: the text is not YAML.
+        ValueError: The text is not YAML.
     """
     try:
         return yaml.load(text, RecipeLoader)

@@ -6,20 +6,9 @@ from typing import Any
 from ...files import write_atomically
 from ...hub import Score, TrainingFacts, training_card
 from ..recipe.arguments import RunArguments, SplitArguments
+from ..tables import METRICS
 from .environment import describe_environment
 from .run import Run, Scores
-
-METRIC_NAMES = {
-    "loss": "cross-entropy (nats a token)",
-    "perplexity": "perplexity",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "per": "phoneme error rate (%)",
-    "wer": "word error rate (%)",
-    "exact": "exact match (%)",
-    "accuracy": "accuracy (%)",
-    "f1": "F1 (%)",
-}
 
 
 def draw_curve(output_dir: Path) -> Path | None:
@@ -56,8 +45,8 @@ def write_card(folder: Path, run: Run, details: dict[str, Any], found: dict[str,
     """
     environment = describe_environment()
     scores = [
-        Score(metric, title, split, part.values[metric], part.values.get(f"{metric}_signature"))
-        for metric, title in METRIC_NAMES.items()
+        Score(metric, kind.title, split, part.values[metric], part.values.get(f"{metric}_signature"))
+        for metric, kind in METRICS.items()
         for split, part in found.items()
         if metric in part.values
     ]
