@@ -25,6 +25,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     DataCollatorForLanguageModeling,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging
@@ -132,6 +133,9 @@ class Objective:
     def config_fields(self) -> dict[str, Any]:
         """Name what the objective adds to the model's configuration."""
         return {}
+
+    def read_config(self, config: PreTrainedConfig) -> None:
+        """Take over what `config_fields` gave to a model that has been trained."""
 
     def texts(self, train: Dataset) -> dict[str, Any]:
         """Choose what a tokenizer is trained on: `texts`, and `targets` where the target is text too."""
@@ -266,7 +270,7 @@ class SequenceClassification(Objective):
 
     def __init__(self, splits, settings):
         super().__init__(splits, settings)
-        self.labels = self.find_labels(splits)
+        self.labels = self.find_labels(splits) if "train" in splits else []
 
     @classmethod
     def measured(cls, generation):
@@ -303,6 +307,9 @@ class SequenceClassification(Objective):
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: number for number, label in enumerate(self.labels)},
         }
+
+    def read_config(self, config):
+        self.labels = [config.id2label[number] for number in range(config.num_labels)]
 
     def encode(self, batch, tokenizer):
         numbers = {label: number for number, label in enumerate(self.labels)}

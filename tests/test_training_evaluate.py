@@ -1,0 +1,88 @@
+"""A trained model is scored again by its run's recipe, on its own rows or on others."""
+
+import json
+
+import pytest
+from accelerate.state import AcceleratorState
+from forked_runs import read_metrics, write_digits_recipe
+
+from fun_transformer.training.evaluate import main
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.train import train
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps its state in the process; a run in a process of its own has none."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def run_main(*words: object) -> int:
+    """Evaluate as in a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return main([str(word) for word in words])
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The folder of a finished run."""
+    train(parse_arguments([str(write_digits_recipe(tmp_path)), "--training.max_steps", "4"]))
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_the_scores_are_those_of_the_training(finished, tmp_path):
+    assert run_main(finished, "--output", tmp_path / "scores.json", "--predictions", tmp_path / "rows.jsonl") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    (measured,) = read_metrics(finished, "test")
+    assert scores["split"] == "test"
+    assert {name: scores[name] for name in ("exact", "chrf")} == {name: measured[name] for name in ("exact", "chrf")}
+    assert scores["loss"] == pytest.approx(measured["loss"], rel=1e-6)
+    assert (tmp_path / "rows.jsonl").read_text() == (finished / "predictions.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_settings_and_data_can_be_replaced_and_rows_that_were_held_out_are_found(finished, tmp_path):
+    rows = (tmp_path / "test.jsonl").read_text(encoding="utf-8").splitlines()[:5]
+    (tmp_path / "few.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    options = ["--data.test.dataset", tmp_path / "few.jsonl", "--generation.metrics", "per"]
+    assert run_main(finished, *options, "--output", tmp_path / "few.json") == 0
+    assert "per" in json.loads((tmp_path / "few.json").read_text(encoding="utf-8"))
+    assert run_main(finished, "--split", "validation", "--predictions", tmp_path / "rows.jsonl") == 0
+    assert len((tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()) == 20
+
+
+@pytest.mark.slow
+def test_a_classifier_keeps_its_labels(tmp_path):
+    lines = [json.dumps({"source": f"{word} {n}", "target": word}) for n in range(30) for word in ("good", "bad")]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "one.jsonl").write_text(lines[0] + "\n", encoding="utf-8")  # which knows one label only
+    recipe = write_digits_recipe(tmp_path)
+    data = [f"--data.{split}.dataset={tmp_path / 'labels.jsonl'}" for split in ("train", "validation", "test")]
+    options = ["--objective=sequence_classification", "--training.metric_for_best_model=accuracy", *data]
+    trained = train(parse_arguments([str(recipe), *options, "--training.max_steps=4"]))
+    assert run_main(trained.folder, "--output", tmp_path / "all.json") == 0
+    scores = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    assert scores["accuracy"] == trained.scores["test"]["accuracy"]
+    assert run_main(trained.folder, f"--data.test.dataset={tmp_path / 'one.jsonl'}") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--generation.nm_beams", "2"], "Did you mean generation.num_beams?"),
+        (["--output", "no/folder/scores.json"], "There is no folder no/folder"),
+        (["--model", "elsewhere"], "there is no elsewhere/config.json"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_read(finished, words, message, capsys):
+    assert run_main(finished, *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    assert run_main(tmp_path) == 2
+    assert "is no finished run" in capsys.readouterr().err
