@@ -68,10 +68,16 @@ HEADS = {
     AutoModelForTokenClassification: FunTransformerForTokenClassification,
 }
 
-for config_class in (FunTransformerConfig, Seq2SeqRNNConfig):
-    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-    AutoTokenizer.register(config_class, fast_tokenizer_class=FunTransformerTokenizer, exist_ok=True)
-for auto_class, head in HEADS.items():
-    auto_class.register(FunTransformerConfig, head, exist_ok=True)
-AutoModelForSeq2SeqLM.register(Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration, exist_ok=True)
-register_pipelines()
+
+def register() -> None:
+    """Register all classes with transformers; a second call changes nothing."""
+    for config_class in (FunTransformerConfig, Seq2SeqRNNConfig):
+        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+        AutoTokenizer.register(config_class, fast_tokenizer_class=FunTransformerTokenizer, exist_ok=True)
+    for auto_class, head in HEADS.items():
+        auto_class.register(FunTransformerConfig, head, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration, exist_ok=True)
+    register_pipelines()
+
+
+register()

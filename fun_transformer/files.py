@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+__all__ = ["commit_folder", "open_atomically", "remove_folder", "sync", "whole_file", "write_atomically"]
+
 IS_WINDOWS = os.name == "nt"
 
 

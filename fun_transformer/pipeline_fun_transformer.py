@@ -16,10 +16,11 @@ result says how probable it is (`return_scores`) and what it looked at (`return_
 import copy
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from types import GeneratorType
+from typing import Any
 
 import torch
 from transformers import (
@@ -65,8 +66,12 @@ class Text2TextGenerationPipeline(Pipeline):
     With `long_text="split"` the parts of long texts are put into those batches, and their results joined.
     """
 
-    _load_tokenizer = True
-    _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = False
+    _load_tokenizer: Any = True  # which parts transformers loads
+    _load_processor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    tokenizer: Any
     return_name = "generated"
 
     def __init__(self, *args, **kwargs):
@@ -94,7 +99,7 @@ class Text2TextGenerationPipeline(Pipeline):
         clean_up_tokenization_spaces=None,
         **generate_kwargs,
     ):
-        """Sorts keyword arguments by the step they belong to: (preprocess, forward, postprocess)."""
+        """Sort keyword arguments by the step they belong to: (preprocess, forward, postprocess)."""
         if long_text not in (None, *LONG_TEXT):
             raise ValueError(f"long_text={long_text!r} is unknown. Choose one of {', '.join(map(repr, LONG_TEXT))}.")
         preprocess = {"truncation": truncation, "long_text": long_text, "max_source_length": max_source_length}
@@ -106,10 +111,11 @@ class Text2TextGenerationPipeline(Pipeline):
         return _without_none(preprocess), _without_none(forward) | generate_kwargs, _without_none(postprocess)
 
     def __call__(self, inputs, *args, **kwargs):
-        """Generates a text for each text.
+        """Generate a text for each text.
 
         Args:
             inputs: A string, a list of strings, a generator of strings or a `torch` dataset of strings.
+            args: Handed on to `Pipeline`.
             kwargs: What `pipeline()` takes too, and all that `generate` takes (`num_beams`, `max_new_tokens`, ...):
                 batch_size: Texts, or parts of texts, generated for at a time.
                 long_text: What to do with a text that has more tokens than the model takes (`max_source_tokens`):
@@ -143,7 +149,7 @@ class Text2TextGenerationPipeline(Pipeline):
         return results
 
     def _answer_list(self, texts: list[str], options: dict, *args, **kwargs) -> list[list[dict]]:
-        """The records of each text; parts of like length share a batch."""
+        """Return the records of each text; parts of like length share a batch."""
         parts_of_texts = [self._parts(text, **options) for text in texts]
         parts = list(chain.from_iterable(parts_of_texts))
         longest_first = sorted(range(len(parts)), key=lambda i: len(parts[i]), reverse=True)
@@ -152,8 +158,8 @@ class Text2TextGenerationPipeline(Pipeline):
         return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
 
     def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
-        """The records of each text, as soon as they are there."""
-        waiting = deque()
+        """Yield the records of each text, as soon as they are there."""
+        waiting: deque[list[str]] = deque()
 
         def parts_of_all():
             for text in _items(texts):
@@ -167,7 +173,7 @@ class Text2TextGenerationPipeline(Pipeline):
             yield self._join(parts, [first, *(next(results) for _ in parts[1:])])
 
     def _parts(self, text: str, truncation=None, long_text=None, max_source_length=None, **languages) -> list[str]:
-        """What the model is given of a text: the text, or parts of it with `long_text="split"`."""
+        """Return what the model is given of a text: the text, or parts of it with `long_text="split"`."""
         _check_text(text)
         if long_text != "split":
             return [text]
@@ -180,7 +186,7 @@ class Text2TextGenerationPipeline(Pipeline):
         return [part for part in parts if part.strip()] or [text]
 
     def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
-        """The records of the parts of a text, as one: the i-th best of the text is the i-th best of every part."""
+        """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
         return results[0] if len(parts) == 1 else [join_records(parts, records) for records in zip(*results)]
 
     @property
@@ -192,11 +198,11 @@ class Text2TextGenerationPipeline(Pipeline):
         """
         config = self.model.config
         limits = [getattr(config, f"max_{of}position_embeddings", None) for of in ("", "encoder_")]
-        limits = [limit for limit in (self.tokenizer.model_max_length, *limits) if limit]
-        return min((limit for limit in limits if limit < 10**9), default=None)  # a tokenizer's "no limit" is 1e30
+        limits.append(self.tokenizer.model_max_length)  # its "no limit" is 1e30
+        return min((limit for limit in limits if limit and limit < 10**9), default=None)
 
     def preprocess(self, text, truncation=False, long_text=None, max_source_length=None, **languages):
-        """Encodes one text: `input_ids` and `attention_mask`, each (1, source_len)."""
+        """Encode one text: `input_ids` and `attention_mask`, each (1, source_len)."""
         _check_text(text)
         if long_text is None and max_source_length is not None:
             raise ValueError(f'max_source_length={max_source_length} needs long_text="split", "truncate" or "error".')
@@ -215,13 +221,13 @@ class Text2TextGenerationPipeline(Pipeline):
         return model_inputs
 
     def encode(self, text, **kwargs):
-        """Text to ids, with the prefix of the task."""
+        """Turn a text into ids, with the prefix of the task."""
         model_inputs = self.tokenizer(self.prefix + text, return_tensors="pt", **kwargs)
         model_inputs.pop("token_type_ids", None)  # BERT-style tokenizers make them, `generate` refuses them
         return model_inputs
 
     def _forward(self, model_inputs, return_scores=False, return_attention=False, **generate_kwargs):
-        """Generates: `output_ids` (batch, sequences, target_len), and what `_inspect` finds in them."""
+        """Generate `output_ids` (batch, sequences, target_len), and what `_inspect` finds in them."""
         batch, source_len = model_inputs["input_ids"].shape
         generate_kwargs = self._fill_generate_kwargs(_without_none(generate_kwargs))
         params = self._generation_params(generate_kwargs)
@@ -229,48 +235,12 @@ class Text2TextGenerationPipeline(Pipeline):
         output_ids = self.model.generate(**model_inputs, **generate_kwargs)  # (batch * sequences, target_len)
         outputs = {"output_ids": output_ids}
         if return_scores or return_attention:
-            outputs |= self._inspect(model_inputs, output_ids, params, return_scores, return_attention)
+            outputs |= _inspect(self.model, model_inputs, output_ids, params, return_scores, return_attention)
         sequences = len(output_ids) // batch
         return {name: rows.reshape(batch, sequences, *rows.shape[1:]) for name, rows in outputs.items()}
 
-    def _inspect(self, model_inputs, output_ids, params: dict, return_scores: bool, return_attention: bool) -> dict:
-        """Reads the generated sequences once more, all tokens at a time, and says how the model came to them.
-
-        Args:
-            model_inputs: `input_ids` and `attention_mask`, each (batch, source_len).
-            output_ids: (batch * sequences, 1 + target_len), beginning with the decoder's start token.
-            params: Of the generation.
-
-        Returns:
-            `is_source` (batch * sequences, source_len) and `is_target` (batch * sequences, target_len), false for
-            padding; `source_ids`; `log_probs` (batch * sequences, target_len), log p(token | tokens before, source) of
-            the model itself, whatever the search made of it; `weights` (batch * sequences, layers, heads, target_len,
-            source_len).
-        """
-        batch, _ = model_inputs["input_ids"].shape
-        inputs = {name: rows.repeat_interleave(len(output_ids) // batch, dim=0) for name, rows in model_inputs.items()}
-        target_ids = output_ids[:, 1:]  # (batch * sequences, target_len)
-        eos = params.get("eos_token_id")
-        is_eos = torch.isin(target_ids, torch.tensor([] if eos is None else eos, device=target_ids.device).long())
-        found = {
-            "source_ids": inputs["input_ids"],
-            "is_source": inputs["attention_mask"].bool(),
-            "is_target": is_eos.cumsum(-1) - is_eos.long() == 0,  # up to the first </s>
-        }
-        with _eager_attention(self.model, return_attention):
-            outputs = self.model(
-                **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
-            )
-        if return_scores:
-            found["log_probs"] = _log_probs(outputs.logits, target_ids, params)
-        if return_attention:
-            if not outputs.cross_attentions:
-                raise ValueError(f"{type(self.model).__name__} returned no cross-attention weights.")
-            found["weights"] = torch.stack(tuple(outputs.cross_attentions), dim=1)
-        return found
-
     def postprocess(self, model_outputs, return_tensors=False, clean_up_tokenization_spaces=False):
-        """Decodes the sequences of one text."""
+        """Decode the sequences of one text."""
         model_outputs = {name: rows[0] for name, rows in model_outputs.items()}
         output_ids = model_outputs["output_ids"]  # (sequences, target_len)
         if return_tensors:
@@ -284,34 +254,20 @@ class Text2TextGenerationPipeline(Pipeline):
             records = [{f"{self.return_name}_text": text} for text in texts]
         if "is_target" in model_outputs:
             for i, record in enumerate(records):
-                record |= self._findings({name: rows[i] for name, rows in model_outputs.items()})
+                record |= _findings(self.tokenizer, {name: rows[i] for name, rows in model_outputs.items()})
         return records
 
-    def _findings(self, row: dict) -> dict:
-        """What `_inspect` found in one sequence, without padding."""
-        is_target, is_source = row["is_target"], row["is_source"]
-        # Our tokenizers may have a vocabulary of its own for the target.
-        to_tokens = getattr(self.tokenizer, "convert_target_ids_to_tokens", self.tokenizer.convert_ids_to_tokens)
-        found = {"target_tokens": to_tokens(row["output_ids"][1:][is_target].tolist())}
-        if "log_probs" in row:
-            log_probs = row["log_probs"][is_target]  # (target_len)
-            found |= {"log_probability": log_probs.sum().item(), "token_log_probabilities": log_probs.tolist()}
-        if "weights" in row:
-            found["source_tokens"] = self.tokenizer.convert_ids_to_tokens(row["source_ids"][is_source].tolist())
-            found["attention"] = row["weights"][:, :, is_target][..., is_source]  # (layers, heads, target, source)
-        return found
-
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves model and tokenizer, and this file where the config names it, for those without the package."""
+        """Save model and tokenizer, and this file where the config names it, for those without the package."""
         super().save_pretrained(save_directory, **kwargs)
         if "custom_pipelines" in vars(self.model.config):
             custom_object_save(self, save_directory)
 
     def check_lengths(self, source_len: int, params: dict):
-        """Warns about lengths that hardly fit the task; `params` rule the generation."""
+        """Warn about lengths that hardly fit the task; `params` rule the generation."""
 
     def _fill_generate_kwargs(self, generate_kwargs: dict) -> dict:
-        """Adds what the call leaves open, and the model's generation config too: the task's and our defaults."""
+        """Add what neither the call nor the model's generation config says: the task's and our defaults."""
         config: GenerationConfig | None = generate_kwargs.get("generation_config")
         given = self._generation_params(generate_kwargs)
         defaults = DEFAULT_GENERATION | {"pad_token_id": self.tokenizer.pad_token_id}
@@ -325,18 +281,19 @@ class Text2TextGenerationPipeline(Pipeline):
         return generate_kwargs | {"generation_config": config}
 
     def _generation_params(self, generate_kwargs: dict) -> dict:
-        """What rules a call: its own parameters, on top of its generation config or the task's, on the model's."""
+        """Return what rules a call: its own parameters, over its generation config or the task's, over the model's."""
         config = generate_kwargs.get("generation_config")
         middle = self.task_params if config is None else config.to_diff_dict()
         return self.model.generation_config.to_diff_dict() | middle | generate_kwargs
 
 
 class SummarizationPipeline(Text2TextGenerationPipeline):
-    """Summarises: `[{"summary_text": str}]`."""
+    """Summarise: `[{"summary_text": str}]`."""
 
     return_name = "summary"
 
     def check_lengths(self, source_len: int, params: dict):
+        """Warn about a summary that could be longer than its text, and about limits that contradict each other."""
         name, max_length = _max_length(params)
         min_length = params.get("min_new_tokens") or params.get("min_length") or 0
         if max_length < min_length:
@@ -350,7 +307,7 @@ class SummarizationPipeline(Text2TextGenerationPipeline):
 
 
 class TranslationPipeline(Text2TextGenerationPipeline):
-    """Translates: `[{"translation_text": str}]`.
+    """Translate: `[{"translation_text": str}]`.
 
     Models for many languages (NLLB, M2M100, mBART) need `src_lang=...` and `tgt_lang=...`, at the start or in a
     call; the task name `translation_xx_to_yy` says them too. Other models do not look at them.
@@ -363,7 +320,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         return preprocess | _without_none({"src_lang": src_lang, "tgt_lang": tgt_lang}), forward, postprocess
 
     def encode(self, text, src_lang=None, tgt_lang=None, **kwargs):
-        """Text to ids, with the languages where the tokenizer asks for them."""
+        """Turn a text into ids, with the languages where the tokenizer asks for them."""
         if not hasattr(self.tokenizer, "_build_translation_inputs"):
             return super().encode(text, **kwargs)
         if match := TRANSLATION_TASK.fullmatch(self.task):
@@ -380,6 +337,7 @@ class TranslationPipeline(Text2TextGenerationPipeline):
         return super()._forward(model_inputs, **generate_kwargs)
 
     def check_lengths(self, source_len: int, params: dict):
+        """Warn about a text that is nearly as long as its translation may be."""
         name, max_length = _max_length(params)
         if source_len > 0.9 * max_length:
             logger.warning(
@@ -401,12 +359,69 @@ def _check_text(text):
 
 
 def _items(texts) -> Iterator:
-    """The items of an iterator or of a dataset, which knows only its length and `[i]`."""
-    return (texts[i] for i in range(len(texts))) if isinstance(texts, Sized) else iter(texts)
+    """Return the items of an iterator or of a dataset, which knows only its length and `[i]`."""
+    return (texts[i] for i in range(len(texts))) if hasattr(texts, "__len__") else iter(texts)
+
+
+def _inspect(
+    model, model_inputs, output_ids, params: dict, return_scores: bool, return_attention: bool
+) -> dict[str, torch.Tensor]:
+    """Read generated sequences once more, all tokens at a time, to find out how the model came to them.
+
+    Args:
+        model: The model that generated them.
+        model_inputs: `input_ids` and `attention_mask`, each (batch, source_len).
+        output_ids: (batch * sequences, 1 + target_len), beginning with the decoder's start token.
+        params: Of the generation.
+        return_scores: Find `log_probs`.
+        return_attention: Find `weights`.
+
+    Returns:
+        `is_source` (batch * sequences, source_len) and `is_target` (batch * sequences, target_len), false for
+        padding; `source_ids`; `log_probs` (batch * sequences, target_len), log p(token | tokens before, source) of
+        the model itself, whatever the search made of it; `weights` (batch * sequences, layers, heads, target_len,
+        source_len).
+    """
+    batch, _ = model_inputs["input_ids"].shape
+    inputs = {name: rows.repeat_interleave(len(output_ids) // batch, dim=0) for name, rows in model_inputs.items()}
+    target_ids = output_ids[:, 1:]  # (batch * sequences, target_len)
+    eos = params.get("eos_token_id")
+    is_eos = torch.isin(target_ids, torch.tensor([] if eos is None else eos, device=target_ids.device).long())
+    found = {
+        "source_ids": inputs["input_ids"],
+        "is_source": inputs["attention_mask"].bool(),
+        "is_target": is_eos.cumsum(-1) - is_eos.long() == 0,  # up to the first </s>
+    }
+    with _eager_attention(model, return_attention):
+        outputs = model(
+            **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
+        )
+    if return_scores:
+        found["log_probs"] = _log_probs(outputs.logits, target_ids, params)
+    if return_attention:
+        if not outputs.cross_attentions:
+            raise ValueError(f"{type(model).__name__} returned no cross-attention weights.")
+        found["weights"] = torch.stack(tuple(outputs.cross_attentions), dim=1)
+    return found
+
+
+def _findings(tokenizer, row: dict[str, torch.Tensor]) -> dict:
+    """Return what `_inspect` found in one sequence, without padding."""
+    is_target, is_source = row["is_target"], row["is_source"]
+    # Our tokenizers may have a vocabulary of its own for the target.
+    to_tokens = getattr(tokenizer, "convert_target_ids_to_tokens", tokenizer.convert_ids_to_tokens)
+    found = {"target_tokens": to_tokens(row["output_ids"][1:][is_target].tolist())}
+    if "log_probs" in row:
+        log_probs = row["log_probs"][is_target]  # (target_len)
+        found |= {"log_probability": log_probs.sum().item(), "token_log_probabilities": log_probs.tolist()}
+    if "weights" in row:
+        found["source_tokens"] = tokenizer.convert_ids_to_tokens(row["source_ids"][is_source].tolist())
+        found["attention"] = row["weights"][:, :, is_target][..., is_source]  # (layers, heads, target, source)
+    return found
 
 
 def _log_probs(logits, target_ids, params: dict) -> torch.Tensor:
-    """(sequences, target_len): log p of each target token, 0 for those that the model did not choose.
+    """Return log p of each target token (sequences, target_len), 0 for those that the model did not choose.
 
     These are a forced first token, the target language, and a `</s>` that is forced at the greatest length.
     """
@@ -422,7 +437,7 @@ def _log_probs(logits, target_ids, params: dict) -> torch.Tensor:
 
 @contextmanager
 def _eager_attention(model, wanted: bool):
-    """Eager attention, the only implementation that returns weights, if `wanted`; undone at the end."""
+    """Switch to eager attention, which alone returns weights, if `wanted`; undo it at the end."""
     # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
     parts = [part for part in model.modules() if wanted and isinstance(part, PreTrainedModel)]
     implementations = [part.config._attn_implementation for part in parts]
@@ -436,7 +451,7 @@ def _eager_attention(model, wanted: bool):
 
 
 def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[str]:
-    """Cuts a text into parts that fit, at the best places there are, and as few as follow from that.
+    """Cut a text into parts that fit, at the best places there are, and as few as follow from that.
 
     Args:
         text: With all that is in it: the parts put together are the text again.
@@ -454,7 +469,7 @@ def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[s
     if len(text) < 2:
         raise ValueError(f"Not even the text {text!r} fits into the model. Choose a larger max_source_length.")
     ends = [match.end() for match in CUTS[level].finditer(text)] if level < len(CUTS) else [len(text) // 2]
-    parts = []
+    parts: list[str] = []
     for start, end in zip([0, *ends], [*ends, len(text)]):
         piece = text[start:end]
         if parts and 0 < level < len(CUTS) and fits(parts[-1] + piece):
@@ -465,9 +480,9 @@ def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[s
 
 
 def join_records(parts: list[str], records: list[dict]) -> dict:
-    """One record of the records of its parts.
+    """Join the records of the parts of a text into one.
 
-    Texts are joined by the line breaks that stood between the parts, else by a space, or by nothing next to Chinese
+    Texts are joined by the line breaks that were between the parts, else by a space, or by nothing next to Chinese
     and Japanese. Log-probabilities add up; attention becomes a matrix with a block for each part, 0 outside them.
     """
     joined = dict(records[0])
@@ -485,7 +500,7 @@ def join_records(parts: list[str], records: list[dict]) -> dict:
 
 
 def _join_texts(left: str, right: str, source: str) -> str:
-    """Two translations, `source` being what the left one was made of."""
+    """Join two translations; `source` is what the left one was made of."""
     gap = "\n" * source[len(source.rstrip()) :].count("\n")
     if not gap and left and right and not (SPACELESS.match(left[-1]) or SPACELESS.match(right[0])):
         gap = " "
@@ -493,7 +508,7 @@ def _join_texts(left: str, right: str, source: str) -> str:
 
 
 def _block_diagonal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Two maps (layers, heads, target_len, source_len) as one, whose lengths are the sums of theirs."""
+    """Join two maps (layers, heads, target_len, source_len) into one, whose lengths are the sums of theirs."""
     target_len, source_len = first.shape[-2:]
     right, below = second.shape[-1], second.shape[-2]
     return torch.nn.functional.pad(first, (0, right, 0, below)) + torch.nn.functional.pad(
@@ -502,7 +517,7 @@ def _block_diagonal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _max_length(params: dict) -> tuple[str, int]:
-    """The limit that rules, as `generate` decides: `max_new_tokens` before `max_length`."""
+    """Return the limit that rules, as `generate` decides: `max_new_tokens` before `max_length`."""
     name = "max_length" if params.get("max_new_tokens") is None else "max_new_tokens"
     return name, params[name]
 
@@ -549,7 +564,7 @@ class _CustomPipelines:
 
 
 def register_pipelines():
-    """Makes `pipeline("translation")` and its two siblings work again; a second call changes nothing.
+    """Make `pipeline("translation")` and its two siblings work again; a second call changes nothing.
 
     Four things of transformers are touched: the list of removed tasks (it is looked at before the registry; versions
     before 5.19 have none), the registry, the registry's aliases, and what configs answer for `custom_pipelines`.

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -153,6 +154,32 @@ def test_wrong_arguments_give_the_usage_and_status_2(argv, capsys):
     assert "usage: fun-transformer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_commands_of_the_trainer_get_their_own_words(command, capsys, monkeypatch):
+    words = []
+    trainer = SimpleNamespace(main=lambda argv: words.append(argv) or 3)
+    monkeypatch.setitem(sys.modules, f"fun_transformer.training.{command}", trainer)
+    assert run(command, "--help", "recipe.yaml", "--training.seed", "1") == 3
+    assert words == [["--help", "recipe.yaml", "--training.seed", "1"]] and capsys.readouterr().out == ""
+
+
+def test_help_of_train_is_the_trainers(capsys):
+    with pytest.raises(SystemExit) as exit:
+        run("train", "--help")
+    assert exit.value.code == 0
+    assert "--training.learning_rate" in capsys.readouterr().out
+
+
+def test_without_the_extra_train_says_what_to_install(capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("fun_transformer.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(fun_transformer, "training", raising=False)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert run("train", "recipe.yaml") == 2
+    error = capsys.readouterr().err
+    assert error == "fun-transformer train: error: accelerate is not installed: pip install 'fun-transformer[train]'\n"
+
+
 def test_the_version_is_the_packages(capsys):
     with pytest.raises(SystemExit) as exit:
         run("--version")
@@ -207,7 +234,7 @@ def test_attention_writes_a_page_or_small_multiples(model_folder, tmp_path, caps
 
 @pytest.mark.slow
 def test_the_command_runs_as_a_process_and_is_quiet_about_a_broken_pipe(model_folder, expected):
-    # The first line is answered before the second is sent; then nobody reads any more.
+    # The first line is answered before the second is sent; then the output is closed.
     argv = ["translate", "--model", str(model_folder), "--device", "cpu"]
     command = [sys.executable, "-m", "fun_transformer.cli", *argv]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -12,6 +12,7 @@ pytest.importorskip("gensim")
 from gensim.models import KeyedVectors
 
 from fun_transformer.embeddings import (
+    GloveTraining,
     bag_of_words,
     co_occurrences,
     glove_loss_and_gradients,
@@ -50,7 +51,7 @@ def test_tf_idf_is_its_formula():
 
 
 def two_topics() -> list[list[str]]:
-    """Sentences about either letters or digits: words of a topic stand together, those of both never."""
+    """Sentences about either letters or digits: words of a topic occur together, those of both never."""
     generator = np.random.default_rng(0)
     return [
         [str(word) for word in generator.choice(list(words), 6)] for _ in range(300) for words in ("abcde", "12345")
@@ -62,7 +63,7 @@ def two_topics() -> list[list[str]]:
     [
         lambda sentences: train_word2vec(sentences, "cbow", dimension=8, epochs=40),
         lambda sentences: train_word2vec(sentences, "skip-gram", dimension=8, epochs=10),
-        lambda sentences: train_glove(sentences, dimension=8, epochs=40, x_max=10, batch_size=20),
+        lambda sentences: train_glove(sentences, 8, x_max=10, training=GloveTraining(epochs=40, batch_size=20)),
     ],
     ids=["cbow", "skip-gram", "glove"],
 )

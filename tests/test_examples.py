@@ -1,4 +1,4 @@
-"""The demos, the examples and every block of README.md, run as a stranger would, only for fewer steps."""
+"""The demos, the examples and every block of README.md, run as a reader would, only for fewer steps."""
 
 import importlib
 import re
@@ -132,7 +132,7 @@ def test_an_example_comes_to_its_point(name, example, tiny_model, tmp_path):
     assert len(text.splitlines()) < 80
     pictures = set(re.findall(r"[a-z_]+\.png", text))
     assert {path.name for path in tmp_path.glob("*.png")} == pictures
-    if name != "translate":  # all pictures of the others stand in the docs, and `make pictures` makes them
+    if name != "translate":  # all pictures of the others are in the docs, and `make pictures` makes them
         assert pictures <= {path.name for path in (ROOT / "docs" / "images").iterdir()}
         assert not pictures or f" {name}" in re.search("for name in(.*);", (ROOT / "Makefile").read_text())[1]
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 import yaml
 from hub_server import TOKEN, HubServer
+from huggingface_hub import ModelCard
 from transformers import AutoConfig, MarianConfig, MarianMTModel, pipeline
 
 import fun_transformer
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, cli
-from fun_transformer.hub import check_repo, push_model_repo
-from fun_transformer.hub.card import read_header
+from fun_transformer.hub import Score, TrainingFacts, check_repo, push_model_repo, training_card
+from fun_transformer.hub.card import complete_card, read_header
 from fun_transformer.hub.code import travelling_classes
 from fun_transformer.hub.push import prepare_files, read_bytes
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
@@ -77,6 +78,69 @@ def repo(folder, tmp_path):
     for name, content in prepare_files(folder, "me/cat", {}).items():
         (tmp_path / "repo" / name).write_bytes(read_bytes(content))
     return tmp_path / "repo"
+
+
+# ── the card after a training ─────────────────────────────────────────────────────────────────────────────────────
+
+SCORES = [
+    Score("loss", "cross-entropy (nats a token)", "validation", 1.23456),
+    Score("bleu", "BLEU", "validation", 20.0, "nrefs:1|case:mixed"),
+    Score("bleu", "BLEU", "test", 21.0, "nrefs:1|case:mixed"),
+]
+SAMPLES = [{"source": f"今天|{i}", "references": [f"to{i}", "x"], "prediction": f"day\n{i}"} for i in range(20)]
+
+
+def test_a_card_says_scores_facts_and_use_and_the_hub_reads_its_results():
+    facts = TrainingFacts("train.zh and train.en", "run me", {"steps": "2,200", "seed": 42}, SCORES, SAMPLES)
+    text = training_card("mine", "translation", facts)
+    card = ModelCard(text)
+    assert card.data.tags == ["fun_transformer", "translation"] and card.data.library_name == "transformers"
+    results = [(result.metric_type, result.metric_value, result.metric_name) for result in card.data.eval_results]
+    assert results[1:] == [("bleu", 20.0, "BLEU, validation"), ("bleu", 21.0, "BLEU, test")]
+    assert results[0] == ("loss", 1.2346, "cross-entropy (nats a token), validation")
+    assert {result.dataset_name for result in card.data.eval_results} == {"train.zh and train.en"}
+    assert "|  | validation | test |" in text and "| cross-entropy (nats a token) | 1.23 |  |" in text
+    assert "| BLEU | 20.00 | 21.00 |" in text and text.count("- BLEU: `nrefs:1|case:mixed`") == 1
+    assert "| data | train.zh and train.en |\n| steps | 2,200 |\n| seed | 42 |" in text
+    assert "| 今天\\|0 | to0 | day 0 |" in text and text.count("| day ") == 8
+    assert "```bash\nrun me\n```" in text and 'print(pipe("今天|10"))' in text
+    assert complete_card(text, "me/mine", "AutoModelForSeq2SeqLM", {}).count('model="me/mine"') == 2
+
+
+def test_a_card_of_an_unmeasured_model_has_no_empty_sections():
+    text = training_card("mine", "fill-mask", TrainingFacts("a.txt", "run", {}))
+    assert "Scores" not in text and "Examples" not in text and "\n\n\n" not in text
+    assert set(read_header(text)) == {"library_name", "tags"}
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            "train --data.train.source /home/me/a.zh --output_dir '~/my data/run/'",
+            "--data.train.source a.zh --output_dir run",
+        ),
+        ("train --output_dir=/home/me/run ../secret/r.yaml", "--output_dir=run r.yaml"),
+        ("""train '--x=["/srv/b c/x.zh","../y/z"]' [/a/b,/c/d]""", """'--x=["x.zh","z"]' '[b,d]'"""),
+        (r"train 'C:\Users\me\a.zh' D:/data/b.zh", "a.zh b.zh"),
+        ("train /home/me/src/hub_configs/g2p-en/recipe.yaml", "hub_configs/g2p-en/recipe.yaml"),
+        (
+            "train me/data --hub https://a.b/c --lr 3e-4 --ratio 1/2",
+            "me/data --hub https://a.b/c --lr 3e-4 --ratio 1/2",
+        ),
+    ],
+)
+def test_no_folder_of_this_machine_is_in_the_command_of_a_card(command, expected):
+    text = training_card("mine", "translation", TrainingFacts("a", command, {}))
+    assert re.search(r"```bash\n(.*)\n```", text)[1] == f"train {expected}"
+
+
+def test_relative_paths_that_exist_lose_their_folders_too(tmp_path, monkeypatch):
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "a.zh").touch()
+    monkeypatch.chdir(tmp_path)
+    text = training_card("mine", "translation", TrainingFacts("a", "train --source client/a.zh", {}))
+    assert "train --source a.zh\n" in text
 
 
 # ── what is published ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -427,7 +491,7 @@ def test_nothing_is_published_without_a_token(world):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("installed", ["package", "stranger"])
+@pytest.mark.parametrize("installed", ["package", "repo"])
 def test_the_same_line_works_with_the_package_and_without_it(world, installed):
     """`pipeline("translation", model="me/cat")`, without it plus trust_remote_code=True; and every Auto class."""
     tmp_path, logits = world["tmp_path"], world["logits"]

@@ -1,4 +1,4 @@
-"""The wheel, installed as a stranger would: what is in it, what it promises, and that importing it stays light."""
+"""The wheel, installed as a user would: what is in it, what it promises, and that importing it stays light."""
 
 import json
 import re
@@ -15,6 +15,7 @@ import torch
 
 import fun_transformer
 from fun_transformer.analysis import AttentionMap
+from fun_transformer.hub import recipe_names, shipped_recipe
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -32,7 +33,7 @@ folder = Path(fun_transformer.__file__).parent
 print(json.dumps({
     "folder": str(folder),
     "beside": sorted(path.name for path in folder.parent.iterdir()),
-    "data": [name for name in ("py.typed", "visualization/attention_page.html") if (folder / name).exists()],
+    "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
     "modules": sorted(sys.modules),
     "extras": metadata.metadata("fun-transformer").get_all("Provides-Extra"),
     "version": metadata.version("fun-transformer"),
@@ -105,9 +106,9 @@ def installed(tmp_path_factory):
     """The folder of a fresh environment with our wheel; all that we depend on is borrowed from the running one."""
     pytest.importorskip("setuptools", minversion="77", reason="the wheel is built without network")
     folder = tmp_path_factory.mktemp("packaging")
-    for name in ("fun_transformer", "training", "tests", "examples"):
+    for name in ("fun_transformer", "hub_configs", "training", "tests", "examples"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source" / name)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "source", cwd=folder)
@@ -124,7 +125,15 @@ def installed(tmp_path_factory):
 def test_the_wheel_installs_and_works_outside_the_checkout(installed):
     found = json.loads(run(installed / "venv/bin/python", "-I", "-c", LOOK, cwd=installed).splitlines()[-1])
     assert Path(found["folder"]).is_relative_to(installed / "venv")
-    assert found["data"] == ["py.typed", "visualization/attention_page.html"]
+    for pattern in (
+        "fun_transformer/**/*.py",
+        "fun_transformer/**/*.html",
+        "fun_transformer/**/*.md",
+        "hub_configs/*/*",
+    ):
+        shipped = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}
+        assert {name.removeprefix("fun_transformer/") for name in shipped} <= set(found["files"])
+    assert "py.typed" in found["files"]
     assert not {"training", "tests", "examples"} & set(found["beside"])
     assert set(found["extras"]) == set(PROJECT["optional-dependencies"])
     assert found["version"] == PROJECT["version"]
@@ -133,6 +142,34 @@ def test_the_wheel_installs_and_works_outside_the_checkout(installed):
     assert not names & STAY_OUT
     assert not {f"fun_transformer.{name}" for name in (*SUBFOLDERS, "cli")} & set(found["modules"])
     assert set(SUBFOLDERS) <= {path.name for path in Path(found["folder"]).iterdir()}
+
+
+@pytest.mark.slow
+def test_the_wheel_finds_its_own_recipes(installed):
+    code = "from fun_transformer.hub import shipped_recipe; print(shipped_recipe('g2p-en'))"
+    found = Path(run(installed / "venv/bin/python", "-I", "-c", code, cwd=installed).strip())
+    assert found.is_relative_to(installed / "venv")
+    assert found.read_bytes() == (ROOT / "hub_configs" / "g2p-en" / "recipe.yaml").read_bytes()
+
+
+def test_every_recipe_of_the_checkout_is_found_by_its_name():
+    assert recipe_names() == sorted(path.name for path in (ROOT / "hub_configs").iterdir() if path.is_dir())
+    assert all(shipped_recipe(name).is_file() for name in recipe_names())
+    with pytest.raises(ValueError, match=r"There is no shipped recipe 'g2p_en'. Did you mean 'g2p-en'\?"):
+        shipped_recipe("g2p_en")
+    with pytest.raises(ValueError, match="Choose one of causal-lm-en, "):
+        shipped_recipe("???")
+
+
+def test_links_of_the_readme_and_the_project_work_on_a_package_index():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", text, flags=re.MULTILINE)
+    links = [inline or reference for inline, reference in found]
+    assert len(links) > 5 and all(link.startswith("https://") for link in links)
+    own = PROJECT["urls"]["Homepage"]
+    for link in [*links, PROJECT["urls"]["Documentation"]]:
+        if match := re.fullmatch(rf"{own}/(?:blob|tree)/main/([^#]+)(?:#.*)?", link):
+            assert (ROOT / match[1]).exists(), link
 
 
 @pytest.mark.slow

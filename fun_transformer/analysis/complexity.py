@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
-from fun_transformer.attention import attention_weights, scaled_dot_product_scores
-from fun_transformer.mixers import bidirectional_linear_attention, feature_map
+from ..attention import attention_weights, scaled_dot_product_scores
+from ..mixers import bidirectional_linear_attention, feature_map
 
 LayerKind = Literal["self_attention", "restricted_attention", "linear_attention", "recurrent", "convolution"]
 Kernel = Literal["eager", "sdpa"]
@@ -72,7 +72,7 @@ class Measurement:
 
 
 def check_kind(kind: str) -> None:
-    """Refuses a name that is none of the table's.
+    """Refuse a name that is none of the table's.
 
     Raises:
         ValueError: With all names.
@@ -82,7 +82,7 @@ def check_kind(kind: str) -> None:
 
 
 def layer_cost(kind: LayerKind, length: int, sizes: LayerSizes = LayerSizes()) -> LayerCost:
-    """A row of the table for sequences of `length` tokens.
+    """Compute a row of the table for sequences of `length` tokens.
 
     Raises:
         ValueError: No such layer.
@@ -115,7 +115,9 @@ def restricted_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Te
     Queries go in blocks of `window`, each with 2 * window keys around it, of which a band may be seen.
 
     Args:
-        query, key, value: (batch, heads, length, head_dim).
+        query: (batch, heads, length, head_dim).
+        key: Of the same shape.
+        value: Of the same shape.
         window: R, even.
     """
     length, half = query.shape[2], window // 2
@@ -144,7 +146,7 @@ def linear_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 def build_layer(
     kind: LayerKind, sizes: LayerSizes = LayerSizes(), kernel: Kernel = "eager"
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A layer from (1, length, d_model) to the same.
+    """Build a layer from (1, length, d_model) to the same.
 
     Args:
         kind: A row of the table.
@@ -163,7 +165,7 @@ def build_layer(
         return lambda states: convolution.to(states.device)(states.transpose(1, 2)).transpose(1, 2)
     mix: Callable = {
         "self_attention": eager_attention if kernel == "eager" else scaled_dot_product_attention,
-        "restricted_attention": lambda *states: restricted_attention(*states, sizes.window),
+        "restricted_attention": lambda query, key, value: restricted_attention(query, key, value, sizes.window),
         "linear_attention": linear_attention,
     }[kind]
 
@@ -184,7 +186,7 @@ def measure_layer(
     device: str | torch.device = "cpu",
     repeats: int = 5,
 ) -> list[Measurement]:
-    """Time and memory of a forward and a backward pass, for each length.
+    """Measure time and memory of a forward and a backward pass, for each length.
 
     Args:
         layer: From (1, length, d_model) to the same, as `build_layer` makes it.
@@ -197,7 +199,7 @@ def measure_layer(
 
 
 def measure(layer: Callable, length: int, d_model: int, device: torch.device, repeats: int) -> Measurement:
-    """One length."""
+    """Measure one length."""
     states = torch.randn(1, length, d_model, device=device, requires_grad=True)
     gradient = torch.ones_like(states)
 
@@ -221,7 +223,7 @@ def measure(layer: Callable, length: int, d_model: int, device: torch.device, re
 
 
 def peak_memory(step: Callable[[], None], device: torch.device) -> int:
-    """Most bytes that tensors hold at a time while `step` runs, beyond those before."""
+    """Return the most bytes that tensors hold at a time while `step` runs, beyond those before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -238,7 +240,7 @@ def peak_memory(step: Callable[[], None], device: torch.device) -> int:
 
 
 def fit_exponent(lengths: Sequence[float], values: Sequence[float]) -> float:
-    """The b of value = a length^b that fits best: least squares between the logarithms.
+    """Fit the b of value = a length^b: least squares between the logarithms.
 
     Raises:
         ValueError: Fewer than two lengths, or a value that is not positive.

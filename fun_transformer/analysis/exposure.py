@@ -23,8 +23,10 @@ class ExposureGap:
     """Means by position; the first position has no prefix, so both sides agree there.
 
     Attributes:
-        teacher_forced_loss, free_running_loss: -log p of the true token, in nats (positions,).
-        teacher_forced_accuracy, free_running_accuracy: How often it is the likeliest one, 0 to 1 (positions,).
+        teacher_forced_loss: -log p of the true token after the true prefix, in nats (positions,).
+        free_running_loss: The same after the model's own prefix (positions,).
+        teacher_forced_accuracy: How often the true token is the likeliest one, 0 to 1 (positions,).
+        free_running_accuracy: The same after the model's own prefix (positions,).
         counts: References that have this position (positions,).
     """
 
@@ -43,7 +45,7 @@ class ExposureGap:
 
 @torch.no_grad()
 def exposure_gap(model: PreTrainedModel, batches: Iterable[Mapping[str, torch.Tensor]]) -> ExposureGap:
-    """Measures both losses of a sequence-to-sequence model; it is in eval mode meanwhile.
+    """Measure both losses of a sequence-to-sequence model; it is in eval mode meanwhile.
 
     The model's own prefix is as long as the true one: its end is held back until the reference has ended.
 
@@ -88,7 +90,7 @@ def exposure_gap(model: PreTrainedModel, batches: Iterable[Mapping[str, torch.Te
 
 
 def own_prefixes(model: PreTrainedModel, source: Mapping[str, torch.Tensor], length: int) -> torch.Tensor:
-    """What the decoder reads when it goes on from its own tokens: the start token and `length` - 1 greedy ones.
+    """Generate what the decoder reads when it goes on by itself: its start token, then `length` - 1 greedy ones.
 
     Returns:
         (batch, length).

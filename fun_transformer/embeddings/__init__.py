@@ -6,7 +6,7 @@ know `most_similar`, and how to save themselves.
 
 try:
     from .counts import bag_of_words, one_hot, tf_idf
-    from .glove import co_occurrences, glove_loss_and_gradients, train_glove
+    from .glove import GloveTraining, co_occurrences, glove_loss_and_gradients, train_glove
     from .initialize import Coverage, initialize_embeddings
     from .word2vec import load_vectors, train_word2vec
 except ModuleNotFoundError as error:
@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "Coverage",
+    "GloveTraining",
     "bag_of_words",
     "co_occurrences",
     "glove_loss_and_gradients",

@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 
 def one_hot(words: Sequence[str]) -> tuple[sparse.csr_matrix, list[str]]:
-    """One row for each word, with a single 1 where the word stands in the vocabulary.
+    """Return a row for each word, with a single 1 at the place of the word in the vocabulary.
 
     An embedding layer is this matrix times the matrix of all vectors, computed by looking up a row.
 
@@ -29,7 +29,7 @@ def one_hot(words: Sequence[str]) -> tuple[sparse.csr_matrix, list[str]]:
 
 
 def bag_of_words(texts: Sequence[Sequence[str]]) -> tuple[sparse.csr_matrix, list[str]]:
-    """How often each word occurs in each text; the order of words is lost.
+    """Count how often each word occurs in each text; the order of words is lost.
 
     Returns:
         The counts (texts, vocabulary) and the vocabulary, sorted.
@@ -38,7 +38,7 @@ def bag_of_words(texts: Sequence[Sequence[str]]) -> tuple[sparse.csr_matrix, lis
 
 
 def tf_idf(texts: Sequence[Sequence[str]]) -> tuple[sparse.csr_matrix, list[str]]:
-    """Counts of words, weighted by how few texts contain them: tf(w, d) (ln((1 + D) / (1 + df(w))) + 1).
+    """Weight the counts of words by how few texts contain them: tf(w, d) (ln((1 + D) / (1 + df(w))) + 1).
 
     Spärck Jones (1972), in scikit-learn's smoothed form; each row is divided by its Euclidean length.
 

@@ -2,26 +2,43 @@
 
     J = sum_ij f(X_ij) (w_i w~_j + b_i + b~_j - log X_ij)^2,   f(x) = min(1, (x / x_max)^(3/4))
 
-X_ij: how often word j stands near word i, a neighbour d words away counting 1 / d. `rows` and `columns` below are i
+X_ij: how often word j occurs near word i, a neighbour d words away counting 1 / d. `rows` and `columns` below are i
 and j, the parameters are w, w~ (vectors of a word and of a context), b and b~.
 """
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from gensim.models import KeyedVectors
 from scipy import sparse
 
-Parameters = dict[
-    str, np.ndarray
-]  # words, contexts: (vocabulary, dimension); word_bias, context_bias: (vocabulary, 1)
+# "words" and "contexts": (vocabulary, dimension); "word_bias" and "context_bias": (vocabulary, 1).
+Parameters = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class GloveTraining:
+    """How GloVe is optimised.
+
+    Attributes:
+        epochs: Passes over the entries of X.
+        learning_rate: Of AdaGrad.
+        batch_size: Entries of a step.
+        seed: Decides the first values and the order of the entries.
+    """
+
+    epochs: int = 25
+    learning_rate: float = 0.05
+    batch_size: int = 4096
+    seed: int = 42
 
 
 def co_occurrences(
     sentences: Iterable[list[str]], window: int = 10, min_count: int = 5
 ) -> tuple[sparse.coo_matrix, dict[str, int]]:
-    """Counts which words stand near which, in both directions.
+    """Count which words occur near which, in both directions.
 
     Args:
         sentences: Lists of words.
@@ -40,9 +57,8 @@ def co_occurrences(
     if not counts:
         raise ValueError(f"No word occurs {min_count} times. Give more text, or a lower min_count.")
     places = {word: place for place, word in enumerate(counts)}
-    text = np.full(
-        sum(len(sentence) + window for sentence in sentences), -1
-    )  # -1: a rare word, a gap between sentences
+    length = sum(len(sentence) + window for sentence in sentences)
+    text = np.full(length, -1)  # -1: a rare word, a gap between sentences
     start = 0
     for sentence in sentences:
         text[start : start + len(sentence)] = [places.get(word, -1) for word in sentence]
@@ -64,11 +80,13 @@ def glove_loss_and_gradients(
     values: np.ndarray,
     x_max: float = 100.0,
 ) -> tuple[float, Parameters]:
-    """J / 2 over some entries of X, and its gradients.
+    """Compute J / 2 over some entries of X, and its gradients.
 
     Args:
         parameters: W, w~, b, b~.
-        rows, columns, values: Places and values of the entries (entries,).
+        rows: i of each entry (entries,).
+        columns: j of each entry (entries,).
+        values: X_ij of each entry (entries,).
         x_max: A count from which on more does not weigh more.
 
     Returns:
@@ -96,13 +114,10 @@ def train_glove(
     dimension: int = 100,
     window: int = 10,
     min_count: int = 5,
-    epochs: int = 25,
-    learning_rate: float = 0.05,
     x_max: float = 100.0,
-    batch_size: int = 4096,
-    seed: int = 42,
+    training: GloveTraining = GloveTraining(),
 ) -> KeyedVectors:
-    """Factorises the logarithm of the co-occurrence counts with AdaGrad; a word's vector is w_i + w~_i.
+    """Factorise the logarithm of the co-occurrence counts with AdaGrad; a word's vector is w_i + w~_i.
 
     As in the paper's program: first values are uniform in +-0.5 / dimension, AdaGrad's sums begin at 1. Unlike it, a
     step takes `batch_size` entries of X at once, not one, so that NumPy is fast.
@@ -112,11 +127,8 @@ def train_glove(
         dimension: Of the vectors.
         window: Words on each side that count.
         min_count: Words seen less often get no vector.
-        epochs: Passes over the entries of X.
-        learning_rate: Of AdaGrad.
         x_max: A count from which on more does not weigh more; the paper's 100 is for billions of words.
-        batch_size: Entries of a step.
-        seed: Decides the first values and the order of the entries.
+        training: Epochs, learning rate, batch size and seed.
 
     Returns:
         Vectors with their `count`, the most frequent word first.
@@ -125,7 +137,7 @@ def train_glove(
         ValueError: No word is frequent enough.
     """
     near, counts = co_occurrences(sentences, window, min_count)
-    generator, size = np.random.default_rng(seed), len(counts)
+    generator, size = np.random.default_rng(training.seed), len(counts)
     widths = {"words": dimension, "contexts": dimension, "word_bias": 1, "context_bias": 1}
     parameters = {
         name: ((generator.random((size, width)) - 0.5) / dimension).astype(np.float32)
@@ -133,15 +145,15 @@ def train_glove(
     }
     squares = {name: np.ones_like(values) for name, values in parameters.items()}
     values = near.data.astype(np.float32)
-    for _ in range(epochs):
+    for _ in range(training.epochs):
         order = generator.permutation(near.nnz)
-        for chosen in np.array_split(order, max(1, near.nnz // batch_size)):
+        for chosen in np.array_split(order, max(1, near.nnz // training.batch_size)):
             _, gradients = glove_loss_and_gradients(
                 parameters, near.row[chosen], near.col[chosen], values[chosen], x_max
             )
             for name, gradient in gradients.items():
                 squares[name] += gradient**2
-                parameters[name] -= learning_rate * gradient / np.sqrt(squares[name])
+                parameters[name] -= training.learning_rate * gradient / np.sqrt(squares[name])
     vectors = KeyedVectors(dimension)
     vectors.add_vectors(list(counts), parameters["words"] + parameters["contexts"])
     for word, count in counts.items():

@@ -1,7 +1,8 @@
 """Word vectors into a model's embedding: before training, words are known by their neighbours (Qi et al. 2018)."""
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def initialize_embeddings(
     tokenizer: PreTrainedTokenizerBase,
     side: Literal["source", "target"] = "source",
 ) -> Coverage:
-    """Puts word vectors into the embedding of a model, in place.
+    """Put word vectors into the embedding of a model, in place.
 
     A token that is a word gets the word's vector. A token that is a part of words gets the mean of the vectors of all
     words that contain it, each weighted by 1 / rank: files of vectors begin with the most frequent words but rarely
@@ -73,61 +74,80 @@ def initialize_embeddings(
     if side not in ("source", "target"):
         raise ValueError(f'side must be "source" or "target", got {side!r}.')
     embedding = _embedding(model, side)
-    ids_of_words = _encode(vectors.index_to_key, tokenizer, side)
     tokens = _vocabulary(tokenizer, side)
-    special = set(tokenizer.all_special_ids)
-    unknown = {tokenizer.unk_token_id} - {None}
-    size, width = embedding.weight.shape
-    fitted = _fit_dimension(vectors.vectors, width)
-
-    sums, weights = np.zeros((size, width)), np.zeros((size, 1))
-    whole: dict[int, int] = {}
-    used = 0
-    for rank, ids in enumerate(ids_of_words):
-        if unknown & set(ids) or not set(ids) - special:
-            continue
-        used += 1
-        if len(ids) == 1:
-            whole.setdefault(ids[0], rank)
-        for token in set(ids) - special:
-            sums[token] += fitted[rank] / (rank + 1)
-            weights[token] += 1 / (rank + 1)
-    parts = set(np.flatnonzero(weights).tolist()) - set(whole)
-    rows = {token: sums[token] / weights[token] for token in parts}
-    rows |= {token: fitted[rank] for token, rank in whole.items()}
+    found = _token_vectors(
+        _fit_dimension(vectors.vectors, embedding.embedding_dim), vectors.index_to_key, tokenizer, side
+    )
+    rows = found.whole | found.parts
     numbers = {text: token for token, text in tokens.items()}
-    small = {token: numbers.get(text.lower()) for token, text in tokens.items() if token not in whole}
-    lowercase = {token: other for token, other in small.items() if other in whole and other != token}
+    small = {token: numbers.get(text.lower()) for token, text in tokens.items() if token not in found.whole}
+    lowercase = {token: other for token, other in small.items() if other in found.whole and other != token}
     rows |= {token: rows[other] for token, other in lowercase.items()}
     if not rows:
         raise ValueError(
             f"None of the {len(vectors):,} words ({', '.join(vectors.index_to_key[:3])} ...) has a token of the "
             f"{side} side's vocabulary. Take vectors of its language."
         )
-    ids = torch.tensor(sorted(rows))
-    put = torch.tensor(np.stack([rows[token] for token in sorted(rows)]), dtype=torch.float32)  # (tokens, d_model)
-    before = embedding.weight[ids.to(embedding.weight.device)].float()
-    put *= before.square().mean().sqrt().cpu() / put.square().mean().sqrt().clamp_min(1e-12)
-    embedding.weight[ids.to(embedding.weight.device)] = put.to(embedding.weight)
+    _put(embedding, rows)
     return Coverage(
-        tokens=len(set(tokens) - special),
-        whole=len(whole),
+        tokens=len(set(tokens) - set(tokenizer.all_special_ids)),
+        whole=len(found.whole),
         lowercase=len(lowercase),
-        parts=len(parts - set(lowercase)),
+        parts=len(set(found.parts) - set(lowercase)),
         words=len(vectors),
-        used=used,
+        used=found.used,
     )
 
 
+@dataclass(frozen=True)
+class _TokenVectors:
+    """Vectors of tokens by id: of whole words, and of parts of words; and the number of words that were used."""
+
+    whole: dict[int, np.ndarray]
+    parts: dict[int, np.ndarray]
+    used: int
+
+
+def _token_vectors(vectors: np.ndarray, words: list[str], tokenizer, side: str) -> _TokenVectors:
+    """Turn vectors of words, (words, d_model), the most frequent first, into vectors of tokens."""
+    special = set(tokenizer.all_special_ids)
+    unknown = {tokenizer.unk_token_id} - {None}
+    sums: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(vectors.shape[1]))
+    weights: defaultdict[int, float] = defaultdict(float)
+    whole: dict[int, np.ndarray] = {}
+    used = 0
+    for rank, ids in enumerate(_encode(words, tokenizer, side)):
+        if unknown & set(ids) or not set(ids) - special:
+            continue
+        used += 1
+        if len(ids) == 1:
+            whole.setdefault(ids[0], vectors[rank])
+        for token in set(ids) - special:
+            sums[token] += vectors[rank] / (rank + 1)
+            weights[token] += 1 / (rank + 1)
+    parts = {token: sums[token] / weights[token] for token in sums if token not in whole}
+    return _TokenVectors(whole, parts, used)
+
+
+def _put(embedding: nn.Embedding, rows: dict[int, np.ndarray]) -> None:
+    """Write vectors into the rows of an embedding, scaled to the root mean square that these rows had."""
+    weight = embedding.weight
+    ids = torch.tensor(sorted(rows), device=weight.device)
+    vectors = torch.tensor(np.stack([rows[token] for token in sorted(rows)]), dtype=torch.float32)  # (tokens, d_model)
+    before = weight[ids].float().square().mean().sqrt().cpu()
+    vectors *= before / vectors.square().mean().sqrt().clamp_min(1e-12)
+    weight[ids] = vectors.to(weight)
+
+
 def _embedding(model: PreTrainedModel, side: str) -> nn.Embedding:
-    """The embedding of a side: (vocabulary, d_model)."""
+    """Return the embedding of a side: (vocabulary, d_model)."""
     if side == "source" or not model.config.is_encoder_decoder:
-        return model.get_input_embeddings()
-    return model.get_decoder().get_input_embeddings()
+        return cast(nn.Embedding, model.get_input_embeddings())
+    return cast(nn.Embedding, model.get_decoder().get_input_embeddings())
 
 
 def _encode(words: list[str], tokenizer, side: str) -> list[list[int]]:
-    """The words as token ids, without special tokens around them.
+    """Return the words as token ids, without special tokens around them.
 
     Where all are in the vocabulary, and some have its ▁, they are tokens: vectors were trained on tokenised text.
     """
@@ -147,7 +167,7 @@ def _vocabulary(tokenizer, side: str) -> dict[int, str]:
 
 
 def _fit_dimension(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Centred vectors of another dimension: by PCA if it is lower, with zeros if it is higher.
+    """Return centred vectors of another dimension: by PCA if it is lower, with zeros if it is higher.
 
     Args:
         vectors: (words, dimension).

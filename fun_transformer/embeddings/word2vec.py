@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
@@ -14,27 +14,24 @@ def train_word2vec(
     algorithm: Literal["cbow", "skip-gram"] = "skip-gram",
     dimension: int = 100,
     window: int = 5,
-    negatives: int = 5,
     min_count: int = 5,
     epochs: int = 5,
-    seed: int = 42,
-    workers: int = 1,
+    **options: Any,
 ) -> KeyedVectors:
-    """Vectors of words that tell a word from its neighbours.
+    """Train vectors that tell a word from its neighbours.
 
     CBOW guesses a word w from the mean of its context; skip-gram guesses each word c of the context from w. Both learn
-    to tell the true pair from `negatives` false ones: log s(u_c v_w) + sum_k log s(-u_k v_w), s the logistic function.
+    to tell the true pair from K false ones: log s(u_c v_w) + sum_k log s(-u_k v_w), s the logistic function.
 
     Args:
         sentences: Lists of words; read several times, so no generator.
         algorithm: Skip-gram is better for rare words and small corpora, CBOW is several times as fast.
         dimension: Of the vectors.
         window: Words on each side that may be context.
-        negatives: False pairs for each true one.
         min_count: Words seen less often get no vector.
         epochs: Passes over the sentences.
-        seed: Decides everything, with one worker.
-        workers: Threads; with more than one, runs differ.
+        options: For `gensim.models.Word2Vec`, such as `negative` (K, 5), `seed` (42) or `workers` (1 thread; with more
+            than one, runs differ).
 
     Raises:
         ValueError: The algorithm is not known, or no word is frequent enough.
@@ -48,11 +45,9 @@ def train_word2vec(
             sg=int(algorithm == "skip-gram"),
             vector_size=dimension,
             window=window,
-            negative=negatives,
             min_count=min_count,
             epochs=epochs,
-            seed=seed,
-            workers=workers,
+            **{"negative": 5, "seed": 42, "workers": 1, **options},
         )
     except RuntimeError as error:  # gensim: "you must first build vocabulary before training the model"
         raise ValueError(f"No word occurs {min_count} times. Give more text, or a lower min_count.") from error
@@ -60,7 +55,7 @@ def train_word2vec(
 
 
 def load_vectors(path: str | os.PathLike) -> KeyedVectors:
-    """Reads a file of word vectors, of whichever kind it is.
+    """Read a file of word vectors, of whichever kind it is.
 
     - word2vec text: a line `words dimension`, then `word number number ...` (fastText's .vec files too);
     - word2vec binary: the same first line, then words and float32 numbers;

@@ -1,4 +1,4 @@
-"""Whole model repos on the Hub: recipes and cards, publishing with all that other people need, and a check of a repo."""
+"""Whole model repos on the Hub: recipes, cards, publishing with all that other people need, and a check of a repo."""
 
 from .card import Score, TrainingFacts, training_card
 from .check import check_repo

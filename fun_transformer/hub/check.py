@@ -213,7 +213,7 @@ def imports(name: str, tree: ast.Module) -> tuple[set[str], list[str]]:
 
 
 def vocabulary_problems(config: dict[str, Any], tokenizer_config: dict[str, Any], read: Read) -> Iterator[str]:
-    """Name token ids without a row in the embedding, and special tokens that model and tokenizer number differently."""
+    """Name token ids without a row in the embedding, and special tokens that model and tokenizer count differently."""
     try:
         vocabulary = Tokenizer.from_buffer(read("tokenizer.json")).get_vocab(with_added_tokens=True)
     except Exception as error:  # the Rust library raises plain Exception

@@ -19,7 +19,7 @@ NO_SCORE = {"step", "epoch", "loss", "perplexity", "learning_rate", "seconds", "
 
 
 def plot_training_curve(metrics_path: str | os.PathLike, picture_path: str | os.PathLike) -> Figure:
-    """Draws the curves of a run: loss above, then the learning rate, then the scores, as far as they were logged.
+    """Draw the curves of a run: loss above, then the learning rate, then the scores, as far as they were logged.
 
     Args:
         metrics_path: Metrics.jsonl, one object a line with at least `step`, `split` and `loss`. After a resumed run a

@@ -9,7 +9,7 @@ from .figures import new_figure, save_figure
 
 
 def plot_exposure_gap(gap: ExposureGap, picture_path: str | os.PathLike, min_count: int = 5) -> Figure:
-    """Draws the loss and the accuracy after true prefixes and after the model's own; the gap is shaded.
+    """Draw the loss and the accuracy after true prefixes and after the model's own; the gap is shaded.
 
     Args:
         gap: From `fun_transformer.analysis.exposure_gap`.
@@ -17,7 +17,7 @@ def plot_exposure_gap(gap: ExposureGap, picture_path: str | os.PathLike, min_cou
         min_count: Positions that fewer references have are left out: a mean of a few is noise.
 
     Raises:
-        ValueError: No position has so many references.
+        ValueError: No position has that many references.
     """
     shown = sum(count >= min_count for count in gap.counts)  # counts never rise
     if not shown:

@@ -34,14 +34,14 @@ CJK_FONTS = [
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches, that arranges its parts so that no label is cut."""
+    """Return an empty figure, sizes in inches, that arranges its parts so that no label is cut."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the picture under another name first, so that `path` never holds half a picture.
+    """Write a picture to a file, which never holds half of it.
 
     Raises:
         ValueError: The file name's ending is no picture format that matplotlib knows.
@@ -56,7 +56,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
 
 
 def fonts_for(text: str) -> list[str]:
-    """Font families for a text, in the order in which matplotlib looks for a character: DejaVu Sans, a CJK font.
+    """Return font families for a text, in the order in which matplotlib searches them: DejaVu Sans, then a CJK font.
 
     A text that needs a CJK font where there is none gives a warning: its characters will be drawn as boxes.
     """
@@ -76,12 +76,12 @@ def fonts_for(text: str) -> list[str]:
 
 
 def text_width(text: str) -> int:
-    """The width of a text in half-widths: a CJK character is two Latin ones wide."""
+    """Return the width of a text in half-widths: a CJK character is two Latin ones wide."""
     return len(text) + len(CJK.findall(text))
 
 
 def _font_of_mplfonts() -> str | None:
-    """Registers the font file of the package mplfonts, which is not imported: that would change the defaults."""
+    """Register the font file of the package mplfonts, which is not imported: that would change the defaults."""
     package = importlib.util.find_spec("mplfonts")
     if package is None or not package.submodule_search_locations:
         return None

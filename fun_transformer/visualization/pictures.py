@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import rc_context
@@ -15,14 +15,17 @@ POINTS = 8  # size of labels and of the numbers in cells
 LARGE = 0.2  # inches: cells of this size have borders
 
 
-class Panel(NamedTuple):
+@dataclass(frozen=True)
+class Panel:
     """A matrix to draw.
 
     Attributes:
         title: What it shows; may have several lines.
         matrix: (rows, columns), a NumPy array, a CPU tensor, or lists.
-        rows, columns: Labels, one a row and one a column, or none.
-        row_name, column_name: What rows and columns are.
+        rows: Labels, one a row, or none.
+        columns: Labels, one a column, or none.
+        row_name: What the rows are.
+        column_name: What the columns are.
     """
 
     title: str
@@ -41,7 +44,7 @@ def plot_matrices(
     numbers: bool = False,
     bar: str = "",
 ) -> Figure:
-    """Draws matrices side by side: dark is low, bright is high; where there are negative numbers, blue and red.
+    """Draw matrices side by side: dark is low, bright is high; where there are negative numbers, blue and red.
 
     Args:
         panels: At least one.
@@ -86,12 +89,13 @@ def plot_lines(
     y_name: str = "",
     title: str = "",
 ) -> Figure:
-    """Draws curves in one frame.
+    """Draw curves in one frame.
 
     Args:
         curves: Name -> (x values, y values).
         path: As in `plot_matrices`.
-        x_name, y_name: What the axes are.
+        x_name: What the x axis is.
+        y_name: What the y axis is.
         title: What the picture shows.
     """
     with rc_context({"font.family": fonts_for("".join([*curves, x_name, y_name, title]))}):

@@ -13,10 +13,10 @@ from .figures import fonts_for, new_figure, save_figure
 def plot_word_vectors(
     words: Sequence[str], vectors: np.ndarray, picture_path: str | os.PathLike, groups: Sequence[str] | None = None
 ) -> Figure:
-    """Draws words where the first two principal components of their vectors put them.
+    """Draw words where the first two principal components of their vectors put them.
 
     Args:
-        words: What stands on the map, Chinese too.
+        words: The words of the map, Chinese too.
         vectors: (words, dimension), such as `keyed_vectors[words]`, or rows of a model's embedding.
         picture_path: Where to write the picture (.png, .pdf, .svg).
         groups: Of each word, for its colour.
