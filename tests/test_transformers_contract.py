@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import nn
 from transformers import initialization
 
@@ -118,6 +120,8 @@ def has(owner, name):
 
 @pytest.mark.parametrize(("owner", "name", "use"), CONTRACT, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_a_private_name_that_we_lean_on_is_there(owner, name, use):
+    if name == "REMOVED_TASKS" and Version(transformers.__version__) < Version("5.19"):
+        pytest.skip("older versions have no such list, and need none")
     assert has(owner, name), f"{owner} has no {name} any more; we use it for: {use}"
 
 
