@@ -18,13 +18,14 @@ from fun_transformer.analysis import (
     measure_layer,
 )
 from fun_transformer.analysis.complexity import eager_attention, linear_attention, restricted_attention
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 from fun_transformer.visualization import plot_exposure_gap
 
 
 def test_tokens_of_an_attention_map_are_each_in_their_sides_vocabulary(tiny_model):
     sources, targets = ["今天吃什么好"], ["What is good to eat"]
-    tokenizer = train_tokenizer(sources, "char", 40, targets, "word", target_vocab_size=40)
+    apart = TokenizerSettings(type="char", vocab_size=40, target_type="word", target_vocab_size=40)
+    tokenizer = train_tokenizer(sources, targets, apart)
     sizes = {"vocab_size": len(tokenizer), "decoder_vocab_size": tokenizer.target_vocab_size}
     model = tiny_model(**sizes, share_encoder_decoder_embeddings=False)
     found = cross_attention(model, tokenizer, sources[0], targets[0])

@@ -8,6 +8,7 @@ import re
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -440,7 +441,8 @@ def test_two_vocabularies_in_one_folder_encode_and_decode_each_its_side(tmp_path
 
 
 def test_target_options_are_those_of_transformers():
-    tokenizer = train_tokenizer(["今天吃什么好"], "char", 40, ["What is good"], "word", target_vocab_size=40)
+    apart = TokenizerSettings(type="char", vocab_size=40, target_type="word", target_vocab_size=40)
+    tokenizer = train_tokenizer(["今天吃什么好"], ["What is good"], apart)
     cut = {"truncation": True, "max_length": 4, "max_target_length": 3}
     both = tokenizer("今天吃什么好", text_target="What is good", **cut)
     assert (len(both.input_ids), len(both.labels)) == (4, 3)
@@ -453,20 +455,20 @@ def test_target_options_are_those_of_transformers():
 
 def test_the_target_vocabulary_is_public_and_has_tokens_that_were_added_later():
     assert G2P.get_target_vocab() == G2P.get_vocab() and G2P.target_vocab_size is None
-    tokenizer = train_tokenizer(PHONEMES, "char", 100, PHONEMES.values(), "word", lowercase="source")
+    mixed = TokenizerSettings(type="char", vocab_size=100, target_type="word", lowercase="source")
+    tokenizer = train_tokenizer(PHONEMES, PHONEMES.values(), mixed)
     tokenizer.add_languages(["zh", "en"])
     assert tokenizer.get_target_vocab() == tokenizer.get_vocab()
     tagged = tokenizer(">>en<< CAT", text_target=">>en<< K")
     assert tokenizer.convert_ids_to_tokens(tagged.labels) == [">>en<<", "▁K", "</s>"]
-    apart = train_tokenizer(["今天"], "char", 40, ["today"], "word", target_vocab_size=40)
+    apart = train_tokenizer(["今天"], ["today"], replace(mixed, target_vocab_size=40))
     assert "▁today" in apart.get_target_vocab() and "▁today" not in apart.get_vocab()
 
 
 @pytest.mark.parametrize("target_vocab_size", [None, 60])
 def test_threads_may_encode_and_decode_both_sides_at_once(target_vocab_size):
-    tokenizer = train_tokenizer(
-        PHONEMES, "char", 100, PHONEMES.values(), "word", lowercase="source", target_vocab_size=target_vocab_size
-    )
+    sides = {"target_type": "word", "target_vocab_size": target_vocab_size, "lowercase": "source"}
+    tokenizer = train_tokenizer(PHONEMES, PHONEMES.values(), TokenizerSettings(type="char", vocab_size=100, **sides))
     words, phonemes = list(PHONEMES), list(PHONEMES.values())
 
     def look():
