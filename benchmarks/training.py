@@ -40,6 +40,7 @@ from fun_transformer.training.data.batches import TokenBudgetSampler, pad_batch
 from fun_transformer.training.data.rows import TokenRows
 from fun_transformer.training.engine import build_accelerator
 from fun_transformer.training.model.building import build_model
+from fun_transformer.training.recipe.defaults import resolve
 from fun_transformer.training.recipe.model_config import PACKING, has_fast_bf16
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.run.environment import describe_environment
@@ -73,7 +74,9 @@ class Corpus:
         self.command += [f"--training.batch_tokens={options.batch_tokens}", "--data.bad_rows=drop"]
         self.command += [f"--model.{name}={value}" for name, value in self.dims.items()]
         self.command += [f"--model.label_smoothing={SMOOTHING}", f"--training.threads={options.threads}"]
-        self.command += ["--training.packing=null", "--training.gradient_accumulation_steps=1"]
+        self.command += ["--training.packing=null", "--training.learning_rate=5e-4"]
+        self.command += ["--training.gradient_accumulation_steps=1"]
+        self.command += ["--training.eval_steps=500", "--training.save_steps=500"]  # a contender does neither
         self.arguments = arguments = parse_arguments(self.command)
         self.run, _ = prepare(arguments, build_accelerator(arguments))
         self.tokenizer = self.run.tokenizer
@@ -280,7 +283,7 @@ def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
     """This project's training loop, with its defaults and a row for each sentence."""
 
     def build(corpus: Corpus) -> Train:
-        arguments = parse_arguments([*corpus.command, *overrides])
+        arguments = resolve(parse_arguments([*corpus.command, *overrides]), len(corpus.rows), DEVICE)
         AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
         accelerator = build_accelerator(arguments)
         if compile:

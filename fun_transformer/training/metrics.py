@@ -24,7 +24,7 @@ from sacrebleu.metrics.base import Metric as SacreMetric
 from .tables import METRICS, register_metric, unknown_name
 
 
-class Score:
+class Metric:
     """A number that an evaluation gives."""
 
     name: str  # in recipes and in metrics.jsonl
@@ -34,34 +34,34 @@ class Score:
 
 
 @register_metric
-class Loss(Score):
+class Loss(Metric):
     """The loss of the model, without label smoothing."""
 
     name, title, lower_is_better = "loss", "cross-entropy (nats a token)", True
 
 
 @register_metric
-class Perplexity(Score):
+class Perplexity(Metric):
     """The exponential of the loss."""
 
     name, title, lower_is_better = "perplexity", "perplexity", True
 
 
 @register_metric
-class Accuracy(Score):
+class Accuracy(Metric):
     """The share of labels that are right."""
 
     name, title = "accuracy", "accuracy (%)"
 
 
 @register_metric
-class F1(Score):
+class F1(Metric):
     """The harmonic mean of precision and recall."""
 
     name, title = "f1", "F1 (%)"
 
 
-class ReferenceMetric(Score, evaluate.Metric):
+class ReferenceMetric(Metric, evaluate.Metric):
     """A metric of predictions against their references, one or several for each prediction.
 
     `compute(predictions=[...], references=[[...], ...])` returns `{name: score}`; sacreBLEU's return a
@@ -106,7 +106,7 @@ class SacreBLEUMetric(ReferenceMetric):
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float | str]:
         scorer = self.scorer(references)
         most = max(map(len, references))
-        streams = [[row[n] if n < len(row) else None for row in references] for n in range(most)]
+        streams: list[list[Any]] = [[row[n] if n < len(row) else None for row in references] for n in range(most)]
         score = scorer.corpus_score(predictions, streams).score
         return {self.name: score, f"{self.name}_signature": str(scorer.get_signature())}
 
@@ -119,17 +119,19 @@ class BLEU(SacreBLEUMetric):
     title = "BLEU"
 
     def scorer(self, references: list[list[str]]) -> SacreMetric:
+        """Return sacreBLEU's BLEU, which counts Chinese by character."""
         return sacrebleu.BLEU(tokenize="zh" if is_chinese(references) else "13a")
 
 
 @register_metric
 class ChrF(SacreBLEUMetric):
-    """chrF2: F-score of character n-grams up to 6, recall weighing twice (Popovic 2015)."""
+    """chrF2: F-score of character n-grams up to 6, recall counts twice (Popovic 2015)."""
 
     name = "chrf"
     title = "chrF"
 
     def scorer(self, references: list[list[str]]) -> SacreMetric:
+        """Return sacreBLEU's chrF2."""
         return sacrebleu.CHRF()
 
 
@@ -142,6 +144,7 @@ class PhonemeErrorRate(ReferenceMetric):
     lower_is_better = True
 
     def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        """Return edits by length, in percent."""
         edits = length = 0
         for prediction, accepted in zip(predictions, references):
             units = prediction.split()
@@ -159,6 +162,7 @@ class WordErrorRate(ReferenceMetric):
     lower_is_better = True
 
     def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        """Return the share of wrong sequences, in percent."""
         wrong = [
             p.split() not in [other.split() for other in accepted] for p, accepted in zip(predictions, references)
         ]
@@ -173,6 +177,7 @@ class ExactMatch(ReferenceMetric):
     title = "exact match (%)"
 
     def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        """Return the share of right sequences, in percent."""
         right = [p.strip() in [other.strip() for other in accepted] for p, accepted in zip(predictions, references)]
         return 100 * sum(right) / len(right)
 

@@ -19,11 +19,12 @@ class Table(dict[str, Any]):
 
     Args:
         noun: What the classes are, for the errors.
+        attributes: What each class must say of itself, beside its name.
     """
 
-    def __init__(self, noun: str):
+    def __init__(self, noun: str, *attributes: str):
         super().__init__()
-        self.noun = noun
+        self.noun, self.attributes = noun, attributes
 
     def __missing__(self, name: str) -> Any:
         raise ValueError(unknown_name(self.noun, name, self))
@@ -36,10 +37,12 @@ class Table(dict[str, Any]):
         Raises:
             ValueError: The class has no name, or another class has the same one.
         """
-        name = getattr(registered, "name", None)
-        if not isinstance(name, str) or not name:
+        name: Any = getattr(registered, "name", None)
+        missing = [attribute for attribute in self.attributes if not hasattr(registered, attribute)]
+        missing = missing if isinstance(name, str) else ["name"]
+        if missing:
             raise ValueError(
-                f"{registered.__name__} has no name. Give the {self.noun} one: `name = ...` in its class."
+                f"{registered.__name__} has no {missing[0]}. The class of a {self.noun} says it: `{missing[0]} = ...`."
             )
         known = self.get(name)
         if known is not None and not is_same_class(known, registered):
@@ -62,7 +65,7 @@ def unknown_name(noun: str, name: object, known: Any) -> str:
     return f"There is no {noun} {name!r}. There are {', '.join(known)}.{hint}"
 
 
-METRICS = Table("metric")
-OBJECTIVES = Table("objective")
+METRICS = Table("metric", "title", "lower_is_better", "compares_texts")
+OBJECTIVES = Table("objective", "has_targets", "can_pack", "options", "generates", "measured")
 register_metric = METRICS.register
 register_objective = OBJECTIVES.register

@@ -233,7 +233,6 @@ class TrainingArguments:
         "stop after this many steps in a row whose loss or gradient is not finite; such steps are skipped",
         minimum=1,
     )
-    threads: Any = arg("auto", "CPU threads of a process")  # noqa: RUF009
     timeout_minutes: float = arg(30.0, "a process that waits longer for the others ends the run", above=0)
 
 

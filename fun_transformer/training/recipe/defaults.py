@@ -76,6 +76,11 @@ def chosen_fields(model_type: str) -> set[str]:
     return {*size_fields(SCALES[0], model_type), "dropout"}
 
 
+def learns_pieces(arguments: RunArguments) -> bool:
+    """Return whether a vocabulary of sub-words is learned, whose size is free to choose."""
+    return arguments.tokenizer.type in ("bpe", "unigram") and not arguments.tokenizer.path
+
+
 def fill(section: Any, **values: Any) -> Any:
     """Return a section of the recipe with values in place of "auto"; what it names stays."""
     return dataclasses.replace(section, **{name: v for name, v in values.items() if getattr(section, name) == AUTO})
@@ -116,7 +121,6 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
         device: Where the model will be trained.
     """
     scale, training = scale_for(pairs), arguments.training
-    has_pieces = arguments.tokenizer.type in ("bpe", "unigram") and not arguments.tokenizer.path
     training = fill(
         training,
         **choose_limits(training, scale),
@@ -130,7 +134,7 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
     arguments = dataclasses.replace(
         arguments,
         model=choose_model(arguments, scale),
-        tokenizer=fill(arguments.tokenizer, vocab_size=scale.vocab_size if has_pieces else SYMBOLS),
+        tokenizer=fill(arguments.tokenizer, vocab_size=scale.vocab_size if learns_pieces(arguments) else SYMBOLS),
         training=training,
     )
     return dataclasses.replace(arguments, training=fill(training, packing=choose_packing(arguments, device)))
@@ -161,8 +165,8 @@ def describe_choices(before: RunArguments, after: RunArguments, pairs: int) -> s
         for name, value in new[section].items()
         if old[section].get(name, AUTO) == AUTO and value not in (AUTO, None)
     }
-    if before.tokenizer.path:
-        chosen.pop("tokenizer.vocab_size", None)  # it has its own
+    if not learns_pieces(before):
+        chosen.pop("tokenizer.vocab_size", None)  # the text, or the finished tokenizer, decides it
     if not chosen:
         return ""
     values = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:,}'}" for name, value in chosen.items())

@@ -8,12 +8,12 @@ is not known, or a value that does not fit, is refused before any data is read.
 """
 
 import dataclasses
-import difflib
 import json
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ...hub import shipped_recipe
 from .arguments import AUTO, SPLITS, GenerationArguments, RunArguments
 from .checks import check, convert_fields
 from .names import RENAMED, Argument, flatten, known_arguments, replace_old_names, unknown_argument
@@ -52,25 +52,6 @@ def read_recipe(path: str, known: dict[str, Argument]) -> dict[str, Any]:
     return absolute_files(flat, Path(path).parent)
 
 
-def shipped_recipe(name: str) -> str:
-    """Return the path of a recipe that comes with the package, such as g2p-en.
-
-    Raises:
-        ValueError: There is none of this name.
-    """
-    package = Path(__file__).parents[2]
-    folders = (package / "hub_configs", package.parent / "hub_configs")  # in a wheel, in a checkout
-    found = {path.parent.name: path for folder in folders for path in sorted(folder.glob("*/recipe.yaml"))}
-    if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(
-            f"{name!r} is no recipe. Give a file that ends in .yaml, or one of {', '.join(found)}.{hint} "
-            "Anything else is --section.name VALUE."
-        )
-    return str(found[name])
-
-
 def read_command_line(argv: list[str], known: dict[str, Argument]) -> tuple[str | None, dict[str, Any]]:
     """Return the recipe's path and the overrides of a command line.
 
@@ -85,7 +66,7 @@ def read_command_line(argv: list[str], known: dict[str, Argument]) -> tuple[str 
         if not word.startswith("-"):
             if recipe:
                 raise ValueError(f"Two recipes are named: {recipe} and {word}. Give one; options begin with --.")
-            recipe = word if word.endswith(RECIPE_ENDINGS) else shipped_recipe(word)
+            recipe = word if word.endswith(RECIPE_ENDINGS) else str(shipped_recipe(word))
             continue
         name, equals, text = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")  # --dry-run
