@@ -118,14 +118,9 @@ def matching_rows(tokenizer, folder: Path, target: bool) -> tuple[list[int], lis
 
 
 def vocabulary(tokenizer, target: bool) -> dict[str, int]:
-    """The numbers of a side's tokens."""
-    if not target or getattr(tokenizer, "target_vocab_size", None) is None:
-        return tokenizer.get_vocab()
-    tokenizer._switch_to_target_mode()
-    try:
-        return tokenizer.get_vocab()
-    finally:
-        tokenizer._switch_to_input_mode()
+    """Number the tokens of a side."""
+    has_two = getattr(tokenizer, "target_vocab_size", None) is not None
+    return tokenizer.get_target_vocab() if target and has_two else tokenizer.get_vocab()
 
 
 def prefixes(names: set[str], others: set[str]) -> list[str]:
