@@ -2,7 +2,8 @@
 
 The loss is exact over processes and accumulated batches: the sum over all labels of an optimizer step, divided by
 their number. Each part of a run keeps what it needs to go on: the position in the data (`BatchStream`), the models
-that were kept (`KeptModels`), the log (`RunLog`), and the counts of the loop itself (`Progress`).
+that were kept (`KeptModels`), the log (`RunLog`), the bad steps (`BadSteps`), and the counts of the
+loop itself (`Progress`).
 """
 
 import dataclasses
@@ -16,23 +17,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import DistributedType
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 from torch.distributed.tensor import DTensor
-from transformers.utils import logging
 
-from ..files import write_atomically
 from .data.stream import MicroBatch
 from .model.kept import KeptModels
 from .optimization import learning_rate_factor
+from .run.bad_steps import BadSteps
 from .run.checkpoints import save_checkpoint, set_aside_later
 from .run.log import RunLog
 from .run.resuming import forget_later_lines
 from .run.run import Run, build_stream
 from .run.stopping import Interrupted, StopRequest
 from .scoring import score, show_scores
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -42,8 +39,6 @@ class Progress:
     step: int = 0  # optimizer steps done
     tokens: int = 0  # source + target tokens seen, without padding, on all processes
     seconds: float = 0.0  # in the loop, with evaluations and checkpoints
-    skipped_steps: int = 0  # whose loss or gradient was not finite
-    bad_steps: int = 0  # skipped ones in a row
 
 
 class Step(NamedTuple):
@@ -55,7 +50,7 @@ class Step(NamedTuple):
 
 
 class TrainingLoop:
-    """Trains a prepared model.
+    """Train a prepared model.
 
     Args:
         run: What is trained on what.
@@ -73,7 +68,9 @@ class TrainingLoop:
         self.flops_per_token = run.objective.flops_per_token(self.module, *self.stream.rows.mean_lengths())
         self.kept = KeptModels(run, model)
         self.log = RunLog(run, clock, self.flops_per_token)
+        self.bad = BadSteps(run)
         self.stop = StopRequest(self.accelerator)
+        self.parts = (self.stream, self.kept, self.log, self.bad)
         self.progress = Progress()
         self.started = clock()
 
@@ -107,7 +104,7 @@ class TrainingLoop:
                 f"{accelerator.num_processes} x {self.settings.gradient_accumulation_steps} batches."
             )
             set_seed((self.settings.seed + 1_000_003 * self.progress.step) % 2**32, device_specific=True)
-        for part in (self.stream, self.kept, self.log):
+        for part in self.parts:
             part.load_state_dict(state)
         if accelerator.is_main_process:
             aside = set_aside_later(self.setup.output_dir, checkpoint)
@@ -122,7 +119,7 @@ class TrainingLoop:
         self.progress.seconds = self.elapsed()
         self.log.sync()
         state = dataclasses.asdict(self.progress)
-        for part in (self.stream, self.kept, self.log):
+        for part in self.parts:
             state |= part.state_dict()
         text, keep = json.dumps(state, indent=1), self.settings.save_total_limit
         checkpoint = save_checkpoint(self.accelerator, self.setup.output_dir, self.progress.step, text, keep)
@@ -177,9 +174,9 @@ class TrainingLoop:
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             self.kept.count_step()
-            progress.bad_steps = 0
+            self.bad.in_a_row = 0
         else:
-            self.skip_step(float(loss), float(norm), taken)
+            self.bad.count(progress.step, {"loss": float(loss), "gradient_norm": float(norm)}, taken)
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
         return Step(loss, tokens, learning_rate)
 
@@ -235,30 +232,6 @@ class TrainingLoop:
         self.stop.agree(requests)
         return items, tokens
 
-    def skip_step(self, loss: float, norm: float, taken: Sequence[MicroBatch]) -> None:
-        """Count a step whose loss or gradient is not finite.
-
-        Raises:
-            FloatingPointError: When there are too many in a row; `bad_batch.json` then holds the rows of the last one.
-        """
-        progress, limit = self.progress, self.settings.max_bad_steps
-        progress.skipped_steps, progress.bad_steps = progress.skipped_steps + 1, progress.bad_steps + 1
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            limit = 1  # its weights have already changed
-        if self.accelerator.is_main_process:
-            logger.warning(
-                f"Step {progress.step}: the loss is {loss:g}, the gradient's norm {norm:g}. The weights stay as they "
-                f"are ({progress.bad_steps} in a row, the run stops at {limit})."
-            )
-        if progress.bad_steps >= limit:
-            path = write_bad_batch(self.setup, progress.step, {"loss": str(loss), "gradient_norm": str(norm)}, taken)
-            raise FloatingPointError(
-                f"The loss is {loss:g} and the gradient's norm {norm:g} at step {progress.step}, for "
-                f"{progress.bad_steps} step(s) in a row. The rows of the last one are in {path}. If they look right, "
-                f"lower training.learning_rate (now {self.settings.learning_rate:g}) or lengthen "
-                "training.warmup_steps, and go on with --resume --allow_changes."
-            )
-
     # ── The run ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def steps(self, count: int | None = None) -> Iterator[Step]:
@@ -286,7 +259,7 @@ class TrainingLoop:
             done = self.agreed_done()
             while done < 1.0 and not self.kept.is_patience_over():
                 step = self.train_step(done)
-                if not progress.bad_steps:
+                if not self.bad.in_a_row:
                     log.window.add(step.loss, step.tokens)
                 if progress.step % settings.logging_steps == 0 and log.window.steps:
                     self.write_log(step)
@@ -311,7 +284,7 @@ class TrainingLoop:
             "epoch": round(self.stream.epochs(), 3),
             "tokens": self.progress.tokens,
             "seconds": round(self.elapsed(), 2),
-            "skipped_steps": self.progress.skipped_steps,
+            "skipped_steps": self.bad.skipped,
         }
         self.log.write_training(self.progress.step, values)
 
@@ -326,18 +299,3 @@ class TrainingLoop:
         self.log.write({"step": step, "split": "validation", **scores, "seconds": round(self.elapsed(), 2)})
         self.log.say(f"step {step}: validation {show_scores(scores)}")
         self.kept.compare(step, found)
-
-
-def write_bad_batch(run: Run, step: int, values: dict[str, str], taken: Sequence[MicroBatch]) -> Path:
-    """Write the rows of a step that went wrong, of all processes, to `bad_batch.json`; return its path."""
-    rows = [
-        {"process": run.accelerator.process_index, "row": row, "source": text["source"], "target": text["target"]}
-        for batch in taken
-        for row in batch.rows.tolist()
-        for text in [run.splits["train"][row]]
-    ]
-    rows = gather_object(rows)
-    path = run.output_dir / "bad_batch.json"
-    if run.accelerator.is_main_process:
-        write_atomically(path, json.dumps({"step": step, **values, "rows": rows}, indent=1, ensure_ascii=False))
-    return path

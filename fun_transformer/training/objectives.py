@@ -157,7 +157,7 @@ class Objective:
         return int(batch["attention_mask"].sum()) + (self.items(batch) if self.counts_targets else 0)
 
     def budget(self, target_lengths: np.ndarray) -> np.ndarray:
-        """Count for each row the tokens that a batch holds beside those of the source. (rows,)"""
+        """Count for each row the tokens that a batch holds beside those of the source: (rows,)."""
         return target_lengths if self.counts_targets else np.zeros_like(target_lengths)
 
     def items(self, batch: dict[str, torch.Tensor]) -> int:
@@ -176,6 +176,19 @@ class Objective:
             done: How much of the run is done, in [0, 1].
         """
         return model(**batch, num_items_in_batch=items).loss
+
+    def predict(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[list[Any], list[Any]]:
+        """Give the predicted and the true labels of a batch, as texts, where the objective predicts labels.
+
+        Args:
+            logits: (batch, labels), or (batch, source_len, labels).
+            batch: What `collate` gave.
+        """
+        raise NotImplementedError
+
+    def score(self, predicted: list[Any], true: list[Any]) -> dict[str, float]:
+        """Compute scores of predicted labels, in percent; `measured` names them."""
+        raise NotImplementedError
 
     def flops_per_token(self, model: PreTrainedModel, source_len: float, target_len: float) -> float:
         """Count the operations of a training step for each token: six a weight (Kaplan et al. 2020)."""
@@ -263,7 +276,7 @@ class SequenceClassification(Objective):
     """Predict one label for a text: the target."""
 
     name = "sequence_classification"
-    model_class = AutoModelForSequenceClassification
+    model_class: Any = AutoModelForSequenceClassification
     pipeline = "text-classification"
     predicts = True
     evaluation_options: dict[str, Any] = {}
@@ -320,18 +333,12 @@ class SequenceClassification(Objective):
         batch = super().collate(rows, tokenizer)
         return batch | {"labels": batch["labels"].squeeze(-1)}  # (batch,)
 
-    def predict(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[list[Any], list[Any]]:
-        """Give the predicted and the true labels of a batch, as texts.
-
-        Args:
-            logits: (batch, labels).
-        """
+    def predict(self, logits, batch):
         pairs = zip(logits.argmax(-1).tolist(), batch["labels"].tolist(), strict=True)
         predicted, true = zip(*((self.labels[p], self.labels[t]) for p, t in pairs), strict=True)
         return list(predicted), list(true)
 
-    def score(self, predicted: list[Any], true: list[Any]) -> dict[str, float]:
-        """Compute scores in percent."""
+    def score(self, predicted, true):
         return label_scores(predicted, true)
 
 

@@ -83,8 +83,8 @@ class TokenBudgetSampler:
 
     def __init__(
         self,
-        source_lengths: Sequence[int],
-        target_lengths: Sequence[int],
+        source_lengths: Sequence[int] | np.ndarray,
+        target_lengths: Sequence[int] | np.ndarray,
         batch_tokens: int,
         seed: int,
         share: Share = ALONE,
@@ -132,7 +132,7 @@ class TokenBudgetSampler:
         return len(rows) * int(self.source_lengths[rows].max() + self.target_lengths[rows].max())
 
     def sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Order the rows by bucket, in it by target length, up and down in turn; ties by chance. (rows,)"""
+        """Order the rows by bucket, in it by target length, up and down in turn; ties by chance: (rows,)."""
         ties = rng.random(len(rows))  # (rows,)
         source, target = self.source_lengths[rows], self.target_lengths[rows]  # (rows,)
         buckets = np.log(np.maximum(source, 1)) // np.log(1.1)  # (rows,)

@@ -48,7 +48,7 @@ class PackingSampler(TokenBudgetSampler):
         return 2 * length * row_count(length, self.batch_tokens)
 
     def sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Order the rows by chance. (rows,)"""
+        """Order the rows by chance: (rows,)."""
         return rng.permutation(len(rows))
 
     def cut(self, order: np.ndarray) -> list[np.ndarray]:
@@ -108,7 +108,8 @@ def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, 
     Args:
         rows: dicts with `input_ids` and `labels`, in an order in which they fit.
         pad_token_id: Fills `input_ids`; `labels` are filled with -100, which the loss ignores.
-        packing, batch_tokens: As in `PackingSampler`; they decide the shape.
+        packing: Length of a row, as in `PackingSampler`.
+        batch_tokens: Budget of a batch. Both decide the shape.
 
     Returns:
         `input_ids` (batch, length), `labels` (batch, length), and `packing` (see `fun_transformer.masks.Packing`).

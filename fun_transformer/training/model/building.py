@@ -3,9 +3,9 @@
 import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ... import FunTransformerConfig, FunTransformerTokenizer
+from ... import FunTransformerConfig
 from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
@@ -15,7 +15,7 @@ from ..run.run import Run
 from ..train_tokenizer import TokenizerSettings, train_tokenizer
 
 
-def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> FunTransformerTokenizer:
+def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> PreTrainedTokenizerBase:
     """Load the tokenizer that the recipe names, or train one on the training split.
 
     Raises:

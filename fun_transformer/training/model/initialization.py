@@ -14,6 +14,7 @@ other (Rothe et al. 2020, arXiv:1907.12461); of what both have, such as a shared
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -36,7 +37,11 @@ def initialize(model: PreTrainedModel, tokenizer, settings: TrainingArguments) -
     reports = []
     for folder in settings.init_from:
         reports.append(take_weights(model, tokenizer, Path(folder)))
-    for side, path in (("source", settings.source_vectors), ("target", settings.target_vectors)):
+    vectors: dict[Literal["source", "target"], str | None] = {
+        "source": settings.source_vectors,
+        "target": settings.target_vectors,
+    }
+    for side, path in vectors.items():
         if path:
             try:
                 from ...embeddings import initialize_embeddings, load_vectors
@@ -80,8 +85,8 @@ def take_weights(model: PreTrainedModel, tokenizer, folder: Path) -> str:
         if weights.data_ptr() in filled:
             used.add(name)
             continue
-        if rows.get(name) is not None and weights.shape[1:] == new.shape[1:]:
-            ours, theirs = rows[name]
+        if (matching := rows.get(name)) is not None and weights.shape[1:] == new.shape[1:]:
+            ours, theirs = matching
             weights[ours] = new[theirs].to(weights)
             notes.append(f"{len(ours):,} of {len(weights):,} rows of {name}")
         elif weights.shape == new.shape:

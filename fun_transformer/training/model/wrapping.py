@@ -9,9 +9,10 @@ from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from transformers import PreTrainedModel
 
 
-def shard(model: nn.Module, accelerator: Accelerator) -> None:
+def shard(model: PreTrainedModel, accelerator: Accelerator) -> None:
     """Spread a model's weights over all processes: each layer is a unit, the rest is another.
 
     Accelerate would make units of the embeddings, too, and PyTorch refuses weights that are tied across units.
@@ -32,7 +33,7 @@ def shard(model: nn.Module, accelerator: Accelerator) -> None:
     plugin.auto_wrap_policy = None  # for accelerate nothing is left to do
 
 
-def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
+def compile_in_place(model: PreTrainedModel, accelerator: Accelerator) -> None:
     """Compile a model, or each of its layers, as accelerate was told to (`--dynamo_backend inductor`).
 
     The loss stays outside: its loop over parts of a batch would make a graph of its own for each number of tokens.
@@ -50,7 +51,8 @@ def compile_in_place(model: nn.Module, accelerator: Accelerator) -> None:
     options = plugin.to_kwargs()
     layers = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
     regional = options.pop("use_regional_compilation", plugin.use_regional_compilation)
-    for module in layers if regional else [model.base_model]:
+    modules: list[nn.Module] = layers if regional else [model.base_model]
+    for module in modules:
         module.compile(**options)
     if options.get("mode") in ("reduce-overhead", "max-autotune"):
         # CUDA graphs write a step's gradients over those of the step before. What is accumulated needs its own place.
