@@ -16,13 +16,14 @@ from .recipe.model_config import choose_precision
 from .recipe.reading import flat_values
 
 
-def choose_threads(threads: int | str, processes_here: int) -> int | None:
+def choose_threads(threads: int | str, processes_here: int, cores: int) -> int | None:
     """Choose how many CPU threads a process computes with; None to leave that as it is.
 
     Args:
         threads: `training.threads`: a number, or "auto": what OMP_NUM_THREADS says, else this machine's cores, shared
             by its processes. Launchers set OMP_NUM_THREADS to 1 where it is not set, so under one a 1 says nothing.
         processes_here: Processes on this machine.
+        cores: Cores of this machine.
     """
     if threads != "auto":
         return int(threads)
@@ -30,7 +31,7 @@ def choose_threads(threads: int | str, processes_here: int) -> int | None:
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted and not (launched and wanted == "1"):
         return None
-    return max(1, available_cores() // processes_here)
+    return max(1, cores // processes_here)
 
 
 def build_accelerator(arguments: RunArguments) -> Accelerator:
@@ -41,7 +42,7 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
     state = PartialState(cpu=cpu, timeout=waiting)
     if state.device.type == "cpu":
         processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
-        if threads := choose_threads(arguments.training.threads, processes_here):
+        if threads := choose_threads(arguments.training.threads, processes_here, available_cores()):
             torch.set_num_threads(threads)
         keep_freed_memory()
     precision = choose_precision(arguments.training, state.device)
