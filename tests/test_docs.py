@@ -91,3 +91,49 @@ def test_the_python_of_the_course_runs():
     names = {}
     exec(compile(code, "docs/course.md", "exec"), names)
     assert names["written"].shape[0] == 1 and "tagger" in names
+
+
+# ── the tree of docs/architecture.md ──
+
+ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "benchmarks"]  # every file of them is in the tree
+
+
+def tree_paths(text):
+    """The files and folders of the tree, whose lines are indented by two spaces a level, with their notes."""
+    paths, folders = {}, []
+    for line in re.search(r"## The tree\n+```\n(.*?)```", text, re.DOTALL)[1].splitlines():
+        level = (len(line) - len(line.lstrip())) // 2
+        name, _, note = line.strip().partition(" ")
+        folders = [*folders[:level], name.rstrip("/")]
+        paths[Path(*folders)] = note.strip()
+    return paths
+
+
+def files_of(folder):
+    """The files that people write, in a folder and those below it."""
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {path.relative_to(ROOT) for path in found}
+
+
+def test_the_tree_names_exactly_the_files_that_exist():
+    paths = tree_paths(ARCHITECTURE)
+    assert [str(path) for path in paths if not (ROOT / path).exists()] == []
+    summarised = {path for path in paths if (ROOT / path).is_dir() and not any(path in other.parents for other in paths)}
+    existing = {path for folder in WHOLE_FOLDERS for path in files_of(folder)}
+    assert sorted(path for path in existing - set(paths) if not summarised & set(path.parents)) == []
+
+
+def test_each_file_of_the_tree_has_a_note():
+    assert [str(path) for path, note in tree_paths(ARCHITECTURE).items() if not note and path.suffix] == []
+
+
+# ── pages beside the README ──
+
+PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "training/README.md")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_of_the_pages_for_contributors_are_there(path):
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))]
+    assert [link for link in links if link and "//" not in link and not (path.parent / link).exists()] == []
