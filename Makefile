@@ -4,7 +4,7 @@ VENV ?= .venv
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en pictures test test-fast test-library test-versions check
+.PHONY: help demo demo-zh-en pictures test test-fast test-library test-versions coverage check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,7 +47,10 @@ test-versions: $(VENV)-oldest/.ready $(VENV)-newest/.ready  ## the fast tests wi
 	$(VENV)-oldest/bin/python -m pytest -m "not gpu and not slow"
 	$(VENV)-newest/bin/python -m pytest -m "not gpu and not slow"
 
-check: $(READY)  ## ruff and mypy
+coverage: $(READY)  ## which lines the tests of `make test` do not reach (a figure to look at, no gate)
+	$(PY) -m pytest -m "not gpu and not library" --cov=fun_transformer --cov-report=term-missing:skip-covered
+
+check: $(READY)  ## ruff (rules, then format) and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy

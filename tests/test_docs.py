@@ -3,9 +3,11 @@
 import importlib
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -91,3 +93,94 @@ def test_the_python_of_the_course_runs():
     names = {}
     exec(compile(code, "docs/course.md", "exec"), names)
     assert names["written"].shape[0] == 1 and "tagger" in names
+
+
+# ── the tree of docs/architecture.md ──
+
+ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "benchmarks"]  # every file of them is in the tree
+
+
+def tree_paths(text):
+    """The files and folders of the tree, whose lines are indented by two spaces a level, with their notes."""
+    paths, folders = {}, []
+    for line in re.search(r"## The tree\n+```\n(.*?)```", text, re.DOTALL)[1].splitlines():
+        level = (len(line) - len(line.lstrip())) // 2
+        name, _, note = line.strip().partition(" ")
+        folders = [*folders[:level], name.rstrip("/")]
+        paths[Path(*folders)] = note.strip()
+    return paths
+
+
+def files_of(folder):
+    """The files that people write, in a folder and those below it."""
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {path.relative_to(ROOT) for path in found}
+
+
+def test_the_tree_names_exactly_the_files_that_exist():
+    paths = tree_paths(ARCHITECTURE)
+    assert [str(path) for path in paths if not (ROOT / path).exists()] == []
+    summarised = {
+        path for path in paths if (ROOT / path).is_dir() and not any(path in other.parents for other in paths)
+    }
+    existing = {path for folder in WHOLE_FOLDERS for path in files_of(folder)}
+    assert sorted(path for path in existing - set(paths) if not summarised & set(path.parents)) == []
+
+
+def test_each_file_of_the_tree_has_a_note():
+    assert [str(path) for path, note in tree_paths(ARCHITECTURE).items() if not note and path.suffix] == []
+
+
+# ── pages beside the README ──
+
+PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "training/README.md")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_of_the_pages_for_contributors_are_there(path):
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))]
+    assert [link for link in links if link and "//" not in link and not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=lambda path: path.name)
+def test_forms_and_workflows_are_yaml(path):
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_each_form_asks_something_and_names_its_labels():
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stem != "config":
+            assert form["name"] and form["description"] and form["labels"]
+            fields = [part["attributes"]["label"] for part in form["body"]]
+            assert len(set(fields)) == len(fields) > 0
+
+
+def test_the_workflow_tests_by_make_alone_on_the_versions_that_the_package_allows():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["test"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make check", "make test"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
+
+
+def test_the_citation_names_the_version_and_the_license_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["cff-version"] == "1.2.0" and citation["authors"] and citation["message"] and citation["title"]
+
+
+def test_the_changelog_begins_with_what_is_not_released():
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert headings[0] == "Unreleased"
+
+
+def test_the_commands_without_make_are_those_of_make():
+    """CONTRIBUTING.md gives the commands of `make check`, `make test` and the set-up for systems without make."""
+    page, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "Makefile"))
+    for command in ("ruff check .", "ruff format --check .", "mypy", 'pytest -m "not gpu and not library"'):
+        assert f"$(PY) -m {command}\n" in makefile and f".venv/bin/python -m {command}\n" in page
+    extras = re.search(r"-e '(.+?)'\n\t@touch", makefile)[1]
+    assert f'-c constraints.txt -e "{extras}"' in page

@@ -21,7 +21,7 @@ PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["masks", "positions", "losses", "dropout", "layer_norm", "configuration_*"]
-LEVEL_1 = ["attention", "mixers", "frontends"]
+LEVEL_1 = ["attention", "mixers"]
 FLAT = {
     "masks": LEVEL_0,
     "positions": LEVEL_0,
@@ -31,7 +31,6 @@ FLAT = {
     "configuration_*": LEVEL_0,
     "attention": LEVEL_0,
     "mixers": [*LEVEL_0, "attention"],
-    "frontends": LEVEL_0,
     "tokenization_*": [],
     "modeling_*": [*LEVEL_0, *LEVEL_1],
     "pipeline_*": [],

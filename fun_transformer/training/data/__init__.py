@@ -1,4 +1,4 @@
-"""From files to batches: reads parallel text, checks and cleans its rows, tokenizes them, and cuts them into batches.
+"""From files to batches: read parallel text, check and clean its rows, tokenize them, cut them into batches.
 
 `splits.load_splits` is the entrance. Imports go one way: `caching`, `files` and `report`, then `built_in` and
 `cleaning`, then `splits` and `tokenizing`; on the other side `rows`, then `bpe_dropout`, `batches` and `packing`.

@@ -1,4 +1,4 @@
-"""From texts to token ids: tokenizes the rows of each split once, and refuses or drops those that are too long.
+"""From texts to token ids: tokenize the rows of each split once, and refuse or drop those that are too long.
 
 The ids are kept on disk and found again by the content of the rows and of the tokenizer (`caching.map_by_content`).
 """
