@@ -159,4 +159,4 @@ def test_freed_memory_is_used_again_without_page_faults():
         tensors = [torch.zeros(2**22) for _ in range(10)]  # 160 MiB are 40,960 pages
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         del tensors
-    assert min(faults[1:]) < 4096  # a busy system may take pages back in between
+    assert min(faults[1:]) <= 4096  # of one tensor; a busy system may take pages back in between

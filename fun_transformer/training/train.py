@@ -133,6 +133,7 @@ def prepare(
     Raises:
         ValueError: When the data are not usable.
     """
+    arguments = check(arguments)
     set_seed(arguments.training.seed)
     splits, report = main_process_first(load_splits, arguments.data, arguments.training.seed)
     pairs = len(splits["train"])
