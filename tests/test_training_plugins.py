@@ -55,6 +55,7 @@ def test_the_docs_show_whole_files():
     assert all(len(text.strip().splitlines()) <= 30 for text in FILES.values())
 
 
+@pytest.mark.slow
 def test_a_metric_of_the_docs_chooses_the_best_model_and_is_in_the_card(tmp_path):
     recipe, plugin = write_digits_recipe(tmp_path), write(tmp_path, "length_ratio.py")
     options = ["--generation.metrics", "chrf,length_ratio", "--training.metric_for_best_model", "length_ratio"]

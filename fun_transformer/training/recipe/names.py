@@ -111,5 +111,5 @@ def replace_old_names(flat: dict[str, Any], place: str) -> dict[str, Any]:
         new[KERNEL] = AUTO
         notices.append(f"{KERNEL}: null is now {AUTO}")
     if notices:
-        logger.warning(f"{place}: {', '.join(sorted(notices))}. The old names are read in this version only.")
+        logger.warning_once(f"{place}: {', '.join(sorted(notices))}. The old names are read in this version only.")
     return new
