@@ -188,6 +188,14 @@ def test_names_are_held_against_the_tables(tmp_path):
         METRICS["lenght_ratio"]
 
 
+def test_a_score_that_chooses_the_best_model_must_be_in_the_table(tmp_path):
+    method = "\n    @classmethod\n    def measured(cls, generation):\n        return ['certainty']\n"
+    plugin = write(tmp_path, "focal.py", FILES["focal.py"] + method)
+    options = ["--objective", "focal_seq2seq", "--training.metric_for_best_model", "certainty", *DATA]
+    with pytest.raises(ValueError, match="There is no metric 'certainty'"):
+        parse_arguments(["--plugin", str(plugin), *options])
+
+
 def test_a_built_in_name_cannot_be_taken_and_ones_own_can_be_given_again():
     class BLEU(ReferenceMetric):
         name, title = "bleu", "BLEU of mine"
