@@ -2,12 +2,23 @@
 
 import dataclasses
 import json
+import logging
 
 import pytest
+import torch
 import yaml
 
-from fun_transformer.training.recipe.arguments import RunArguments
-from fun_transformer.training.recipe.reading import known_arguments, parse_arguments
+from fun_transformer.training.recipe.arguments import (
+    DataArguments,
+    GenerationArguments,
+    RunArguments,
+    SplitArguments,
+    TrainingArguments,
+)
+from fun_transformer.training.recipe.checks import check
+from fun_transformer.training.recipe.defaults import resolve, resolve_rhythm
+from fun_transformer.training.recipe.names import RENAMED, known_arguments
+from fun_transformer.training.recipe.reading import changed_arguments, parse_arguments
 
 FILES = ["--data.train.source", "a.zh", "--data.train.target", "a.en"]
 
@@ -223,3 +234,119 @@ def test_several_corpora_are_a_list_and_come_back_from_the_written_recipe(tmp_pa
 def test_mistakes_in_a_list_of_corpora_are_explained(tmp_path, train, message):
     with pytest.raises(ValueError, match=message):
         parse_arguments([write_recipe(tmp_path, f"data: {{train: {train}}}")])
+
+
+@pytest.fixture
+def notices(caplog):
+    """A function that returns what was warned of, each once; transformers' loggers may hand nothing on."""
+    logger = logging.getLogger("fun_transformer.training.recipe.names")
+    logger.addHandler(caplog.handler)
+    yield lambda: sorted({record.getMessage() for record in caplog.records})
+    logger.removeHandler(caplog.handler)
+
+
+OLD_RECIPE = """
+data: {train: {dataset: x.tsv}}
+training: {eval_every: 7, save_every: 14, log_every: 3, keep_checkpoints: 4, accumulation_steps: 2, max_epochs: 5,
+  best_metric: chrf, trackers: [wandb], attn_implementation: null}
+"""
+
+
+def test_names_of_the_version_before_are_read_with_one_notice(tmp_path, notices):
+    recipe = write_recipe(tmp_path, OLD_RECIPE)
+    training = parse_arguments([recipe, "--training.max_epochs", "9"]).training
+    assert (training.eval_steps, training.save_steps, training.logging_steps) == (7, 14, 3)
+    assert (training.save_total_limit, training.gradient_accumulation_steps, training.num_train_epochs) == (4, 2, 9)
+    assert (training.metric_for_best_model, training.report_to) == ("chrf", ["wandb"])
+    assert training.attn_implementation == "auto"
+    of_recipe, of_command_line = notices()
+    assert of_recipe.startswith(recipe) and of_command_line.startswith("The command line")
+    assert all(f"{old} is now {new}" in of_recipe for old, new in RENAMED.items())
+    assert "training.max_epochs is now training.num_train_epochs" in of_command_line
+
+
+def test_an_old_and_its_new_name_together_are_refused(tmp_path):
+    recipe = write_recipe(tmp_path, "data: {train: {dataset: x}}\ntraining: {eval_every: 7, eval_steps: 8}")
+    with pytest.raises(ValueError, match=r"training\.eval_every is the old name of training\.eval_steps"):
+        parse_arguments([recipe])
+    with pytest.raises(ValueError, match=r"The command line: training\.max_epochs is the old name"):
+        parse_arguments([*FILES, "--training.max_epochs=1", "--training.num_train_epochs=2"])
+
+
+def test_an_old_name_is_never_suggested():
+    with pytest.raises(ValueError, match="Did you mean training"):
+        parse_arguments([*FILES, "--training.eval_ever", "3"])
+    assert not RENAMED.keys() & known_arguments().keys()
+
+
+def resolved(**training):
+    """A recipe without "auto"."""
+    arguments = RunArguments(training=TrainingArguments(**training), output_dir="out")
+    arguments.data.train = SplitArguments(source="a", target="b")
+    return resolve_rhythm(resolve(check(arguments), 5_000, torch.device("cpu")), 100, 1)
+
+
+def test_a_run_of_the_version_before_has_the_same_recipe(tmp_path):
+    now = resolved(max_steps=7, packing=None)
+    before = yaml.safe_load(now.to_yaml())
+    del before["plugins"], before["training"]["threads"]  # fields that it did not have
+    before["training"] |= {"precision": "auto", "attn_implementation": None}  # what it left to the device
+    new_names = {new.partition(".")[2]: old.partition(".")[2] for old, new in RENAMED.items()}
+    before["training"] = {new_names.get(name, name): value for name, value in before["training"].items()}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(before), encoding="utf-8")
+    assert changed_arguments(file, now) == {}
+    assert changed_arguments(file, resolved(max_steps=8, packing=None, r_drop=5.0)) == {
+        "training.max_steps": (7, 8),
+        "training.r_drop": (None, 5.0),
+    }
+
+
+def test_fields_of_the_model_that_come_or_go_are_changes(tmp_path):
+    now = resolved()
+    (tmp_path / "recipe.yaml").write_text(now.to_yaml(), encoding="utf-8")
+    other = dataclasses.replace(now, model=now.model | {"norm_position": "pre"})
+    assert changed_arguments(tmp_path / "recipe.yaml", other) == {"model.norm_position": (None, "pre")}
+    other = dataclasses.replace(now, model={"d_model": 128})
+    assert changed_arguments(tmp_path / "recipe.yaml", other)["model.dropout"] == (0.3, None)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"training": TrainingArguments(max_steps="7")}, "training.max_steps must be a whole number or auto, got '7'"),
+        ({"training": TrainingArguments(max_steps=0)}, "training.max_steps must be at least 1, got 0"),
+        ({"training": TrainingArguments(schedule="nom")}, "Did you mean noam"),
+        ({"training": {"max_steps": 7}}, "training must be a TrainingArguments, got"),
+        (
+            {"generation": GenerationArguments(metrics=["blue"])},
+            "generation.metrics must be .* Did you mean bleu",
+        ),
+        ({"model": {"d_modle": 7}}, "model.d_modle is not known. Did you mean model.d_model"),
+        ({"data": DataArguments()}, "No training data"),
+    ],
+)
+def test_mistakes_in_python_get_the_sentences_of_recipes(arguments, message):
+    data = DataArguments(train=SplitArguments(source="a", target="b"))
+    with pytest.raises(ValueError, match=message):
+        check(RunArguments(**{"data": data, **arguments}))
+
+
+def test_values_made_in_python_become_those_of_their_fields(tmp_path):
+    given = RunArguments(
+        objective="masked_lm",
+        data=DataArguments(train=SplitArguments(source="a", target="b")),
+        training=TrainingArguments(max_steps=1e3, learning_rate=1, report_to="wandb,mlflow"),
+        output_dir=tmp_path,
+    )
+    checked = check(given)
+    assert (checked.training.max_steps, checked.training.report_to) == (1000, ["wandb", "mlflow"])
+    assert isinstance(checked.training.max_steps, int) and isinstance(checked.training.learning_rate, float)
+    assert checked.output_dir == str(tmp_path) and check(checked) == checked
+    assert (checked.data.train.target, given.data.train.target) == ("a", "b")  # a language model has no target
+
+
+def test_the_name_of_a_shipped_recipe_is_enough():
+    arguments = parse_arguments(["g2p-en", "--training.max_steps", "3"])
+    assert arguments.data.train.dataset == "builtin:cmudict" and arguments.training.max_steps == 3
+    assert arguments.recipe.endswith("recipe.yaml")

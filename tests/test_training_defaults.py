@@ -1,9 +1,12 @@
 """From nothing but two text files: what is chosen by the size of the corpus, said, and written down."""
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
 from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
@@ -117,13 +120,33 @@ def test_the_written_recipe_leaves_nothing_to_choose(tmp_path):
     assert resolve_rhythm(resolve(again, 5_000_000, torch.device("cuda")), 1, 9) == run
 
 
-@pytest.mark.slow
-def test_two_text_files_become_a_model_whose_recipe_repeats_it(tmp_path, children):
+def write_words(folder):
+    """Two line-aligned files of some words, forwards and backwards."""
     rng = random.Random(0)
     words = [" ".join(rng.choices(["ka", "lo", "mi", "tu"], k=rng.randint(1, 5))) for _ in range(400)]
     words = list(dict.fromkeys(words))
-    (tmp_path / "a.zh").write_text("\n".join(words), encoding="utf-8")
-    (tmp_path / "a.en").write_text("\n".join(word[::-1] for word in words), encoding="utf-8")
+    (folder / "a.zh").write_text("\n".join(words), encoding="utf-8")
+    (folder / "a.en").write_text("\n".join(word[::-1] for word in words), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_python_of_the_docs_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # leaves the threads of this process alone
+    write_words(tmp_path)
+    docs = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    names = {}
+    exec(re.search("```python\n(from fun_transformer.training import .*?)```", docs, flags=re.DOTALL)[1], names)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert names["result"].folder == Path("out") and names["result"].scores["validation"]["loss"] > 0
+    training = parse_arguments(["out/recipe.yaml"]).training
+    assert (training.max_steps, training.num_train_epochs, training.patience) == (7, None, None)
+    assert (training.learning_rate, training.batch_tokens) == (3e-4, 2048)
+
+
+@pytest.mark.slow
+def test_two_text_files_become_a_model_whose_recipe_repeats_it(tmp_path, children):
+    write_words(tmp_path)
     files = ["--data.train.source", str(tmp_path / "a.zh"), "--data.train.target", str(tmp_path / "a.en")]
     short = ["--training.num_train_epochs", "1", "--generation.metrics", "chrf", "--generation.max_new_tokens", "9"]
     run = tmp_path / "run"

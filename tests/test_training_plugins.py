@@ -55,6 +55,7 @@ def test_the_docs_show_whole_files():
     assert all(len(text.strip().splitlines()) <= 30 for text in FILES.values())
 
 
+@pytest.mark.slow
 def test_a_metric_of_the_docs_chooses_the_best_model_and_is_in_the_card(tmp_path):
     recipe, plugin = write_digits_recipe(tmp_path), write(tmp_path, "length_ratio.py")
     options = ["--generation.metrics", "chrf,length_ratio", "--training.metric_for_best_model", "length_ratio"]
@@ -185,6 +186,14 @@ def test_names_are_held_against_the_tables(tmp_path):
         parse_arguments([*options, "--training.metric_for_best_model", "length_ratio"])
     with pytest.raises(ValueError, match=r"There is no metric 'lenght_ratio'\. .* Did you mean length_ratio"):
         METRICS["lenght_ratio"]
+
+
+def test_a_score_that_chooses_the_best_model_must_be_in_the_table(tmp_path):
+    method = "\n    @classmethod\n    def measured(cls, generation):\n        return ['certainty']\n"
+    plugin = write(tmp_path, "focal.py", FILES["focal.py"] + method)
+    options = ["--objective", "focal_seq2seq", "--training.metric_for_best_model", "certainty", *DATA]
+    with pytest.raises(ValueError, match="There is no metric 'certainty'"):
+        parse_arguments(["--plugin", str(plugin), *options])
 
 
 def test_a_built_in_name_cannot_be_taken_and_ones_own_can_be_given_again():

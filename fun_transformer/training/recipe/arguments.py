@@ -186,7 +186,9 @@ class TrainingArguments:
         "5 where no limit is named, else null",
         minimum=1,
     )
-    metric_for_best_model: str = arg("loss", "what chooses the best model on the validation split")
+    metric_for_best_model: str = arg(
+        "loss", "what chooses the best model on the validation split: loss, or a score that is measured there"
+    )
     packing: int | None = arg(
         AUTO,
         "length of rows that hold several sentences; null: each sentence has a row",
@@ -245,7 +247,8 @@ class GenerationArguments:
     max_new_tokens: int = arg(256, "longest generated sequence", minimum=1)
     length_penalty: float = arg(1.0, "exponent on the length in beam search; above 1 prefers longer sequences")
     metrics: list[str] = field(
-        default_factory=lambda: ["bleu", "chrf"], metadata={"help": "what is measured on generated text"}
+        default_factory=lambda: ["bleu", "chrf"],
+        metadata={"help": "what is measured on generated text; plug-ins add to these"},
     )
     eval_rows: int = arg(200, "validation rows generated for at intervals (the test set is always whole)", minimum=1)
     batch_size: int = arg(64, "sentences generated at once", minimum=1)
@@ -257,8 +260,8 @@ class RunArguments:
 
     objective: str = arg(
         "seq2seq",
-        "what is learned: seq2seq, masked_lm, causal_lm, sequence_classification, token_classification, or a "
-        "plug-in's; a label, or tags for the words, are the target; language models need none",
+        "what is learned, or the name of a plug-in's; a label, or tags for the words, are the target; language models "
+        "need none",
     )
     model: dict[str, Any] = field(default_factory=dict)  # `config` (a JSON file), `model_type`, fields of its config
     tokenizer: TokenizerArguments = field(default_factory=TokenizerArguments)

@@ -198,11 +198,11 @@ def check_model(arguments: RunArguments) -> None:
             )
 
 
-def check_objective(arguments: RunArguments) -> None:
-    """Check the options of the objective, and what chooses the best model.
+def check_scores(arguments: RunArguments) -> None:
+    """Check what is measured, and what chooses the best model.
 
     Raises:
-        ValueError: The objective does not have an option, or does not measure a score.
+        ValueError: A metric is not known, or is not measured.
     """
     training, objective = arguments.training, OBJECTIVES[arguments.objective]
     of_texts = [name for name, metric in METRICS.items() if metric.compares_texts]
@@ -216,6 +216,16 @@ def check_objective(arguments: RunArguments) -> None:
             f"training.metric_for_best_model={training.metric_for_best_model} is not measured. {hint} one of "
             f"{', '.join(measured)}."
         )
+    METRICS[training.metric_for_best_model]  # a plug-in's objective may measure what nothing describes
+
+
+def check_objective(arguments: RunArguments) -> None:
+    """Check the options that only some objectives have.
+
+    Raises:
+        ValueError: This one does not have them.
+    """
+    training, objective = arguments.training, OBJECTIVES[arguments.objective]
     packing = training.packing not in (None, AUTO)
     for option in LOSS_OPTIONS:
         if getattr(training, option) is None:
@@ -280,5 +290,6 @@ def check(arguments: RunArguments) -> RunArguments:
         drop_targets(arguments)
     check_model(arguments)
     check_together(arguments)
+    check_scores(arguments)
     check_objective(arguments)
     return arguments

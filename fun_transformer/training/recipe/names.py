@@ -91,12 +91,13 @@ def flatten(section: Any, known: dict[str, Argument], prefix: str = "") -> dict[
     return flat
 
 
-def replace_old_names(flat: dict[str, Any], place: str) -> dict[str, Any]:
+def replace_old_names(flat: dict[str, Any], place: str, warns: bool = True) -> dict[str, Any]:
     """Return the values under the names of this version, and warn once of all old ones.
 
     Args:
         flat: Values by dotted name.
         place: Where they were read, for the notice.
+        warns: Whether to give it.
 
     Raises:
         ValueError: An argument has both its old and its new name.
@@ -110,6 +111,6 @@ def replace_old_names(flat: dict[str, Any], place: str) -> dict[str, Any]:
     if KERNEL in new and new[KERNEL] is None:
         new[KERNEL] = AUTO
         notices.append(f"{KERNEL}: null is now {AUTO}")
-    if notices:
-        logger.warning(f"{place}: {', '.join(sorted(notices))}. The old names are read in this version only.")
+    if notices and warns:
+        logger.warning_once(f"{place}: {', '.join(sorted(notices))}. The old names are read in this version only.")
     return new

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...hub import shipped_recipe
+from ..tables import METRICS, OBJECTIVES
 from .arguments import AUTO, SPLITS, GenerationArguments, RunArguments
 from .checks import check, convert_fields
 from .names import RENAMED, Argument, flatten, known_arguments, replace_old_names, unknown_argument
@@ -38,8 +39,13 @@ def build(section: type, flat: dict[str, Any], prefix: str = "") -> Any:
     return section(**values)
 
 
-def read_recipe(path: str, known: dict[str, Argument]) -> dict[str, Any]:
+def read_recipe(path: str, known: dict[str, Argument], warns: bool = True) -> dict[str, Any]:
     """Return a recipe file as dotted names and values.
+
+    Args:
+        path: Of the file.
+        known: All arguments.
+        warns: Whether old names are worth a notice: not where a run reads what it has written.
 
     Raises:
         ValueError: There is no such file, or it is not a recipe.
@@ -48,7 +54,7 @@ def read_recipe(path: str, known: dict[str, Argument]) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"The recipe {path} cannot be read: {error}") from error
-    flat = replace_old_names(flatten(read_yaml(text, path), known), path)
+    flat = replace_old_names(flatten(read_yaml(text, path), known), path, warns)
     return absolute_files(flat, Path(path).parent)
 
 
@@ -156,7 +162,7 @@ def changed_arguments(old_file: Path, new: RunArguments) -> dict[str, tuple[Any,
     Raises:
         ValueError: The recipe cannot be read.
     """
-    flat = read_recipe(str(old_file), known_arguments())
+    flat = read_recipe(str(old_file), known_arguments(), warns=False)
     before, after = flat_values(convert_fields(build(RunArguments, flat))), flat_values(new)
     names = [name for name in after if name in flat or name.startswith("model.")]
     names += [name for name in before if name not in after]
@@ -176,6 +182,16 @@ def flat_values(section: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def list_options(name: str, kind: Any) -> list[str]:
+    """Return the words that an argument can be; none where it can be anything of its type."""
+    tables = {
+        "objective": list(OBJECTIVES),
+        "generation.metrics": [metric for metric in METRICS if METRICS[metric].compares_texts],
+    }
+    literals = [option for option in (kind, *get_args(kind)) if get_origin(option) is Literal]
+    return tables.get(name, list(get_args(literals[0])) if literals else [])
+
+
 def help_text() -> str:
     """Return what `--help` prints: each argument with its meaning, values and default."""
     lines = ["usage: fun-transformer train [RECIPE.yaml | NAME] [--section.name VALUE ...]", ""]
@@ -183,13 +199,13 @@ def help_text() -> str:
     for name, (kind, item) in known_arguments().items():
         if item is None:
             continue
-        options = [option for option in (kind, *get_args(kind)) if get_origin(option) is Literal]
-        values = f" ({' | '.join(get_args(options[0]))})" if options else ""
+        values = f" ({' | '.join(options)})" if (options := list_options(name, kind)) else ""
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore
         auto = item.metadata.get("auto")
         shown = f"auto: {auto}" if auto else json.dumps(default, ensure_ascii=False)
         lines.append(f"  --{name}{values}\n      {item.metadata['help']} [{shown}]")
-    lines.append("  --model.config FILE.json, --model.NAME VALUE\n      a model configuration, and any of its fields:")
+    lines.append("  --model.config FILE.json, --model.NAME VALUE\n      a model configuration, and any of its fields;")
+    lines.append("      its sizes and dropout [auto: by the number of training pairs, where no size is named]:")
     lines.append("      " + ", ".join(name.removeprefix("model.") for name in known_arguments() if "model." in name))
     return "\n".join(lines)
 
