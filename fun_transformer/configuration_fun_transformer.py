@@ -5,11 +5,12 @@ d_ff (`*_ffn_dim`), h (`*_attention_heads`), P_drop (`dropout`) and epsilon_ls (
 """
 
 import copy
-import difflib
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+from .config_checks import check_positive, check_probabilities, check_vocabularies, refuse_near_misses
 
 LayerType = Literal["full_attention", "sliding_attention", "linear_attention", "conv"]
 RECURRENT_STATE = "fun_transformer_state"  # the name in transformers' table of caches of `mixers.RecurrentState`
@@ -93,24 +94,19 @@ class FunTransformerConfig(PreTrainedConfig):
     use_cache: bool = True
 
     def __post_init__(self, **kwargs):
-        known = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
-        for name in kwargs:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            if nearest and not hasattr(type(self), name):
-                raise ValueError(f"{name} is not a field of FunTransformerConfig. Did you mean {nearest[0]}?")
+        refuse_near_misses(self, kwargs)
         if self.decoder_vocab_size is None:
             self.decoder_vocab_size = self.vocab_size
         super().__post_init__(**kwargs)
 
     def validate_widths(self):
         """Heads divide d_model; sizes are positive; sinusoids come in pairs of sine and cosine."""
-        for name in (
+        check_positive(
+            self,
             *("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"),
             *("encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
             *("max_position_embeddings", "conv_kernel_size"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        )
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             heads = getattr(self, name)
             if self.d_model % heads:
@@ -143,17 +139,11 @@ class FunTransformerConfig(PreTrainedConfig):
 
     def validate_probabilities(self):
         """Dropout rates and label smoothing are probabilities below 1."""
-        for name in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1.")
+        check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 
     def validate_vocabularies(self):
         """A shared embedding needs one vocabulary."""
-        if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
-            raise ValueError(
-                f"vocab_size={self.vocab_size} and decoder_vocab_size={self.decoder_vocab_size} differ, so source and "
-                "target cannot share one embedding. Set share_encoder_decoder_embeddings=False or make them equal."
-            )
+        check_vocabularies(self)
 
     def stack_layer_types(self, stack: Literal["encoder", "decoder"]) -> list[LayerType]:
         """The type of each layer of a stack."""

@@ -31,7 +31,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
@@ -41,10 +41,11 @@ from .attention import eager_attention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
 from .layer_norm import LayerNorm
-from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
+from .losses import IGNORE_INDEX
 from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings
 from .mixers import GatedConvolution, LinearAttention, keep_the_whole_source
 from .positions import POSITIONS, position_ids_from_mask, position_ids_from_sentences
+from .token_model import TokenModel, tied_embeddings, tied_output_layer
 
 
 class MultiHeadAttention(nn.Module):
@@ -257,7 +258,7 @@ class DecoderOnlyLayer(EncoderLayer):
     is_causal = True
 
 
-class FunTransformerPreTrainedModel(PreTrainedModel):
+class FunTransformerPreTrainedModel(TokenModel):
     """What all heads share: initial weights, and what transformers has to know."""
 
     config: FunTransformerConfig
@@ -277,72 +278,14 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """Xavier for projections (Glorot & Bengio 2010); N(0, 1 / d_model) for embeddings, variance 1 once scaled."""
-        if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
-        elif isinstance(module, nn.Conv1d):  # variance 4, of which the gate lets a quarter through
+        """As in `TokenModel`; convolutions pass their variance on, norms begin as the identity."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv1d):  # variance 4, of which the gate lets a quarter through
             init.normal_(module.weight, mean=0.0, std=(4 / (module.in_channels * module.kernel_size[0])) ** 0.5)
             init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
-        """The library ties all or nothing; source and target may share an embedding while the output has its own."""
-        if all_submodels:
-            return super().get_expanded_tied_weights_keys(all_submodels=True)
-        return dict(self._tied_weights_keys or {})
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Make room for more tokens: source, target and output grow together, since they share one vocabulary.
-
-        Raises:
-            ValueError: When source and target have embeddings of their own.
-        """
-        one_vocabulary = self.config.decoder_vocab_size == self.config.vocab_size
-        if self.config.is_encoder_decoder and not self.config.share_encoder_decoder_embeddings:
-            raise ValueError(
-                "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
-                "the new vocab_size and decoder_vocab_size, and copy the weights."
-            )
-        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if one_vocabulary:
-            self.config.decoder_vocab_size = self.config.vocab_size
-        return embeddings
-
-    def token_loss(
-        self,
-        hidden_states: torch.Tensor,
-        output_layer: nn.Linear,
-        labels: torch.Tensor,
-        label_smoothing: float | None,
-        num_items_in_batch: torch.Tensor | int | None,
-    ) -> torch.Tensor:
-        """The loss of all models that choose tokens: chunked cross-entropy, with the config's label smoothing.
-
-        Args:
-            hidden_states: (batch, seq_len, d_model).
-            output_layer: d_model -> vocab_size, without bias.
-            labels: (batch, seq_len); -100 and `pad_token_id` are ignored.
-            label_smoothing: Instead of the config's.
-            num_items_in_batch: Number of labels to divide by; those that are not ignored when None.
-
-        Returns:
-            Scalar.
-        """
-        if label_smoothing is None:
-            label_smoothing = self.config.label_smoothing
-        weight = output_layer.weight
-        if hasattr(weight, "full_tensor"):  # it is split over devices
-            weight = weight.full_tensor()
-        labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(weight.device)
-        return linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
 
 
 class Stack(FunTransformerPreTrainedModel):
@@ -574,8 +517,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
 
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=True))
-        if config.share_encoder_decoder_embeddings:
-            self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+        self._tied_weights_keys = tied_embeddings(config)
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
         self.post_init()
@@ -673,9 +615,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
 
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=True))
-        if config.tie_word_embeddings:
-            stack = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
-            self._tied_weights_keys = {"lm_head.weight": f"model.{stack}.embed_tokens.weight"}
+        self._tied_weights_keys = tied_output_layer(config, "model.")
         self.model = FunTransformerModel(self.config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
         self.post_init()
@@ -685,7 +625,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
     ) -> torch.Tensor:
         """(batch, target_len) -> (batch, target_len), each sentence shifted right by one."""
         position_ids = packing and position_ids_from_sentences(packing["target_sentences"])
-        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id, position_ids)
+        return self.shift_right(labels, position_ids)
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
         """Count positions before a static cache turns the mask into a 4-D one, from which they could not be read."""

@@ -25,14 +25,13 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from .attention import SCORES, WEIGHTS
 from .configuration_seq2seq_rnn import Seq2SeqRNNConfig
 from .dropout import Dropout
-from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
 from .positions import position_ids_from_mask
+from .token_model import TokenModel, tied_embeddings, tied_output_layer
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -472,7 +471,7 @@ DECODERS = {"none": Decoder, "additive": BahdanauDecoder, "dot": LuongDecoder, "
 # The whole model
 
 
-class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
     """Encoder, decoder, and an output layer that gives each token of the vocabulary a logit.
 
     Its state while generating is an `RNNCache`.
@@ -487,13 +486,7 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: Seq2SeqRNNConfig):
         super().__init__(config)
-        tied = {}
-        if config.share_encoder_decoder_embeddings:
-            tied["decoder.embed_tokens.weight"] = "encoder.embed_tokens.weight"
-        if config.tie_word_embeddings:
-            owner = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
-            tied["lm_head.weight"] = f"{owner}.embed_tokens.weight"
-        self._tied_weights_keys = tied
+        self._tied_weights_keys = tied_embeddings(config) | tied_output_layer(config)
         self.encoder = Encoder(config)
         self.decoder = DECODERS[config.attention_score](config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)  # W_o
@@ -501,18 +494,12 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """Orthogonal recurrent weights (Saxe et al. 2014; Bahdanau, B.1), Xavier for what leads into them.
+        """As in `TokenModel`; recurrent weights are orthogonal (Saxe et al. 2014; Bahdanau, B.1), those before Xavier.
 
         Biases are 0, but 1 for an LSTM's forget gates, which then remember at first (Jozefowicz et al. 2015).
-        Embeddings are N(0, 1 / d_model), of variance 1 once scaled.
         """
-        if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
-        elif isinstance(module, nn.RNNBase):
+        super()._init_weights(module)
+        if isinstance(module, nn.RNNBase):
             for name, parameter in module.named_parameters():
                 if getattr(parameter, "_is_hf_initialized", False):
                     continue  # the pieces below do not know that it has been loaded
@@ -527,10 +514,6 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     else:
                         forget = isinstance(module, nn.LSTM) and number == 1 and name.startswith("bias_ih")
                         init.constant_(gate, 1.0 if forget else 0.0)
-
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
-        """The library ties all or nothing; source and target may share an embedding while the output has its own."""
-        return dict(self._tied_weights_keys)
 
     def get_input_embeddings(self) -> nn.Module:
         """The source's embedding, (vocab_size, d_model)."""
@@ -550,26 +533,9 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The decoder."""
         return self.decoder
 
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Make room for more tokens: source, target and output grow together, since they share one vocabulary.
-
-        Raises:
-            ValueError: When source and target have embeddings of their own.
-        """
-        if not self.config.share_encoder_decoder_embeddings:
-            raise ValueError(
-                "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
-                "the new vocab_size and decoder_vocab_size, and copy the weights."
-            )
-        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        self.config.decoder_vocab_size = self.config.vocab_size
-        return embeddings
-
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """(batch, target_len) -> (batch, target_len), shifted right by one."""
-        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+        return self.shift_right(labels)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, *args):
         """Begin with an empty state, unless the caller has one or wants none."""
@@ -647,9 +613,7 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         loss = None
         if labels is not None:
-            smoothing = self.config.label_smoothing if label_smoothing is None else label_smoothing
-            labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX)
-            loss = linear_cross_entropy(hidden_states, self.lm_head.weight, labels, smoothing, num_items_in_batch)
+            loss = self.token_loss(hidden_states, self.lm_head, labels, label_smoothing, num_items_in_batch)
         if skip_logits is None:
             skip_logits = self.training and labels is not None
         return Seq2SeqLMOutput(
