@@ -27,9 +27,9 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             attention (section 3.1); "dot" and "general" are Luong's (section 3.1).
         attention_weights: How scores become weights: "softmax", or "relu" (Zhang et al. 2021, arXiv:2104.07012), or
             "hard", one source token at a time (Xu et al. 2015, arXiv:1502.03044).
-        attention_window: D of local attention (Luong, section 3.2): look at most so many positions to either side of a
-            center; None looks at the whole source.
-        attention_window_center: Where the window stands: "predicted" (Luong's local-p, with a Gaussian around the
+        attention_window: D of local attention (Luong, section 3.2): look at most this many positions to either side of
+            a center; None looks at the whole source.
+        attention_window_center: Where the window is: "predicted" (Luong's local-p, with a Gaussian around the
             center) or "monotonic" (local-m: target position t looks at source position t).
         dropout: On embeddings, between layers and before the output layer (Zaremba et al. 2014, arXiv:1409.2329).
         share_encoder_decoder_embeddings: One embedding for source and target.
@@ -76,7 +76,7 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
-        """Sizes are positive; two directions share d_model equally."""
+        """Refuse sizes below 1, and widths that two directions cannot share equally."""
         check_positive(self, "vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers")
         if self.bidirectional and self.d_model % 2:
             raise ValueError(
@@ -85,7 +85,7 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             )
 
     def validate_weights(self):
-        """Where there are no scores, nothing becomes weights."""
+        """Refuse a way to make weights where there are no scores."""
         if self.attention_score == "none" and self.attention_weights != "softmax":
             raise ValueError(
                 f"attention_weights={self.attention_weights} turns scores into weights, but attention_score is none. "
@@ -93,7 +93,7 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             )
 
     def validate_window(self):
-        """A window is at least one position wide, and there is an attention to narrow."""
+        """Refuse windows narrower than one position, and those without an attention to narrow."""
         if self.attention_window is None:
             return
         if self.attention_window < 1:
@@ -105,11 +105,11 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             )
 
     def validate_probabilities(self):
-        """Dropout rate and label smoothing are probabilities below 1."""
+        """Refuse a dropout rate or label smoothing that is no probability below 1."""
         check_probabilities(self, "dropout", "label_smoothing")
 
     def validate_vocabularies(self):
-        """A shared embedding needs one vocabulary."""
+        """Refuse one embedding for two vocabularies of different sizes."""
         check_vocabularies(self)
 
 

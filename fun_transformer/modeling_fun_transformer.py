@@ -1,13 +1,13 @@
 """The Transformer of "Attention Is All You Need" (arXiv:1706.03762), top to bottom like its Figure 1.
 
-    multi-head attention, feed-forward network -> encoder layer, decoder layer -> encoder, decoder -> the whole model.
+    feed-forward network -> encoder layer, decoder layer -> encoder, decoder -> the whole model.
 
 After the paper's translation model come those that use one of its halves: the encoder alone as in BERT (Devlin et al.
 2019, arXiv:1810.04805), the decoder alone as in GPT (Radford et al. 2018). All call a stack `encoder` or `decoder`, so
-that what one has learned, another loads with `from_pretrained`.
+that one model loads with `from_pretrained` what another has learned.
 
 Read `attention.py`, `masks.py`, `positions.py` and `losses.py` first: they hold the formulas that this file puts
-together. `mixers.py` holds what may stand in the place of self-attention.
+together. `mixers.py` holds what may take the place of self-attention, `token_model.py` what the RNN shares.
 """
 
 import math
@@ -31,128 +31,26 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention import eager_attention
+from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
 from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX
 from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings
-from .mixers import GatedConvolution, LinearAttention, keep_the_whole_source
-from .positions import POSITIONS, position_ids_from_mask, position_ids_from_sentences
+from .mixers import MIXERS, keep_the_whole_source
+from .positions import (
+    POSITIONS,
+    TokenPositions,
+    position_ids_from_mask,
+    position_ids_from_segments,
+    position_ids_of_keys,
+)
 from .token_model import TokenModel, tied_embeddings, tied_output_layer
-
-
-class MultiHeadAttention(nn.Module):
-    """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V) (3.2.2).
-
-    The three uses of section 3.2.3 are one class: self-attention of the encoder, masked self-attention of the decoder,
-    and cross-attention, whose queries come from the decoder and whose keys and values come from the encoder.
-    """
-
-    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.is_causal = is_causal
-        self.head_dim = config.d_model // num_heads
-        self.scaling = self.head_dim**-0.5
-        self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.k_proj = nn.Linear(config.d_model, config.d_model)
-        self.v_proj = nn.Linear(config.d_model, config.d_model)
-        self.out_proj = nn.Linear(config.d_model, config.d_model)
-
-    def split_heads(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, seq_len, d_model) -> (batch, heads, seq_len, head_dim)."""
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-    def keys_and_values(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None, past_key_values: Cache | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project what is attended to, and keep it: while generating, no key or value is computed twice.
-
-        Returns:
-            Keys and values, each (batch, heads, key_len, head_dim), those of earlier steps included.
-        """
-        is_cross_attention = encoder_hidden_states is not None
-        if is_cross_attention and past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
-            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
-            return layer.keys, layer.values  # the source does not change while its translation grows
-        attended = encoder_hidden_states if is_cross_attention else hidden_states
-        key, value = self.split_heads(self.k_proj(attended)), self.split_heads(self.v_proj(attended))
-        if past_key_values is None:
-            return key, value
-        if is_cross_attention:
-            past_key_values.is_updated[self.layer_idx] = True
-            return past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
-        cache = getattr(past_key_values, "self_attention_cache", past_key_values)  # a decoder alone has but this one
-        return cache.update(key, value, self.layer_idx)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        encoder_hidden_states: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        attn_implementation: str | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend from `hidden_states` to `encoder_hidden_states`, or to themselves when there are none.
-
-        Args:
-            hidden_states: (batch, query_len, d_model).
-            attention_mask: What `masks.py` makes for the kernel in use.
-            encoder_hidden_states: (batch, source_len, d_model).
-            past_key_values: The cache, an `EncoderDecoderCache` where there is a source; it grows by this call's keys
-                and values.
-            attn_implementation: Kernel to use instead of the config's.
-
-        Returns:
-            (batch, query_len, d_model), and the weights (batch, heads, query_len, key_len) if the kernel shows them.
-        """
-        query = self.split_heads(self.q_proj(hidden_states))  # (batch, heads, query_len, head_dim)
-        key, value = self.keys_and_values(hidden_states, encoder_hidden_states, past_key_values)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            attn_implementation or self.config._attn_implementation, eager_attention
-        )
-        context, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )  # (batch, query_len, heads, head_dim), (batch, heads, query_len, key_len)
-        context = context.flatten(-2).contiguous()  # (batch, query_len, d_model)
-        return self.out_proj(context), weights
-
-
-class SlidingWindowAttention(MultiHeadAttention):
-    """Local attention: full attention but for its mask, of which kernels that take none read the width."""
-
-    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
-        super().__init__(config, num_heads, layer_idx, is_causal)
-        self.sliding_window = config.sliding_window if is_causal else config.sliding_window + 1  # the token included
-
-    def forward(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in `MultiHeadAttention`."""
-        return super().forward(*args, sliding_window=self.sliding_window, **kwargs)
-
-
-MIXERS = {
-    "full_attention": MultiHeadAttention,
-    "sliding_attention": SlidingWindowAttention,
-    "linear_attention": LinearAttention,
-    "conv": GatedConvolution,
-}
 
 
 class FeedForward(nn.Module):
@@ -195,8 +93,9 @@ class EncoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
         self.dropout = Dropout(config.dropout)
+        self.num_heads = config.encoder_attention_heads
         mixer = MIXERS[config.stack_layer_types("encoder")[layer_idx]]
-        self.self_attn = mixer(config, config.encoder_attention_heads, layer_idx, self.is_causal)
+        self.self_attn = mixer(config, self.num_heads, layer_idx, self.is_causal)
         self.self_attn_layer_norm = LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
         self.final_layer_norm = LayerNorm(config.d_model)
@@ -216,14 +115,17 @@ class EncoderLayer(GradientCheckpointingLayer):
 class DecoderLayer(GradientCheckpointingLayer):
     """Masked self-attention, cross-attention to the source, then a feed-forward network (Figure 1, right)."""
 
+    is_causal = True
+
     def __init__(self, config: FunTransformerConfig, layer_idx: int):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
         self.dropout = Dropout(config.dropout)
+        self.num_heads = config.decoder_attention_heads
         mixer = MIXERS[config.stack_layer_types("decoder")[layer_idx]]
-        self.self_attn = mixer(config, config.decoder_attention_heads, layer_idx, is_causal=True)
+        self.self_attn = mixer(config, self.num_heads, layer_idx, self.is_causal)
         self.self_attn_layer_norm = LayerNorm(config.d_model)
-        self.encoder_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx)
+        self.encoder_attn = MultiHeadAttention(config, self.num_heads, layer_idx)
         self.encoder_attn_layer_norm = LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.decoder_ffn_dim)
         self.final_layer_norm = LayerNorm(config.d_model)
@@ -235,12 +137,15 @@ class DecoderLayer(GradientCheckpointingLayer):
         encoder_hidden_states: torch.Tensor,  # positional, so that gradient checkpointing sees it
         encoder_attention_mask: torch.Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        positions: TokenPositions | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """(batch, target_len, d_model) -> (batch, target_len, d_model)."""
+        """Decode one layer, (batch, target_len, d_model) -> (batch, target_len, d_model)."""
 
         def attend_to_target(states):
-            return self.self_attn(states, attention_mask, past_key_values=past_key_values, **kwargs)[0]
+            return self.self_attn(
+                states, attention_mask, past_key_values=past_key_values, positions=positions, **kwargs
+            )[0]
 
         def attend_to_source(states):
             return self.encoder_attn(
@@ -271,10 +176,15 @@ class FunTransformerPreTrainedModel(TokenModel):
     _supports_flex_attn = True
     _can_compile_fullgraph = True
 
-    @staticmethod
-    def create_masks_for_generate(config, inputs_embeds, attention_mask, past_key_values=None, **kwargs) -> dict:
-        """The decoder's masks, which `generate` makes ahead of compiled code; `kwargs` are other models'."""
-        return decoder_masks(config, inputs_embeds, attention_mask, past_key_values)
+    def create_masks_for_generate(
+        self, config, inputs_embeds, attention_mask, past_key_values=None, position_ids=None, **kwargs
+    ) -> dict:
+        """Make the decoder's masks, as `generate` does ahead of compiled code; `kwargs` are other models'."""
+        decoder = self.get_decoder()
+        past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
+        positions = decoder.locate(inputs_embeds, attention_mask, position_ids, past_len)
+        bias = decoder.score_bias(positions, attention_mask, past_len)
+        return decoder_masks(config, inputs_embeds, attention_mask, past_key_values, bias=bias)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -295,55 +205,79 @@ class Stack(FunTransformerPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(vocab_size, config.d_model)
         self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-        self.embed_positions = POSITIONS[config.position_embedding_type](
-            config.max_position_embeddings, config.d_model
-        )
+        encoding = POSITIONS[config.position_embedding_type]
+        self.embed_positions = encoding(config, layers[0].num_heads, layers[0].is_causal)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(layers)
         self.layer_norm = LayerNorm(config.d_model) if config.norm_position == "pre" else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
 
-    def embed(
-        self,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None = None,
-        past_len: int = 0,
-        sentences: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Embed tokens, scale, add positions, drop out (sections 3.4, 3.5 and 5.4).
-
-        Args:
-            input_ids: (batch, seq_len); or
-            inputs_embeds: (batch, seq_len, d_model), not yet scaled.
-            attention_mask: (batch, past_len + seq_len); positions count its ones.
-            position_ids: (batch, seq_len), if the caller knows better.
-            past_len: Number of tokens in the cache.
-            sentences: (batch, seq_len), those of packed rows: each begins at position 0.
-
-        Returns:
-            (batch, seq_len, d_model).
-        """
+    def look_up(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+        """Return the embeddings of tokens, (batch, seq_len, d_model), from the one or the other argument."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError(
                 f"{type(self).__name__} needs either input_ids or inputs_embeds, and got "
                 f"{'neither' if input_ids is None else 'both'}."
             )
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)  # (batch, seq_len, d_model)
-        seq_len = inputs_embeds.shape[1]
-        text_len = past_len + seq_len if sentences is None else 0  # how long its texts are, a packed row cannot say
+        return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+
+    def locate(
+        self,
+        embeds: torch.Tensor,
+        attention_mask: torch.Tensor | dict | None,
+        position_ids: torch.Tensor | None = None,
+        past_len: int | torch.Tensor = 0,
+        segment_ids: torch.Tensor | None = None,
+    ) -> TokenPositions:
+        """Find out where in their texts the tokens of a call are, once for all layers.
+
+        Args:
+            embeds: (batch, seq_len, ...).
+            attention_mask: (batch, past_len + seq_len); positions count its ones.
+            position_ids: (batch, seq_len), if the caller knows better.
+            past_len: Number of tokens in the cache.
+            segment_ids: (batch, seq_len), those of packed rows: each segment begins at position 0.
+        """
+        seq_len = embeds.shape[1]
         if position_ids is None:
-            if sentences is not None:
-                position_ids = position_ids_from_sentences(sentences)  # (batch, seq_len)
+            if segment_ids is not None:
+                position_ids = position_ids_from_segments(segment_ids)  # (batch, seq_len)
             elif isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
                 position_ids = position_ids_from_mask(attention_mask)[:, -seq_len:]  # (batch, seq_len)
             else:
-                position_ids = (torch.arange(seq_len, device=inputs_embeds.device) + past_len).unsqueeze(0)
-        positions = self.embed_positions(position_ids, text_len)  # (batch or 1, seq_len, d_model)
-        hidden_states = inputs_embeds * self.embed_scale + positions.to(inputs_embeds.dtype)
+                position_ids = (torch.arange(seq_len, device=embeds.device) + past_len).unsqueeze(0)
+        turns = self.embed_positions.overrides("rotate")
+        return TokenPositions(position_ids, self.embed_positions.rotate if turns else None)
+
+    def score_bias(
+        self, positions: TokenPositions, attention_mask: torch.Tensor | dict | None, past_len: int | torch.Tensor = 0
+    ) -> Callable | None:
+        """Return what positions add to scores, as a function (see `masks.Bias`); None where they add nothing."""
+        if not self.embed_positions.overrides("bias"):
+            return None
+
+        def bias(first: int, count: int) -> torch.Tensor:
+            keys = position_ids_of_keys(positions.position_ids, attention_mask, past_len, first, count)
+            return self.embed_positions.bias(positions.position_ids, keys)
+
+        return bias
+
+    def embed(self, embeds: torch.Tensor, positions: TokenPositions, text_len: int | torch.Tensor) -> torch.Tensor:
+        """Scale embeddings, add positions, drop out (sections 3.4, 3.5 and 5.4).
+
+        Args:
+            embeds: (batch, seq_len, d_model).
+            positions: From `locate`.
+            text_len: Length of the texts with what is in the cache; 0 for packed rows, which cannot say.
+
+        Returns:
+            (batch, seq_len, d_model).
+        """
+        hidden_states = embeds * self.embed_scale
+        added = self.embed_positions(positions.position_ids, text_len)  # (batch or 1, seq_len, d_model)
+        if added is not None:
+            hidden_states = hidden_states + added.to(embeds.dtype)
         device_type = hidden_states.device.type
         if self.config.norm_position == "post" and torch.is_autocast_enabled(device_type):
             # Half the memory traffic: each norm brings the residual stream back to a range that 16 bits hold well.
@@ -392,11 +326,14 @@ class Encoder(Stack):
         Returns:
             `last_hidden_state` (batch, source_len, d_model).
         """
-        sentences = packing and packing["source_sentences"]
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, sentences=sentences)
-        masks = encoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask, packing)
+        embeds = self.look_up(input_ids, inputs_embeds)
+        segment_ids = packing and packing["source_segment_ids"]
+        positions = self.locate(embeds, attention_mask, segment_ids=segment_ids)
+        hidden_states = self.embed(embeds, positions, embeds.shape[1] if packing is None else 0)
+        settings, bias = mask_settings(self.config, hidden_states, kwargs), self.score_bias(positions, attention_mask)
+        masks = encoder_masks(*settings, attention_mask, packing, bias)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("encoder")):
-            hidden_states = layer(hidden_states, masks[layer_type], **kwargs)
+            hidden_states = layer(hidden_states, masks[layer_type], positions=positions, **kwargs)
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
 
 
@@ -451,11 +388,14 @@ class Decoder(Stack):
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
         if past_key_values is not None:
             keep_the_whole_source(past_key_values, encoder_hidden_states.shape[1])
+        embeds = self.look_up(input_ids, inputs_embeds)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        sentences = packing and packing["target_sentences"]
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, sentences)
+        segment_ids = packing and packing["target_segment_ids"]
+        positions = self.locate(embeds, attention_mask, position_ids, past_len, segment_ids)
+        hidden_states = self.embed(embeds, positions, past_len + embeds.shape[1] if packing is None else 0)
         settings = mask_settings(self.config, hidden_states, kwargs)
-        masks = decoder_masks(*settings, attention_mask, past_key_values, packing)
+        bias = self.score_bias(positions, attention_mask, past_len)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, packing, bias)
         encoder_mask = cross_mask(*settings, encoder_hidden_states, encoder_attention_mask, packing)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
             hidden_states = layer(
@@ -464,6 +404,7 @@ class Decoder(Stack):
                 encoder_hidden_states,
                 encoder_mask,
                 past_key_values=past_key_values,
+                positions=positions,
                 **kwargs,
             )
         return BaseModelOutputWithPastAndCrossAttentions(
@@ -500,13 +441,18 @@ class DecoderOnly(Stack):
         """Decode; arguments and results are those of `Decoder.forward`, without a source."""
         if use_cache and past_key_values is None and packing is None:
             past_key_values = DynamicCache(config=self.config)
+        embeds = self.look_up(input_ids, inputs_embeds)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        sentences = packing and packing["target_sentences"]
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, sentences)
+        segment_ids = packing and packing["target_segment_ids"]
+        positions = self.locate(embeds, attention_mask, position_ids, past_len, segment_ids)
+        hidden_states = self.embed(embeds, positions, past_len + embeds.shape[1] if packing is None else 0)
         settings = mask_settings(self.config, hidden_states, kwargs)
-        masks = decoder_masks(*settings, attention_mask, past_key_values, packing)
+        bias = self.score_bias(positions, attention_mask, past_len)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, packing, bias)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
-            hidden_states = layer(hidden_states, masks[layer_type], past_key_values=past_key_values, **kwargs)
+            hidden_states = layer(
+                hidden_states, masks[layer_type], past_key_values=past_key_values, positions=positions, **kwargs
+            )
         return BaseModelOutputWithPast(
             last_hidden_state=self.layer_norm(hidden_states), past_key_values=past_key_values
         )
@@ -624,7 +570,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         self, labels: torch.Tensor, packing: Packing | None = None
     ) -> torch.Tensor:
         """(batch, target_len) -> (batch, target_len), each sentence shifted right by one."""
-        position_ids = packing and position_ids_from_sentences(packing["target_sentences"])
+        position_ids = packing and position_ids_from_segments(packing["target_segment_ids"])
         return self.shift_right(labels, position_ids)
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
