@@ -139,7 +139,7 @@ def check_packing(config: FunTransformerConfig, stack: str, *others: object) -> 
         raise ValueError(problem)
     if any(other is not None for other in others):
         raise ValueError(
-            "Packed rows allow neither attention_mask nor past_key_values, and got one. Leave it out, or packing."
+            "Packed rows allow neither attention_mask nor a cache, and got one. Leave it out, or packing."
         )
 
 
