@@ -24,9 +24,6 @@ from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions,
-    CausalLMOutputWithPast,
-    MaskedLMOutput,
-    Seq2SeqLMOutput,
     Seq2SeqModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
@@ -50,7 +47,14 @@ from .positions import (
     position_ids_from_segments,
     position_ids_of_keys,
 )
-from .token_model import TokenModel, tied_embeddings, tied_output_layer
+from .token_model import (
+    CausalTokenOutput,
+    MaskedTokenOutput,
+    Seq2SeqTokenOutput,
+    TokenModel,
+    tied_embeddings,
+    tied_output_layer,
+)
 
 
 class FeedForward(nn.Module):
@@ -599,7 +603,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> Seq2SeqLMOutput:
+    ) -> Seq2SeqTokenOutput:
         """Score the next token at each position of the target, and compare with `labels`.
 
         Args:
@@ -607,7 +611,8 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
                 decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored.
             label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
             num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
-            skip_logits: Return no logits, which saves their memory; by default in training with labels.
+            skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
+                own that reads `outputs.logits` in training needs False.
             (others): As in `FunTransformerModel.forward`.
 
         Returns:
@@ -637,7 +642,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             )
         if skip_logits is None:
             skip_logits = self.training and labels is not None
-        return Seq2SeqLMOutput(
+        return Seq2SeqTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.lm_head(outputs.last_hidden_state),
             past_key_values=outputs.past_key_values,
@@ -713,7 +718,7 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> MaskedLMOutput:
+    ) -> MaskedTokenOutput:
         """Score the tokens that may stand at each position, and compare with `labels`.
 
         Args:
@@ -734,7 +739,7 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
             )
         if skip_logits is None:
             skip_logits = self.training and labels is not None
-        return MaskedLMOutput(
+        return MaskedTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.mask_head(outputs.last_hidden_state),
             hidden_states=outputs.hidden_states,
@@ -893,7 +898,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalTokenOutput:
         """Score the token that follows each position, and compare with `labels`.
 
         Args:
@@ -930,7 +935,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
         if skip_logits is None:
             skip_logits = self.training and loss is not None
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(
+        return CausalTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.lm_head(hidden_states[:, kept]),
             past_key_values=outputs.past_key_values,

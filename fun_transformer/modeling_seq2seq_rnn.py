@@ -24,14 +24,14 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .attention import SCORES, WEIGHTS
 from .configuration_seq2seq_rnn import Seq2SeqRNNConfig
 from .dropout import Dropout
 from .positions import position_ids_from_mask
-from .token_model import TokenModel, tied_embeddings, tied_output_layer
+from .token_model import Seq2SeqTokenOutput, TokenModel, tied_embeddings, tied_output_layer
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -161,6 +161,15 @@ class Source(NamedTuple):
         return torch.cat([forward, backward], dim=-1)
 
 
+class Unrolled(NamedTuple):
+    """What a decoder has made of the target."""
+
+    states: torch.Tensor  # (batch, target_len, d_model), s_i
+    contexts: torch.Tensor  # (batch, target_len, d_model), c_i
+    weights: torch.Tensor | None  # (batch, target_len, source_len), if there are any
+    last: State  # each part (layers, batch, d_model)
+
+
 class RNNCache(Cache):
     """What goes from one target token to the next: a state of constant size, where a Transformer's cache grows."""
 
@@ -249,7 +258,7 @@ class Decoder(nn.Module):
         state: State,
         source: Source,
         keys: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, State]:
+    ) -> Unrolled:
         """Run over the target, all of which is known in training: teacher forcing.
 
         Args:
@@ -261,12 +270,11 @@ class Decoder(nn.Module):
             keys: (batch, source_len, d_model), what `keys` returned.
 
         Returns:
-            States s_i and contexts c_i (batch, target_len, d_model), attention weights (batch, target_len, source_len)
-            if there are any, and the last state.
+            States s_i and contexts c_i, attention weights if there are any, and the last state.
         """
         context = source.last_state(self.bidirectional).unsqueeze(1).expand_as(embeds)  # (batch, target_len, d_model)
         states, state = run_rnn(self.rnn, torch.cat([embeds, context], dim=-1), attention_mask, state)
-        return states, context, None, state
+        return Unrolled(states, context, None, state)
 
     def forward(
         self,
@@ -305,12 +313,11 @@ class Decoder(nn.Module):
             attention_mask = attention_mask[:, -target_len:]
         if cache.state is None:
             cache.state, cache.keys = self.first_state(source), self.keys(source)
-        states, contexts, weights, cache.state = self.unroll(
-            embeds, attention_mask, position_ids, cache.state, source, cache.keys
-        )
+        unrolled = self.unroll(embeds, attention_mask, position_ids, cache.state, source, cache.keys)
+        cache.state = unrolled.last
         cache.seen += target_len
-        attentional = self.readout(torch.cat([contexts.to(states.dtype), states], dim=-1)).tanh()
-        return self.dropout(attentional), weights  # (batch, target_len, d_model), ...
+        read = torch.cat([unrolled.contexts.to(unrolled.states.dtype), unrolled.states], dim=-1)
+        return self.dropout(self.readout(read).tanh()), unrolled.weights  # (batch, target_len, d_model), ...
 
 
 # 3. Attention
@@ -441,8 +448,7 @@ class BahdanauDecoder(Decoder):
             output, new = run_rnn(self.rnn, inputs, None, state)
             state = new if attention_mask is None else keep_where(attention_mask[:, i].bool(), new, state)
             steps.append((output, context, weights))
-        states, contexts, weights = (torch.cat(parts, dim=1) for parts in zip(*steps))
-        return states, contexts, weights, state
+        return Unrolled(*(torch.cat(parts, dim=1) for parts in zip(*steps)), state)
 
 
 # 4. Attention after the recurrence
@@ -462,7 +468,7 @@ class LuongDecoder(BahdanauDecoder):
         """As `Decoder.unroll`."""
         states, state = run_rnn(self.rnn, embeds, attention_mask, state)
         contexts, weights = self.alignment(states, keys, source, position_ids)
-        return states, contexts, weights, state
+        return Unrolled(states, contexts, weights, state)
 
 
 DECODERS = {"none": Decoder, "additive": BahdanauDecoder, "dot": LuongDecoder, "general": LuongDecoder}
@@ -565,7 +571,7 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
         label_smoothing: float | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
-    ) -> Seq2SeqLMOutput:
+    ) -> Seq2SeqTokenOutput:
         """Score the next token at each position of the target, and compare with `labels`.
 
         Args:
@@ -583,7 +589,8 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
             output_hidden_states: Return the states of the top layers; the kernels keep those between to themselves.
             label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
             num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
-            skip_logits: Return no logits, which saves their memory; by default in training with labels.
+            skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
+                own that reads `outputs.logits` in training needs False.
 
         Returns:
             `loss`, `logits` (batch, target_len, decoder_vocab_size), the state, and, where there is attention,
@@ -616,7 +623,7 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
             loss = self.token_loss(hidden_states, self.lm_head, labels, label_smoothing, num_items_in_batch)
         if skip_logits is None:
             skip_logits = self.training and labels is not None
-        return Seq2SeqLMOutput(
+        return Seq2SeqTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.lm_head(hidden_states),
             past_key_values=past_key_values,

@@ -6,8 +6,8 @@ An encoding of positions can do so in three places. It is a class that overrides
     rotate    turn queries and keys              such as rotary (Su et al. 2021, arXiv:2104.09864)
     bias      add a number to each score         such as T5's relative positions (Raffel et al. 2020, arXiv:1910.10683)
 
-All read `position_ids` of shape (batch, seq_len), never the row of the batch. `POSITIONS` is an open table: a config can
-name a class that is added to it.
+All read `position_ids` of shape (batch, seq_len), never the row of the batch. `POSITIONS` is an open table: add a
+class, and a config can name it.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,12 @@
 """What all models share that choose tokens, whatever they are made of: embeddings, the decoder's input, the loss."""
 
+import dataclasses
+
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, Seq2SeqLMOutput
 
 from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
 
@@ -33,6 +36,60 @@ def tied_output_layer(config: PreTrainedConfig, prefix: str = "") -> dict[str, s
         return {}
     owner = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
     return {"lm_head.weight": f"{prefix}{owner}.embed_tokens.weight"}
+
+
+NO_LOGITS = (
+    "There are no logits: with labels a model in training leaves them out, which saves their memory. Call it with "
+    "skip_logits=False to get them."
+)
+
+
+class LeftOut:
+    """What a class has in the place of `logits`: reading them from an output that has none is an error that says why.
+
+    An AttributeError, so that hasattr() is False and getattr() with a default works.
+    """
+
+    def __get__(self, output, output_class=None):
+        """Refuse; Python asks here only where the output itself has no logits."""
+        raise AttributeError(NO_LOGITS)
+
+
+class TokenOutput:
+    """What the outputs of all models that choose tokens share: they say how to get logits that were left out."""
+
+    logits = LeftOut()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.__dict__.get("logits") is None:
+            self.__dict__.pop("logits", None)
+
+    def __getitem__(self, key):
+        if key == "logits" and key not in self:
+            raise KeyError(NO_LOGITS)
+        return super().__getitem__(key)
+
+    def __reduce__(self):
+        return type(self), tuple(self.__dict__.get(field.name) for field in dataclasses.fields(self))
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.items())})"
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class Seq2SeqTokenOutput(TokenOutput, Seq2SeqLMOutput):
+    """The output of encoder and decoder."""
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class MaskedTokenOutput(TokenOutput, MaskedLMOutput):
+    """The output of an encoder alone."""
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class CausalTokenOutput(TokenOutput, CausalLMOutputWithPast):
+    """The output of a decoder alone."""
 
 
 class TokenModel(PreTrainedModel):
