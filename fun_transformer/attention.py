@@ -54,13 +54,13 @@ def scaled_dot_product_scores(query: torch.Tensor, key: torch.Tensor, scaling: f
 
 
 class DotScore(nn.Module):
-    """e_ij = s_i . h_j: no weights; both must live in one space, which training sees to."""
+    """e_ij = s_i . h_j, without weights: training has to bring queries and keys into one space."""
 
     def __init__(self, d_model: int):
         super().__init__()
 
     def keys(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, key_len, d_model) -> (batch, key_len, d_model), as they are."""
+        """Return the states as they are, (batch, key_len, d_model)."""
         return states
 
     def forward(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,7 @@ class GeneralScore(DotScore):
         self.k_proj = nn.Linear(d_model, d_model, bias=False)  # W_a
 
     def keys(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, key_len, d_model) -> (batch, key_len, d_model): W_a h_j."""
+        """Project states of (batch, key_len, d_model) to W_a h_j, of the same shape."""
         return self.k_proj(states)
 
 
@@ -98,11 +98,11 @@ class AdditiveScore(nn.Module):
         self.score = nn.Linear(d_model, 1, bias=False)  # v_a
 
     def keys(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, key_len, d_model) -> (batch, key_len, d_model): U_a h_j."""
+        """Project states of (batch, key_len, d_model) to U_a h_j, of the same shape."""
         return self.k_proj(states)
 
     def forward(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """As `DotScore.forward`: (batch, query_len, d_model), (batch, key_len, d_model) -> the scores."""
+        """Match every query with every key; arguments and result are those of `DotScore.forward`."""
         matched = self.q_proj(query).unsqueeze(-2) + keys.unsqueeze(-3)  # (batch, query_len, key_len, d_model)
         return self.score(matched.tanh()).squeeze(-1)  # (batch, query_len, key_len)
 
@@ -155,13 +155,12 @@ def hard_weights(scores: torch.Tensor, attention_mask: torch.Tensor | None) -> t
     layer. Hard attention picks one key. A small change of the scores picks the same key, so the gradient is 0 wherever
     there is one, and the scores would never learn. Two ways around it:
 
-        REINFORCE        draw the key from the softmax, and make choices that turned out well more likely. Right on
+        REINFORCE        sample the key from the softmax, and make choices that turned out well more likely. Right on
                          average, but noisy: Xu et al. 2015 (arXiv:1502.03044), section 4.1, need a baseline for it.
         straight-through pick the key on the way forward; on the way back, pretend that it was the softmax. A biased
                          gradient, but a quiet one: Bengio et al. 2013 (arXiv:1308.3432), section 4. Done here.
 
-    Luong et al. 2015, section 3.2, want the sharp look without the trouble: their local attention is soft within a
-    window.
+    Luong et al. 2015, section 3.2, avoid the trouble: their local attention is soft, but within a window only.
 
     Args:
         scores, attention_mask: As in `attention_weights`. A row that may attend to nothing looks at its first key.
@@ -321,5 +320,5 @@ class SlidingWindowAttention(MultiHeadAttention):
         self.sliding_window = config.sliding_window if is_causal else config.sliding_window + 1  # the token included
 
     def forward(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in `MultiHeadAttention`."""
+        """Attend as `MultiHeadAttention` does."""
         return super().forward(*args, sliding_window=self.sliding_window, **kwargs)

@@ -68,17 +68,17 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(ffn_dim, config.d_model)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch, seq_len, d_model) -> (batch, seq_len, d_model)."""
+        """Transform each position by itself, (batch, seq_len, d_model) -> (batch, seq_len, d_model)."""
         return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
 
 def post_norm(norm: nn.Module, dropout: nn.Module, sublayer: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
-    """LayerNorm(x + Sublayer(x)), as in the paper (section 3.1)."""
+    """Compute LayerNorm(x + Sublayer(x)), as in the paper (section 3.1)."""
     return norm(hidden_states + dropout(sublayer(hidden_states)))
 
 
 def pre_norm(norm: nn.Module, dropout: nn.Module, sublayer: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
-    """x + Sublayer(LayerNorm(x)) (Xiong et al. 2020, arXiv:2002.04745): the residual path stays free of norms."""
+    """Compute x + Sublayer(LayerNorm(x)) (Xiong et al. 2020, arXiv:2002.04745): no norm is in the residual path."""
     return hidden_states + dropout(sublayer(norm(hidden_states)))
 
 
@@ -88,7 +88,7 @@ RESIDUALS = {"post": post_norm, "pre": pre_norm}
 class EncoderLayer(GradientCheckpointingLayer):
     """Self-attention, then a feed-forward network, each in a residual connection (Figure 1, left).
 
-    Whatever mixes the tokens, `config.encoder_layer_types` says what it is, is called `self_attn`.
+    `self_attn` is self-attention, or what else `config.encoder_layer_types` names to mix the tokens.
     """
 
     is_causal = False
@@ -107,7 +107,7 @@ class EncoderLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
-        """(batch, source_len, d_model) -> (batch, source_len, d_model)."""
+        """Run the layer, (batch, source_len, d_model) -> (batch, source_len, d_model)."""
 
         def attend(states):
             return self.self_attn(states, attention_mask, **kwargs)[0]
@@ -144,7 +144,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         positions: TokenPositions | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Decode one layer, (batch, target_len, d_model) -> (batch, target_len, d_model)."""
+        """Run the layer, (batch, target_len, d_model) -> (batch, target_len, d_model)."""
 
         def attend_to_target(states):
             return self.self_attn(
@@ -192,7 +192,7 @@ class FunTransformerPreTrainedModel(TokenModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """As in `TokenModel`; convolutions pass their variance on, norms begin as the identity."""
+        """Fill a fresh module as `TokenModel` does; convolutions keep the variance, norms begin as the identity."""
         super()._init_weights(module)
         if isinstance(module, nn.Conv1d):  # variance 4, of which the gate lets a quarter through
             init.normal_(module.weight, mean=0.0, std=(4 / (module.in_channels * module.kernel_size[0])) ** 0.5)
@@ -325,7 +325,7 @@ class Encoder(Stack):
             input_ids: (batch, source_len).
             attention_mask: (batch, source_len), 1 = token, 0 = padding.
             inputs_embeds: (batch, source_len, d_model), instead of `input_ids`.
-            packing: Where the sentences lie, if rows hold several.
+            packing: The segments of packed rows.
 
         Returns:
             `last_hidden_state` (batch, source_len, d_model).
@@ -381,7 +381,7 @@ class Decoder(Stack):
             inputs_embeds: (batch, target_len, d_model), instead of `input_ids`.
             position_ids: (batch, target_len); counted from the mask and the cache when None.
             use_cache: Return keys and values for the next step.
-            packing: Where the sentences lie, if rows hold several; no cache is made then.
+            packing: The segments of packed rows; no cache is made then.
 
         Returns:
             `last_hidden_state` (batch, target_len, d_model) and `past_key_values`.
@@ -417,7 +417,7 @@ class Decoder(Stack):
 
 
 class DecoderOnly(Stack):
-    """Goes on with a text: each token attends to itself and those before it."""
+    """Continues a text: each token attends to itself and those before it."""
 
     _tp_plan = tensor_parallel_plan("self_attn")
     _can_record_outputs = {
@@ -484,7 +484,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The source's embedding, (vocab_size, d_model)."""
+        """Return the source's embedding, (vocab_size, d_model)."""
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -520,7 +520,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
             past_key_values: Keys and values of earlier steps.
             inputs_embeds, decoder_inputs_embeds: (batch, len, d_model), instead of the ids.
             use_cache: Return keys and values for the next step.
-            kwargs: With `packing` (`masks.Packing`) a row holds several sentences, and none sees another; there is
+            kwargs: With `packing` (`masks.Packing`) a row holds several segments, and none sees another; there is
                 then no mask and no cache.
 
         Returns:
@@ -573,12 +573,12 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.Tensor, packing: Packing | None = None
     ) -> torch.Tensor:
-        """(batch, target_len) -> (batch, target_len), each sentence shifted right by one."""
+        """Shift the target right by one, each segment of packed rows by itself; labels are (batch, target_len)."""
         position_ids = packing and position_ids_from_segments(packing["target_segment_ids"])
         return self.shift_right(labels, position_ids)
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
-        """Count positions before a static cache turns the mask into a 4-D one, from which they could not be read."""
+        """Count positions before a static cache turns the mask into a 4-D one, from which they cannot be read."""
         if decoder_attention_mask is not None and decoder_attention_mask.dim() == 2:
             kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
         return super().prepare_inputs_for_generation(
@@ -664,7 +664,7 @@ class FunTransformerEncoderModel(FunTransformerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """(vocab_size, d_model)."""
+        """Return the embedding, (vocab_size, d_model)."""
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -684,9 +684,9 @@ class FunTransformerEncoderModel(FunTransformerPreTrainedModel):
 
 
 class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
-    """Guess hidden tokens from what stands on both sides (BERT, section 3.1): the encoder and an output layer.
+    """Predict hidden tokens from those on both sides (BERT, section 3.1): the encoder and an output layer.
 
-    The layer is the encoder's embedding if tied. It is no `lm_head`: a translator's knows the target's tokens.
+    The output layer is the encoder's embedding if tied. It is not called `lm_head`, which scores the target's tokens.
     """
 
     _tp_plan = {"mask_head": "colwise_gather_output"}
@@ -700,7 +700,7 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
-        """(vocab_size, d_model)."""
+        """Return the embedding, (vocab_size, d_model)."""
         return self.mask_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module):
@@ -719,7 +719,7 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedTokenOutput:
-        """Score the tokens that may stand at each position, and compare with `labels`.
+        """Score the tokens that fit at each position, and compare with `labels`.
 
         Args:
             input_ids: (batch, seq_len), some of them the mask token.
@@ -751,8 +751,8 @@ class FunTransformerForSequenceClassification(FunTransformerPreTrainedModel):
     """One label, several, or a number for each text: the mean of its tokens' vectors, and a linear layer.
 
     The mean is over the tokens that `attention_mask` keeps (Reimers and Gurevych 2019, arXiv:1908.10084), so that
-    padding on either side changes nothing. What `labels` are, `config.problem_type` says; by default numbers for one
-    label, classes for integers, several classes a text for a row of floats.
+    padding on either side changes nothing. `config.problem_type` says what `labels` are. By default they are numbers
+    if there is one label, classes if they are integers, and several classes for each text if they are rows of floats.
     """
 
     def __init__(self, config: FunTransformerConfig):
@@ -852,7 +852,7 @@ class FunTransformerDecoderModel(FunTransformerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """(vocab_size, d_model)."""
+        """Return the embedding, (vocab_size, d_model)."""
         return self.decoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -866,9 +866,9 @@ class FunTransformerDecoderModel(FunTransformerPreTrainedModel):
 
 
 class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
-    """Go on with a text (GPT, section 3.1): the decoder without a source, and an output layer.
+    """Continue a text (GPT, section 3.1): the decoder without a source, and an output layer.
 
-    The embedding that a translator shares between its stacks is stored as its encoder's; to begin with it here, pass
+    The embedding that a translator shares between its stacks is saved as its encoder's; to begin with it here, pass
     `key_mapping={"encoder.embed_tokens": "decoder.embed_tokens"}` to `from_pretrained`.
     """
 
@@ -910,7 +910,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
             labels: (batch, seq_len), the text itself: it is shifted here. -100 and `pad_token_id` are ignored.
             shift_labels: (batch, seq_len), labels shifted already, as when a text is split over devices.
             use_cache: Return keys and values for the next step.
-            logits_to_keep: Return the logits of only so many last positions, or of those positions; 0 keeps all.
+            logits_to_keep: Return the logits of this many last positions only, or of those positions; 0 keeps all.
             label_smoothing, num_items_in_batch, skip_logits: As in `FunTransformerForConditionalGeneration.forward`.
 
         Returns:

@@ -40,7 +40,7 @@ State = tuple[torch.Tensor, ...]
 
 
 def build_rnn(config: Seq2SeqRNNConfig, input_dim: int, layers: int, bidirectional: bool = False) -> nn.RNNBase:
-    """Stacked LSTM or GRU layers, (batch, seq_len, input_dim) -> (batch, seq_len, d_model)."""
+    """Build stacked LSTM or GRU layers, (batch, seq_len, input_dim) -> (batch, seq_len, d_model)."""
     return CELLS[config.cell](
         input_dim,
         config.d_model // (2 if bidirectional else 1),
@@ -57,7 +57,7 @@ def run_rnn(
     """Run a recurrence over the tokens of each row, as if the padding were not there.
 
     A recurrence has no mask: it would read padding like any token. So the tokens are moved to the left, packed, and
-    their states put back where the tokens stood.
+    their states are put back where the tokens were.
 
     Args:
         rnn: The layers.
@@ -92,7 +92,7 @@ def run_rnn(
 
 
 def keep_where(condition: torch.Tensor, new: State, old: State) -> State:
-    """The new state in rows where the condition (batch,) holds, the old one elsewhere."""
+    """Return the new state in rows where the condition (batch,) holds, the old one elsewhere."""
     return tuple(torch.where(condition[:, None], *pair) for pair in zip(new, old))
 
 
@@ -150,7 +150,7 @@ class Source(NamedTuple):
     mask: torch.Tensor  # (batch, source_len), 1 = token, 0 = padding
 
     def last_state(self, bidirectional: bool) -> torch.Tensor:
-        """The state after the whole source has been read: c = [h_S forward; h_1 backward], (batch, d_model)."""
+        """Return the state after the whole source has been read: c = [h_S forward; h_1 backward], (batch, d_model)."""
         rows = torch.arange(len(self.mask), device=self.mask.device)
         last = self.mask.shape[1] - 1 - self.mask.flip(1).long().argmax(dim=1)  # (batch,)
         if not bidirectional:
@@ -180,7 +180,7 @@ class RNNCache(Cache):
         self.seen = 0  # number of target tokens
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of target tokens read so far."""
+        """Return the number of target tokens read so far."""
         return self.seen
 
     def reorder_cache(self, beam_idx: torch.LongTensor):
@@ -195,7 +195,7 @@ class RNNCache(Cache):
             self.keys = self.keys.index_select(0, indices.to(self.keys.device))
 
     def batch_repeat_interleave(self, repeats: int):
-        """Each row so many times."""
+        """Repeat each row."""
         if self.state is not None:
             rows = torch.arange(self.state[0].shape[1], device=self.state[0].device)
             self.batch_select_indices(rows.repeat_interleave(repeats))
@@ -205,12 +205,12 @@ class RNNCache(Cache):
         self.state, self.keys, self.seen = None, None, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """A recurrence cannot go back."""
+        """Refuse: a recurrence cannot go back."""
         raise ValueError("The state of an RNN cannot be set back to an earlier token. Start again with a new cache.")
 
     @property
     def is_croppable(self) -> bool:
-        """Never."""
+        """Say that no token can be removed."""
         return False
 
 
@@ -241,13 +241,13 @@ class Decoder(nn.Module):
         self.readout = nn.Linear(2 * config.d_model, config.d_model, bias=False)  # W_c
 
     def first_state(self, source: Source) -> State:
-        """s_0, each part (layers, batch, d_model)."""
+        """Make s_0 from the source, each part (layers, batch, d_model)."""
         bridged = self.bridge(source.last_state(self.bidirectional)).tanh()  # (batch, parts * d_model)
         parts = bridged.unflatten(-1, (-1, self.rnn.num_layers, self.rnn.hidden_size))
         return tuple(part.contiguous() for part in parts.permute(1, 2, 0, 3).to(self.rnn.weight_ih_l0.dtype))
 
     def keys(self, source: Source) -> torch.Tensor | None:
-        """What attention computes once for a source, (batch, source_len, d_model); nothing here."""
+        """Compute what attention needs once for a source, (batch, source_len, d_model); nothing here."""
         return None
 
     def unroll(
@@ -337,11 +337,11 @@ class PredictedWindow(nn.Module):
         self.position_score = nn.Linear(config.d_model, 1, bias=False)  # v_p
 
     def centers(self, query: torch.Tensor, position_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(batch, query_len, d_model) -> p_i, (batch, query_len, 1); lengths S are (batch, 1, 1)."""
+        """Predict p_i, (batch, query_len, 1), from queries (batch, query_len, d_model) and lengths S (batch, 1, 1)."""
         return lengths * self.position_score(self.position_proj(query).tanh()).float().sigmoid()
 
     def favour(self, distance: torch.Tensor) -> torch.Tensor:
-        """The factor for the weight at a distance j - p_i."""
+        """Return the factor for the weight at a distance j - p_i."""
         return torch.exp(-(distance**2) / (2 * (self.width / 2) ** 2))
 
     def forward(
@@ -364,18 +364,18 @@ class PredictedWindow(nn.Module):
 
 
 class MonotonicWindow(PredictedWindow):
-    """local-m: p_i = i, target and source go side by side; past the source's end, at its last token."""
+    """local-m: p_i = i, so target and source advance together; past the source's end, p_i stays at its last token."""
 
     def __init__(self, config: Seq2SeqRNNConfig):
         nn.Module.__init__(self)
         self.width = config.attention_window
 
     def centers(self, query: torch.Tensor, position_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """p_i, (batch, query_len, 1)."""
+        """Return p_i, (batch, query_len, 1)."""
         return torch.minimum(position_ids.unsqueeze(-1), lengths - 1)
 
     def favour(self, distance: torch.Tensor) -> torch.Tensor:
-        """All positions alike."""
+        """Treat all positions alike."""
         return torch.ones_like(distance, dtype=torch.float32)
 
 
@@ -435,11 +435,11 @@ class BahdanauDecoder(Decoder):
         self.alignment = Alignment(config)
 
     def keys(self, source: Source) -> torch.Tensor:
-        """U_a h_j, (batch, source_len, d_model)."""
+        """Compute U_a h_j, (batch, source_len, d_model)."""
         return self.alignment.score.keys(source.states)
 
     def unroll(self, embeds, attention_mask, position_ids, state, source, keys):
-        """As `Decoder.unroll`, token by token."""
+        """Run over the target token by token; arguments and results are those of `Decoder.unroll`."""
         steps = []
         for i in range(embeds.shape[1]):
             query = state[0][-1].unsqueeze(1)  # (batch, 1, d_model), s_{i-1}
@@ -465,7 +465,7 @@ class LuongDecoder(BahdanauDecoder):
     has_context_as_input = False
 
     def unroll(self, embeds, attention_mask, position_ids, state, source, keys):
-        """As `Decoder.unroll`."""
+        """Run over the target in one call; arguments and results are those of `Decoder.unroll`."""
         states, state = run_rnn(self.rnn, embeds, attention_mask, state)
         contexts, weights = self.alignment(states, keys, source, position_ids)
         return Unrolled(states, contexts, weights, state)
@@ -500,7 +500,7 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """As in `TokenModel`; recurrent weights are orthogonal (Saxe et al. 2014; Bahdanau, B.1), those before Xavier.
+        """Fill a fresh module as `TokenModel` does; recurrent weights are orthogonal (Saxe et al. 2014).
 
         Biases are 0, but 1 for an LSTM's forget gates, which then remember at first (Jozefowicz et al. 2015).
         """
@@ -522,7 +522,7 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
                         init.constant_(gate, 1.0 if forget else 0.0)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The source's embedding, (vocab_size, d_model)."""
+        """Return the source's embedding, (vocab_size, d_model)."""
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -532,15 +532,15 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
             self.decoder.embed_tokens = value
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """The encoder."""
+        """Return the encoder."""
         return self.encoder
 
     def get_decoder(self) -> nn.Module:
-        """The decoder."""
+        """Return the decoder."""
         return self.decoder
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """(batch, target_len) -> (batch, target_len), shifted right by one."""
+        """Shift the target right by one, (batch, target_len) -> (batch, target_len)."""
         return self.shift_right(labels)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, *args):
@@ -586,7 +586,7 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
                 decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored.
             use_cache: Return the state for the next step.
             output_attentions: Return the attention weights.
-            output_hidden_states: Return the states of the top layers; the kernels keep those between to themselves.
+            output_hidden_states: Return the states of the top layers; torch's kernels do not return those between.
             label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
             num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
             skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
