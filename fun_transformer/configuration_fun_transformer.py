@@ -168,7 +168,12 @@ class FunTransformerConfig(PreTrainedConfig):
 
 
 def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTransformerConfig:
-    """Return the config with or without two stacks: a copy, where it came from another kind of model."""
+    """Return the config with or without two stacks: a copy, where it came from another kind of model.
+
+    Raises:
+        StrictDataclassError: When its fields no longer fit together, as after `config.encoder_layers = 3`.
+    """
+    config.validate()  # fields that are set later have only been checked for their type
     if config.is_encoder_decoder != is_encoder_decoder:
         config = copy.deepcopy(config)
         config.is_encoder_decoder = is_encoder_decoder
