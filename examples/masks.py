@@ -23,7 +23,7 @@ def masks_by_formula() -> dict[str, np.ndarray]:
     is_token = np.array([word != "<pad>" for word in SOURCE])
     query, key = np.arange(len(TARGET))[:, None], np.arange(len(TARGET))[None, :]
     return {
-        # Padding 填充掩码: nobody looks at padding.
+        # Padding 填充掩码: no token looks at padding.
         "encoder": np.broadcast_to(is_token, (len(SOURCE), len(SOURCE))),
         # Causal 因果掩码: a target token looks at itself and those before it.
         "decoder": key <= query,

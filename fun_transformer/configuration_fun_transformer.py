@@ -5,14 +5,14 @@ d_ff (`*_ffn_dim`), h (`*_attention_heads`), P_drop (`dropout`) and epsilon_ls (
 """
 
 import copy
-import difflib
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-LayerType = Literal["full_attention", "sliding_attention", "linear_attention", "conv"]
-RECURRENT_STATE = "fun_transformer_state"  # the name in transformers' table of caches of `mixers.RecurrentState`
+from .config_checks import check_known, check_positive, check_probabilities, check_vocabularies, refuse_near_misses
+from .mixers import MIXERS
+from .positions import POSITIONS
 
 
 @strict
@@ -31,15 +31,17 @@ class FunTransformerConfig(PreTrainedConfig):
         attention_dropout: On the attention weights; the paper has none.
         activation_dropout: Inside the feed-forward networks; the paper has none.
         max_position_embeddings: The longest text that learned positions know; sinusoids go beyond it.
-        position_embedding_type: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
+        position_embedding_type: "sinusoidal" (section 3.5), "learned" (Table 3, row E), or what else `POSITIONS` of
+            positions.py names.
         norm_position: "post" is LayerNorm(x + Sublayer(x)) as in section 3.1; "pre" is x + Sublayer(LayerNorm(x)) with
             a final LayerNorm on each stack (Xiong et al. 2020, arXiv:2002.04745), which trains without warmup.
         encoder_layer_types, decoder_layer_types: How each layer mixes the tokens of a text, from the first layer on;
             full attention in all of them when None. "full_attention" (section 3.2), "sliding_attention" (local:
             tokens within `sliding_window`), "linear_attention" (Katharopoulos et al. 2020, arXiv:2006.16236) or "conv"
-            (gated convolution, Gehring et al. 2017, arXiv:1705.03122). Attention to the source is always full.
-        sliding_window: Reach of local attention. In the encoder so many tokens on each side; in the decoder so many in
-            all, the token itself included.
+            (gated convolution, Gehring et al. 2017, arXiv:1705.03122), or what else `MIXERS` of mixers.py names.
+            Attention to the source is always full.
+        sliding_window: Reach of local attention. In the encoder this many tokens on each side; in the decoder this
+            many in all, the token itself included.
         conv_kernel_size: Number of tokens that a convolution sees: around it in the encoder, up to it in the decoder.
         scale_embedding: Multiply embeddings by sqrt(d_model) (section 3.4).
         share_encoder_decoder_embeddings: One embedding for source and target (section 3.4).
@@ -75,10 +77,10 @@ class FunTransformerConfig(PreTrainedConfig):
     attention_dropout: float | int = 0.0
     activation_dropout: float | int = 0.0
     max_position_embeddings: int = 1024
-    position_embedding_type: Literal["sinusoidal", "learned"] = "sinusoidal"
+    position_embedding_type: str = "sinusoidal"
     norm_position: Literal["post", "pre"] = "post"
-    encoder_layer_types: list[LayerType] | None = None
-    decoder_layer_types: list[LayerType] | None = None
+    encoder_layer_types: list[str] | None = None
+    decoder_layer_types: list[str] | None = None
     sliding_window: int | None = None
     conv_kernel_size: int = 3
     scale_embedding: bool = True
@@ -93,24 +95,19 @@ class FunTransformerConfig(PreTrainedConfig):
     use_cache: bool = True
 
     def __post_init__(self, **kwargs):
-        known = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
-        for name in kwargs:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            if nearest and not hasattr(type(self), name):
-                raise ValueError(f"{name} is not a field of FunTransformerConfig. Did you mean {nearest[0]}?")
+        refuse_near_misses(self, kwargs)
         if self.decoder_vocab_size is None:
             self.decoder_vocab_size = self.vocab_size
         super().__post_init__(**kwargs)
 
     def validate_widths(self):
-        """Heads divide d_model; sizes are positive; sinusoids come in pairs of sine and cosine."""
-        for name in (
+        """Refuse sizes below 1, heads that do not divide d_model, and sinusoids that do not come in pairs."""
+        check_positive(
+            self,
             *("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"),
             *("encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
             *("max_position_embeddings", "conv_kernel_size"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        )
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             heads = getattr(self, name)
             if self.d_model % heads:
@@ -120,13 +117,16 @@ class FunTransformerConfig(PreTrainedConfig):
                     f"d_model={self.d_model} is not divisible by {name}={heads}. "
                     f"Choose a multiple of {heads}, such as {choices}."
                 )
+        check_known("position_embedding_type", self.position_embedding_type, POSITIONS)
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
 
     def validate_layer_types(self):
-        """One type for each layer; local attention needs a window, even to generate."""
+        """Refuse unknown types, a list that does not fit the layers, and local attention without a window."""
         for stack in ("encoder", "decoder"):
             layer_types, layers = getattr(self, f"{stack}_layer_types"), getattr(self, f"{stack}_layers")
+            for layer_type in layer_types or ():
+                check_known(f"{stack}_layer_types", layer_type, MIXERS)
             if layer_types is not None and len(layer_types) != layers:
                 raise ValueError(
                     f"{stack}_layer_types has {len(layer_types)} entries, but {stack}_layers={layers}. Name one type "
@@ -142,25 +142,19 @@ class FunTransformerConfig(PreTrainedConfig):
             raise ValueError(f"sliding_window={self.sliding_window} must be at least 2: a token and its neighbour.")
 
     def validate_probabilities(self):
-        """Dropout rates and label smoothing are probabilities below 1."""
-        for name in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1.")
+        """Refuse dropout rates and label smoothing that are no probabilities below 1."""
+        check_probabilities(self, "dropout", "attention_dropout", "activation_dropout", "label_smoothing")
 
     def validate_vocabularies(self):
-        """A shared embedding needs one vocabulary."""
-        if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
-            raise ValueError(
-                f"vocab_size={self.vocab_size} and decoder_vocab_size={self.decoder_vocab_size} differ, so source and "
-                "target cannot share one embedding. Set share_encoder_decoder_embeddings=False or make them equal."
-            )
+        """Refuse one embedding for two vocabularies of different sizes."""
+        check_vocabularies(self)
 
-    def stack_layer_types(self, stack: Literal["encoder", "decoder"]) -> list[LayerType]:
-        """The type of each layer of a stack."""
+    def stack_layer_types(self, stack: Literal["encoder", "decoder"]) -> list[str]:
+        """Return the type of each layer of a stack."""
         return getattr(self, f"{stack}_layer_types") or ["full_attention"] * getattr(self, f"{stack}_layers")
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None):
-        """As in transformers; that of the decoder says for each of its layers what a cache has to keep.
+        """Return what transformers returns; the decoder's says for each of its layers what a cache has to keep.
 
         Without `layer_types` transformers would let all layers of a model with a `sliding_window` forget.
         """
@@ -169,13 +163,17 @@ class FunTransformerConfig(PreTrainedConfig):
             return config
         if config is self:  # a decoder alone
             config = copy.copy(self)
-        kept = {"linear_attention": RECURRENT_STATE, "conv": RECURRENT_STATE}
-        config.layer_types = [kept.get(layer_type, layer_type) for layer_type in self.stack_layer_types("decoder")]
+        config.layer_types = [MIXERS[layer_type].cache_type for layer_type in self.stack_layer_types("decoder")]
         return config
 
 
 def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTransformerConfig:
-    """Say whether the model has both stacks: a copy, where the config came from another kind of model."""
+    """Return the config with or without two stacks: a copy, where it came from another kind of model.
+
+    Raises:
+        StrictDataclassError: When its fields no longer fit together, as after `config.encoder_layers = 3`.
+    """
+    config.validate()  # fields that are set later have only been checked for their type
     if config.is_encoder_decoder != is_encoder_decoder:
         config = copy.deepcopy(config)
         config.is_encoder_decoder = is_encoder_decoder
@@ -183,7 +181,7 @@ def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTra
 
 
 def decoder_only(config: FunTransformerConfig) -> FunTransformerConfig:
-    """A copy all of whose sizes are the decoder's: transformers reads a lone stack's where ours has the encoder's."""
+    """Return a copy with the decoder's sizes everywhere: transformers reads a lone stack's in the encoder's fields."""
     config = copy.deepcopy(fit_config(config, is_encoder_decoder=False))
     config.vocab_size = config.decoder_vocab_size
     config.encoder_layers = config.decoder_layers

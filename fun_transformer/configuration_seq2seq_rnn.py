@@ -4,11 +4,12 @@ Cho et al. 2014 (arXiv:1406.1078): GRU and a fixed context. Bahdanau et al. 2015
 encoder and additive attention. Luong et al. 2015 (arXiv:1508.04025): multiplicative and local attention.
 """
 
-import difflib
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+from .config_checks import check_positive, check_probabilities, check_vocabularies, refuse_near_misses
 
 
 @strict
@@ -26,9 +27,9 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             attention (section 3.1); "dot" and "general" are Luong's (section 3.1).
         attention_weights: How scores become weights: "softmax", or "relu" (Zhang et al. 2021, arXiv:2104.07012), or
             "hard", one source token at a time (Xu et al. 2015, arXiv:1502.03044).
-        attention_window: D of local attention (Luong, section 3.2): look at most so many positions to either side of a
-            center; None looks at the whole source.
-        attention_window_center: Where the window stands: "predicted" (Luong's local-p, with a Gaussian around the
+        attention_window: D of local attention (Luong, section 3.2): look at most this many positions to either side of
+            a center; None looks at the whole source.
+        attention_window_center: Where the window is: "predicted" (Luong's local-p, with a Gaussian around the
             center) or "monotonic" (local-m: target position t looks at source position t).
         dropout: On embeddings, between layers and before the output layer (Zaremba et al. 2014, arXiv:1409.2329).
         share_encoder_decoder_embeddings: One embedding for source and target.
@@ -69,20 +70,14 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
     use_cache: bool = True
 
     def __post_init__(self, **kwargs):
-        known = [name for name in self.__dataclass_fields__ if not name.startswith("_")]
-        for name in kwargs:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            if nearest and not hasattr(type(self), name):
-                raise ValueError(f"{name} is not a field of Seq2SeqRNNConfig. Did you mean {nearest[0]}?")
+        refuse_near_misses(self, kwargs)
         if self.decoder_vocab_size is None:
             self.decoder_vocab_size = self.vocab_size
         super().__post_init__(**kwargs)
 
     def validate_sizes(self):
-        """Sizes are positive; two directions share d_model equally."""
-        for name in ("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        """Refuse sizes below 1, and widths that two directions cannot share equally."""
+        check_positive(self, "vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers")
         if self.bidirectional and self.d_model % 2:
             raise ValueError(
                 f"d_model={self.d_model} is odd, but each direction of a bidirectional encoder gets a half of it. "
@@ -90,7 +85,7 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             )
 
     def validate_weights(self):
-        """Where there are no scores, nothing becomes weights."""
+        """Refuse a way to make weights where there are no scores."""
         if self.attention_score == "none" and self.attention_weights != "softmax":
             raise ValueError(
                 f"attention_weights={self.attention_weights} turns scores into weights, but attention_score is none. "
@@ -98,7 +93,7 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             )
 
     def validate_window(self):
-        """A window is at least one position wide, and there is an attention to narrow."""
+        """Refuse windows narrower than one position, and those without an attention to narrow."""
         if self.attention_window is None:
             return
         if self.attention_window < 1:
@@ -110,18 +105,12 @@ class Seq2SeqRNNConfig(PreTrainedConfig):
             )
 
     def validate_probabilities(self):
-        """Dropout rate and label smoothing are probabilities below 1."""
-        for name in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1.")
+        """Refuse a dropout rate or label smoothing that is no probability below 1."""
+        check_probabilities(self, "dropout", "label_smoothing")
 
     def validate_vocabularies(self):
-        """A shared embedding needs one vocabulary."""
-        if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
-            raise ValueError(
-                f"vocab_size={self.vocab_size} and decoder_vocab_size={self.decoder_vocab_size} differ, so source and "
-                "target cannot share one embedding. Set share_encoder_decoder_embeddings=False or make them equal."
-            )
+        """Refuse one embedding for two vocabularies of different sizes."""
+        check_vocabularies(self)
 
 
 __all__ = ["Seq2SeqRNNConfig"]

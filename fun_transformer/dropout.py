@@ -35,5 +35,5 @@ class Dropout(nn.Dropout):
     """`dropout` as a module."""
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Of any shape -> the same shape."""
+        """Drop values of states of any shape."""
         return dropout(states, self.p, self.training)

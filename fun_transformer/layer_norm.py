@@ -13,7 +13,7 @@ class LayerNorm(nn.LayerNorm):
     """`nn.LayerNorm` that keeps the dtype of the residual stream under autocast."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(..., d_model) -> (..., d_model)."""
+        """Normalise states of (..., d_model), in the dtype that they have."""
         device_type, dtype = hidden_states.device.type, hidden_states.dtype
         if device_type == "cpu" or not torch.is_autocast_enabled(device_type):
             return super().forward(hidden_states)

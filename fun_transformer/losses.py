@@ -22,10 +22,10 @@ def shift_tokens_right(
 
     Args:
         labels: (batch, target_len), padded with -100 or `pad_token_id`.
-        position_ids: (batch, target_len), where a row holds several sentences: each begins with 0.
+        position_ids: (batch, target_len), for packed rows: each segment begins with 0.
 
     Returns:
-        (batch, target_len): the start token, then all labels but the last; the same for each sentence of a row.
+        (batch, target_len): the start token, then all labels but the last; the same for each segment of a row.
     """
     shifted = torch.cat([labels.new_full((labels.shape[0], 1), decoder_start_token_id), labels[:, :-1]], dim=-1)
     if position_ids is not None:
@@ -34,7 +34,7 @@ def shift_tokens_right(
 
 
 class _LinearCrossEntropySum(torch.autograd.Function):
-    """Sum of the losses of all kept tokens; its gradients are computed in the forward pass, chunk by chunk."""
+    """Sum the losses of all kept tokens; the gradients are computed in the forward pass, chunk by chunk."""
 
     @staticmethod
     def forward(ctx, hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad):
@@ -60,7 +60,7 @@ class _LinearCrossEntropySum(torch.autograd.Function):
             # parts are summed in 16 bits, and their sums in float32.
             if dtype != wide:
                 parts = torch.eye(64, dtype=dtype, device=labels.device).repeat(-(-vocab_size // 64), 1)[:vocab_size]
-            # Written anew for each chunk: fresh memory would cost a CPU a page fault every 4 KiB.
+            # Overwritten by each chunk: fresh memory would cost a CPU a page fault every 4 KiB.
             buffer = weight_cast.new_empty(min(chunk_size, len(labels)), vocab_size)
             for start in range(0, len(labels), chunk_size):
                 chunk = slice(start, start + chunk_size)
@@ -118,8 +118,8 @@ def linear_cross_entropy(
         label_smoothing: epsilon, in [0, 1).
         num_items_in_batch: Divide the sum over tokens by this number, so that the loss is the same however a batch is
             cut into smaller ones; the number of tokens that are not ignored when None.
-        chunk_size: Tokens whose logits exist at one time. By default so many that a CPU's cache holds most of them
-            (4 million logits), and a GPU has enough to do (64 million).
+        chunk_size: Number of tokens whose logits exist at one time. By default 4 million logits on a CPU, most of
+            which its cache holds, and 64 million on a GPU, which gives it enough to do.
 
     Returns:
         Scalar of float32 (float64 for float64 input); 0 when every label is ignored.

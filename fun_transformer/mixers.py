@@ -1,11 +1,15 @@
-"""What may stand in the place of self-attention: linear attention and convolution, whose cost grows with n, not n^2.
+"""What mixes the tokens of a text: self-attention, or what takes its place.
 
-All mix the tokens of a text on one contract, `(hidden_states, attention_mask, past_key_values) -> output, weights`;
-these have no weights to show. While generating, each keeps a state of constant size instead of all keys and values.
+Linear attention and convolution are here; their cost grows with n, not n^2. All mixers share one contract,
+`(hidden_states, attention_mask, past_key_values) -> output, weights`, where these two have no weights to show. While
+generating, each of them keeps a state of constant size instead of all keys and values.
+
+`MIXERS` is an open table: add a class to it, and the layer types of a config may name it.
 """
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.cache_utils import (
     STATIC_LAYER_TYPE_MAPPING,
     Cache,
@@ -16,8 +20,9 @@ from transformers.cache_utils import (
     StaticLayer,
 )
 
-from .configuration_fun_transformer import RECURRENT_STATE, FunTransformerConfig
+from .attention import MultiHeadAttention, SlidingWindowAttention
 
+RECURRENT_STATE = "fun_transformer_state"  # the name of `RecurrentState` in transformers' table of cache layers
 EPSILON = 1e-6  # the least denominator of linear attention: where all is padding, it would be 0
 
 
@@ -53,22 +58,22 @@ class RecurrentState(CacheLayerMixin):
         return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """The number of tokens that are seen, and of those that are forgotten."""
+        """Return the number of tokens that are seen, and of those that are forgotten."""
         return self.cumulative_length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """The number of tokens that went in."""
+        """Return the number of tokens that went in."""
         return self.cumulative_length
 
     def get_max_length(self) -> int:
-        """-1: any number of tokens goes in."""
+        """Return -1: any number of tokens goes in."""
         return -1
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refuse, unless nothing is to be removed."""
         if tokens_to_remove != 0:
             raise ValueError(
-                "Layers of type linear_attention and conv keep a state from which no token can be removed. Generate "
+                "Layers such as linear_attention and conv keep a state from which no token can be removed. Generate "
                 "without an assistant, or use full_attention."
             )
 
@@ -87,12 +92,12 @@ STATIC_LAYER_TYPE_MAPPING[RECURRENT_STATE] = RecurrentState
 
 
 def is_recurrent(layer: object) -> bool:
-    """Whether a layer of a cache is a `RecurrentState`, of this module or of a copy of it from the Hub."""
+    """Say whether a layer of a cache is a `RecurrentState`, of this module or of a copy of it from the Hub."""
     return getattr(layer, "_layer_type", None) == RECURRENT_STATE
 
 
 def recurrent_state(past_key_values: Cache | None, layer_idx: int) -> RecurrentState | None:
-    """The state of a decoder's layer, out of a cache with or without a part for the source; None without a cache.
+    """Return the state of a decoder's layer from a cache with or without a part for the source; None without a cache.
 
     Raises:
         ValueError: When the cache is not made for the model.
@@ -123,7 +128,7 @@ def keep_the_whole_source(past_key_values: EncoderDecoderCache, source_len: int)
 
 
 def feature_map(states: torch.Tensor) -> torch.Tensor:
-    """phi(x) = elu(x) + 1 (equation 7), in float32 at least: positive, and with a gradient where x < 0."""
+    """Compute phi(x) = elu(x) + 1 (equation 7) in float32 at least: positive, with a gradient where x < 0."""
     return nn.functional.elu(states.to(torch.promote_types(states.dtype, torch.float32))) + 1
 
 
@@ -153,7 +158,7 @@ def causal_linear_attention(
     """Attend to the tokens so far, of which all that is known is S_i and z_i (equations 9 to 11).
 
     Tokens of a chunk see each other in parallel, and those before it through the state. A chunk of one token is the
-    paper's recurrent network, a chunk of all tokens is masked attention without a softmax; all give the same.
+    paper's recurrent network, a chunk of all tokens is masked attention without a softmax; the result is the same.
 
     Args:
         query, key: (batch, heads, query_len, head_dim), after the feature map; keys of padding are zero.
@@ -176,9 +181,29 @@ def causal_linear_attention(
 
 
 class Mixer(nn.Module):
-    """The contract of what may stand in the place of self-attention."""
+    """The contract of what may take the place of self-attention; a class says by three constants what it needs.
 
-    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
+    mask_type: What `forward` gets as its `attention_mask`. "padding" is (batch, query_len), True = token;
+        "full_attention" and "sliding_attention" are masks of pairs of tokens, as the attention kernel in use wants
+        them.
+    cache_type: What a layer keeps while generating: a `RecurrentState`, or all keys and values ("full_attention"), or
+        those within the window ("sliding_attention").
+    keeps_segments_apart: No token of a packed row sees another segment, so that rows may be packed.
+    """
+
+    mask_type = "padding"
+    cache_type = RECURRENT_STATE
+    keeps_segments_apart = False
+
+    def __init__(self, config: PreTrainedConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
+        """Build the mixer of one layer.
+
+        Args:
+            config: The model's.
+            num_heads: Attention heads of the stack.
+            layer_idx: Number of the layer in its stack, and of its part of the cache.
+            is_causal: No token may see a later one.
+        """
         super().__init__()
         self.layer_idx = layer_idx
         self.is_causal = is_causal
@@ -191,7 +216,7 @@ class LinearAttention(Mixer):
     Projections are those of full attention, and so are their names. `attention_dropout` has no weights to drop here.
     """
 
-    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
+    def __init__(self, config: PreTrainedConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
         super().__init__(config, num_heads, layer_idx, is_causal)
         self.head_dim = config.d_model // num_heads
         self.q_proj = nn.Linear(config.d_model, config.d_model)
@@ -200,7 +225,7 @@ class LinearAttention(Mixer):
         self.out_proj = nn.Linear(config.d_model, config.d_model)
 
     def split_heads(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, seq_len, d_model) -> (batch, heads, seq_len, head_dim)."""
+        """Split (batch, seq_len, d_model) into (batch, heads, seq_len, head_dim)."""
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def forward(
@@ -216,7 +241,7 @@ class LinearAttention(Mixer):
             hidden_states: (batch, query_len, d_model).
             attention_mask: (batch, query_len), True = token.
             past_key_values: The cache, whose state grows by these tokens.
-            **kwargs: Settings of attention kernels, of which there is none here.
+            **kwargs: What only attention reads: settings of kernels, and positions.
 
         Returns:
             (batch, query_len, d_model), and None: there are no weights.
@@ -233,7 +258,7 @@ class LinearAttention(Mixer):
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, past_key_values: Cache | None
     ) -> torch.Tensor:
-        """From queries, keys and values, (batch, heads, query_len, head_dim) each, to contexts of that shape."""
+        """Turn queries, keys and values, each (batch, heads, query_len, head_dim), into contexts of that shape."""
         if not self.is_causal:
             return bidirectional_linear_attention(query, key, value)
         memory = recurrent_state(past_key_values, self.layer_idx)
@@ -256,7 +281,7 @@ class GatedConvolution(Mixer):
     that. Padding counts as zeros, as does what lies beyond the text: pad prompts on the left, where they begin.
     """
 
-    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
+    def __init__(self, config: PreTrainedConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
         super().__init__(config, num_heads, layer_idx, is_causal)
         self.kernel_size = config.conv_kernel_size
         self.conv = nn.Conv1d(config.d_model, 2 * config.d_model, config.conv_kernel_size)
@@ -283,3 +308,13 @@ class GatedConvolution(Mixer):
             memory.update(last, last[:, :0], hidden_states.shape[1])
         doubled = self.conv(inputs.transpose(1, 2)).transpose(1, 2)  # (batch, query_len, 2 * d_model)
         return nn.functional.glu(doubled, dim=-1), None
+
+
+MIXERS: dict[str, type[nn.Module]] = {
+    "full_attention": MultiHeadAttention,
+    "sliding_attention": SlidingWindowAttention,
+    "linear_attention": LinearAttention,
+    "conv": GatedConvolution,
+}
+
+__all__ = ["MIXERS", "RECURRENT_STATE", "Mixer", "RecurrentState", "recurrent_state"]

@@ -1,13 +1,13 @@
 """The Transformer of "Attention Is All You Need" (arXiv:1706.03762), top to bottom like its Figure 1.
 
-    multi-head attention, feed-forward network -> encoder layer, decoder layer -> encoder, decoder -> the whole model.
+    feed-forward network -> encoder layer, decoder layer -> encoder, decoder -> the whole model.
 
 After the paper's translation model come those that use one of its halves: the encoder alone as in BERT (Devlin et al.
 2019, arXiv:1810.04805), the decoder alone as in GPT (Radford et al. 2018). All call a stack `encoder` or `decoder`, so
-that what one has learned, another loads with `from_pretrained`.
+that one model loads with `from_pretrained` what another has learned.
 
 Read `attention.py`, `masks.py`, `positions.py` and `losses.py` first: they hold the formulas that this file puts
-together. `mixers.py` holds what may stand in the place of self-attention.
+together. `mixers.py` holds what may take the place of self-attention, `token_model.py` what the RNN shares.
 """
 
 import math
@@ -24,134 +24,37 @@ from transformers.modeling_outputs import (
     BaseModelOutput,
     BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions,
-    CausalLMOutputWithPast,
-    MaskedLMOutput,
-    Seq2SeqLMOutput,
     Seq2SeqModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention import eager_attention
+from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
 from .layer_norm import LayerNorm
-from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
+from .losses import IGNORE_INDEX
 from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings
-from .mixers import GatedConvolution, LinearAttention, keep_the_whole_source
-from .positions import POSITIONS, position_ids_from_mask, position_ids_from_sentences
-
-
-class MultiHeadAttention(nn.Module):
-    """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V) (3.2.2).
-
-    The three uses of section 3.2.3 are one class: self-attention of the encoder, masked self-attention of the decoder,
-    and cross-attention, whose queries come from the decoder and whose keys and values come from the encoder.
-    """
-
-    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.is_causal = is_causal
-        self.head_dim = config.d_model // num_heads
-        self.scaling = self.head_dim**-0.5
-        self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.k_proj = nn.Linear(config.d_model, config.d_model)
-        self.v_proj = nn.Linear(config.d_model, config.d_model)
-        self.out_proj = nn.Linear(config.d_model, config.d_model)
-
-    def split_heads(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, seq_len, d_model) -> (batch, heads, seq_len, head_dim)."""
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-
-    def keys_and_values(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None, past_key_values: Cache | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project what is attended to, and keep it: while generating, no key or value is computed twice.
-
-        Returns:
-            Keys and values, each (batch, heads, key_len, head_dim), those of earlier steps included.
-        """
-        is_cross_attention = encoder_hidden_states is not None
-        if is_cross_attention and past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
-            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
-            return layer.keys, layer.values  # the source does not change while its translation grows
-        attended = encoder_hidden_states if is_cross_attention else hidden_states
-        key, value = self.split_heads(self.k_proj(attended)), self.split_heads(self.v_proj(attended))
-        if past_key_values is None:
-            return key, value
-        if is_cross_attention:
-            past_key_values.is_updated[self.layer_idx] = True
-            return past_key_values.cross_attention_cache.update(key, value, self.layer_idx)
-        cache = getattr(past_key_values, "self_attention_cache", past_key_values)  # a decoder alone has but this one
-        return cache.update(key, value, self.layer_idx)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        encoder_hidden_states: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        attn_implementation: str | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend from `hidden_states` to `encoder_hidden_states`, or to themselves when there are none.
-
-        Args:
-            hidden_states: (batch, query_len, d_model).
-            attention_mask: What `masks.py` makes for the kernel in use.
-            encoder_hidden_states: (batch, source_len, d_model).
-            past_key_values: The cache, an `EncoderDecoderCache` where there is a source; it grows by this call's keys
-                and values.
-            attn_implementation: Kernel to use instead of the config's.
-
-        Returns:
-            (batch, query_len, d_model), and the weights (batch, heads, query_len, key_len) if the kernel shows them.
-        """
-        query = self.split_heads(self.q_proj(hidden_states))  # (batch, heads, query_len, head_dim)
-        key, value = self.keys_and_values(hidden_states, encoder_hidden_states, past_key_values)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            attn_implementation or self.config._attn_implementation, eager_attention
-        )
-        context, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )  # (batch, query_len, heads, head_dim), (batch, heads, query_len, key_len)
-        context = context.flatten(-2).contiguous()  # (batch, query_len, d_model)
-        return self.out_proj(context), weights
-
-
-class SlidingWindowAttention(MultiHeadAttention):
-    """Local attention: full attention but for its mask, of which kernels that take none read the width."""
-
-    def __init__(self, config: FunTransformerConfig, num_heads: int, layer_idx: int, is_causal: bool = False):
-        super().__init__(config, num_heads, layer_idx, is_causal)
-        self.sliding_window = config.sliding_window if is_causal else config.sliding_window + 1  # the token included
-
-    def forward(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in `MultiHeadAttention`."""
-        return super().forward(*args, sliding_window=self.sliding_window, **kwargs)
-
-
-MIXERS = {
-    "full_attention": MultiHeadAttention,
-    "sliding_attention": SlidingWindowAttention,
-    "linear_attention": LinearAttention,
-    "conv": GatedConvolution,
-}
+from .mixers import MIXERS, keep_the_whole_source
+from .positions import (
+    POSITIONS,
+    TokenPositions,
+    position_ids_from_mask,
+    position_ids_from_segments,
+    position_ids_of_keys,
+)
+from .token_model import (
+    CausalTokenOutput,
+    MaskedTokenOutput,
+    Seq2SeqTokenOutput,
+    TokenModel,
+    tied_embeddings,
+    tied_output_layer,
+)
 
 
 class FeedForward(nn.Module):
@@ -165,17 +68,17 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(ffn_dim, config.d_model)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch, seq_len, d_model) -> (batch, seq_len, d_model)."""
+        """Transform each position by itself, (batch, seq_len, d_model) -> (batch, seq_len, d_model)."""
         return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
 
 def post_norm(norm: nn.Module, dropout: nn.Module, sublayer: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
-    """LayerNorm(x + Sublayer(x)), as in the paper (section 3.1)."""
+    """Compute LayerNorm(x + Sublayer(x)), as in the paper (section 3.1)."""
     return norm(hidden_states + dropout(sublayer(hidden_states)))
 
 
 def pre_norm(norm: nn.Module, dropout: nn.Module, sublayer: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
-    """x + Sublayer(LayerNorm(x)) (Xiong et al. 2020, arXiv:2002.04745): the residual path stays free of norms."""
+    """Compute x + Sublayer(LayerNorm(x)) (Xiong et al. 2020, arXiv:2002.04745): no norm is in the residual path."""
     return hidden_states + dropout(sublayer(norm(hidden_states)))
 
 
@@ -185,7 +88,7 @@ RESIDUALS = {"post": post_norm, "pre": pre_norm}
 class EncoderLayer(GradientCheckpointingLayer):
     """Self-attention, then a feed-forward network, each in a residual connection (Figure 1, left).
 
-    Whatever mixes the tokens, `config.encoder_layer_types` says what it is, is called `self_attn`.
+    `self_attn` is self-attention, or what else `config.encoder_layer_types` names to mix the tokens.
     """
 
     is_causal = False
@@ -194,8 +97,9 @@ class EncoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
         self.dropout = Dropout(config.dropout)
+        self.num_heads = config.encoder_attention_heads
         mixer = MIXERS[config.stack_layer_types("encoder")[layer_idx]]
-        self.self_attn = mixer(config, config.encoder_attention_heads, layer_idx, self.is_causal)
+        self.self_attn = mixer(config, self.num_heads, layer_idx, self.is_causal)
         self.self_attn_layer_norm = LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
         self.final_layer_norm = LayerNorm(config.d_model)
@@ -203,7 +107,7 @@ class EncoderLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
-        """(batch, source_len, d_model) -> (batch, source_len, d_model)."""
+        """Run the layer, (batch, source_len, d_model) -> (batch, source_len, d_model)."""
 
         def attend(states):
             return self.self_attn(states, attention_mask, **kwargs)[0]
@@ -215,14 +119,17 @@ class EncoderLayer(GradientCheckpointingLayer):
 class DecoderLayer(GradientCheckpointingLayer):
     """Masked self-attention, cross-attention to the source, then a feed-forward network (Figure 1, right)."""
 
+    is_causal = True
+
     def __init__(self, config: FunTransformerConfig, layer_idx: int):
         super().__init__()
         self.residual = RESIDUALS[config.norm_position]
         self.dropout = Dropout(config.dropout)
+        self.num_heads = config.decoder_attention_heads
         mixer = MIXERS[config.stack_layer_types("decoder")[layer_idx]]
-        self.self_attn = mixer(config, config.decoder_attention_heads, layer_idx, is_causal=True)
+        self.self_attn = mixer(config, self.num_heads, layer_idx, self.is_causal)
         self.self_attn_layer_norm = LayerNorm(config.d_model)
-        self.encoder_attn = MultiHeadAttention(config, config.decoder_attention_heads, layer_idx)
+        self.encoder_attn = MultiHeadAttention(config, self.num_heads, layer_idx)
         self.encoder_attn_layer_norm = LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config, config.decoder_ffn_dim)
         self.final_layer_norm = LayerNorm(config.d_model)
@@ -234,12 +141,15 @@ class DecoderLayer(GradientCheckpointingLayer):
         encoder_hidden_states: torch.Tensor,  # positional, so that gradient checkpointing sees it
         encoder_attention_mask: torch.Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        positions: TokenPositions | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """(batch, target_len, d_model) -> (batch, target_len, d_model)."""
+        """Run the layer, (batch, target_len, d_model) -> (batch, target_len, d_model)."""
 
         def attend_to_target(states):
-            return self.self_attn(states, attention_mask, past_key_values=past_key_values, **kwargs)[0]
+            return self.self_attn(
+                states, attention_mask, past_key_values=past_key_values, positions=positions, **kwargs
+            )[0]
 
         def attend_to_source(states):
             return self.encoder_attn(
@@ -257,7 +167,7 @@ class DecoderOnlyLayer(EncoderLayer):
     is_causal = True
 
 
-class FunTransformerPreTrainedModel(PreTrainedModel):
+class FunTransformerPreTrainedModel(TokenModel):
     """What all heads share: initial weights, and what transformers has to know."""
 
     config: FunTransformerConfig
@@ -270,79 +180,26 @@ class FunTransformerPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _can_compile_fullgraph = True
 
-    @staticmethod
-    def create_masks_for_generate(config, inputs_embeds, attention_mask, past_key_values=None, **kwargs) -> dict:
-        """The decoder's masks, which `generate` makes ahead of compiled code; `kwargs` are other models'."""
-        return decoder_masks(config, inputs_embeds, attention_mask, past_key_values)
+    def create_masks_for_generate(
+        self, config, inputs_embeds, attention_mask, past_key_values=None, position_ids=None, **kwargs
+    ) -> dict:
+        """Make the decoder's masks, as `generate` does ahead of compiled code; `kwargs` are other models'."""
+        decoder = self.get_decoder()
+        past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
+        positions = decoder.locate(inputs_embeds, attention_mask, position_ids, past_len)
+        bias = decoder.score_bias(positions, attention_mask, past_len)
+        return decoder_masks(config, inputs_embeds, attention_mask, past_key_values, bias=bias)
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """Xavier for projections (Glorot & Bengio 2010); N(0, 1 / d_model) for embeddings, variance 1 once scaled."""
-        if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
-        elif isinstance(module, nn.Conv1d):  # variance 4, of which the gate lets a quarter through
+        """Fill a fresh module as `TokenModel` does; convolutions keep the variance, norms begin as the identity."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv1d):  # variance 4, of which the gate lets a quarter through
             init.normal_(module.weight, mean=0.0, std=(4 / (module.in_channels * module.kernel_size[0])) ** 0.5)
             init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
-        """The library ties all or nothing; source and target may share an embedding while the output has its own."""
-        if all_submodels:
-            return super().get_expanded_tied_weights_keys(all_submodels=True)
-        return dict(self._tied_weights_keys or {})
-
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Make room for more tokens: source, target and output grow together, since they share one vocabulary.
-
-        Raises:
-            ValueError: When source and target have embeddings of their own.
-        """
-        one_vocabulary = self.config.decoder_vocab_size == self.config.vocab_size
-        if self.config.is_encoder_decoder and not self.config.share_encoder_decoder_embeddings:
-            raise ValueError(
-                "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
-                "the new vocab_size and decoder_vocab_size, and copy the weights."
-            )
-        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if one_vocabulary:
-            self.config.decoder_vocab_size = self.config.vocab_size
-        return embeddings
-
-    def token_loss(
-        self,
-        hidden_states: torch.Tensor,
-        output_layer: nn.Linear,
-        labels: torch.Tensor,
-        label_smoothing: float | None,
-        num_items_in_batch: torch.Tensor | int | None,
-    ) -> torch.Tensor:
-        """The loss of all models that choose tokens: chunked cross-entropy, with the config's label smoothing.
-
-        Args:
-            hidden_states: (batch, seq_len, d_model).
-            output_layer: d_model -> vocab_size, without bias.
-            labels: (batch, seq_len); -100 and `pad_token_id` are ignored.
-            label_smoothing: Instead of the config's.
-            num_items_in_batch: Number of labels to divide by; those that are not ignored when None.
-
-        Returns:
-            Scalar.
-        """
-        if label_smoothing is None:
-            label_smoothing = self.config.label_smoothing
-        weight = output_layer.weight
-        if hasattr(weight, "full_tensor"):  # it is split over devices
-            weight = weight.full_tensor()
-        labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(weight.device)
-        return linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
 
 
 class Stack(FunTransformerPreTrainedModel):
@@ -352,55 +209,79 @@ class Stack(FunTransformerPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(vocab_size, config.d_model)
         self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-        self.embed_positions = POSITIONS[config.position_embedding_type](
-            config.max_position_embeddings, config.d_model
-        )
+        encoding = POSITIONS[config.position_embedding_type]
+        self.embed_positions = encoding(config, layers[0].num_heads, layers[0].is_causal)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(layers)
         self.layer_norm = LayerNorm(config.d_model) if config.norm_position == "pre" else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
 
-    def embed(
-        self,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None = None,
-        past_len: int = 0,
-        sentences: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Embed tokens, scale, add positions, drop out (sections 3.4, 3.5 and 5.4).
-
-        Args:
-            input_ids: (batch, seq_len); or
-            inputs_embeds: (batch, seq_len, d_model), not yet scaled.
-            attention_mask: (batch, past_len + seq_len); positions count its ones.
-            position_ids: (batch, seq_len), if the caller knows better.
-            past_len: Number of tokens in the cache.
-            sentences: (batch, seq_len), those of packed rows: each begins at position 0.
-
-        Returns:
-            (batch, seq_len, d_model).
-        """
+    def look_up(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+        """Return the embeddings of tokens, (batch, seq_len, d_model), from the one or the other argument."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError(
                 f"{type(self).__name__} needs either input_ids or inputs_embeds, and got "
                 f"{'neither' if input_ids is None else 'both'}."
             )
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)  # (batch, seq_len, d_model)
-        seq_len = inputs_embeds.shape[1]
-        text_len = past_len + seq_len if sentences is None else 0  # how long its texts are, a packed row cannot say
+        return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+
+    def locate(
+        self,
+        embeds: torch.Tensor,
+        attention_mask: torch.Tensor | dict | None,
+        position_ids: torch.Tensor | None = None,
+        past_len: int | torch.Tensor = 0,
+        segment_ids: torch.Tensor | None = None,
+    ) -> TokenPositions:
+        """Find out where in their texts the tokens of a call are, once for all layers.
+
+        Args:
+            embeds: (batch, seq_len, ...).
+            attention_mask: (batch, past_len + seq_len); positions count its ones.
+            position_ids: (batch, seq_len), if the caller knows better.
+            past_len: Number of tokens in the cache.
+            segment_ids: (batch, seq_len), those of packed rows: each segment begins at position 0.
+        """
+        seq_len = embeds.shape[1]
         if position_ids is None:
-            if sentences is not None:
-                position_ids = position_ids_from_sentences(sentences)  # (batch, seq_len)
+            if segment_ids is not None:
+                position_ids = position_ids_from_segments(segment_ids)  # (batch, seq_len)
             elif isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
                 position_ids = position_ids_from_mask(attention_mask)[:, -seq_len:]  # (batch, seq_len)
             else:
-                position_ids = (torch.arange(seq_len, device=inputs_embeds.device) + past_len).unsqueeze(0)
-        positions = self.embed_positions(position_ids, text_len)  # (batch or 1, seq_len, d_model)
-        hidden_states = inputs_embeds * self.embed_scale + positions.to(inputs_embeds.dtype)
+                position_ids = (torch.arange(seq_len, device=embeds.device) + past_len).unsqueeze(0)
+        turns = self.embed_positions.overrides("rotate")
+        return TokenPositions(position_ids, self.embed_positions.rotate if turns else None)
+
+    def score_bias(
+        self, positions: TokenPositions, attention_mask: torch.Tensor | dict | None, past_len: int | torch.Tensor = 0
+    ) -> Callable | None:
+        """Return what positions add to scores, as a function (see `masks.Bias`); None where they add nothing."""
+        if not self.embed_positions.overrides("bias"):
+            return None
+
+        def bias(first: int, count: int) -> torch.Tensor:
+            keys = position_ids_of_keys(positions.position_ids, attention_mask, past_len, first, count)
+            return self.embed_positions.bias(positions.position_ids, keys)
+
+        return bias
+
+    def embed(self, embeds: torch.Tensor, positions: TokenPositions, text_len: int | torch.Tensor) -> torch.Tensor:
+        """Scale embeddings, add positions, drop out (sections 3.4, 3.5 and 5.4).
+
+        Args:
+            embeds: (batch, seq_len, d_model).
+            positions: From `locate`.
+            text_len: Length of the texts with what is in the cache; 0 for packed rows, which cannot say.
+
+        Returns:
+            (batch, seq_len, d_model).
+        """
+        hidden_states = embeds * self.embed_scale
+        added = self.embed_positions(positions.position_ids, text_len)  # (batch or 1, seq_len, d_model)
+        if added is not None:
+            hidden_states = hidden_states + added.to(embeds.dtype)
         device_type = hidden_states.device.type
         if self.config.norm_position == "post" and torch.is_autocast_enabled(device_type):
             # Half the memory traffic: each norm brings the residual stream back to a range that 16 bits hold well.
@@ -444,16 +325,19 @@ class Encoder(Stack):
             input_ids: (batch, source_len).
             attention_mask: (batch, source_len), 1 = token, 0 = padding.
             inputs_embeds: (batch, source_len, d_model), instead of `input_ids`.
-            packing: Where the sentences lie, if rows hold several.
+            packing: The segments of packed rows.
 
         Returns:
             `last_hidden_state` (batch, source_len, d_model).
         """
-        sentences = packing and packing["source_sentences"]
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, sentences=sentences)
-        masks = encoder_masks(*mask_settings(self.config, hidden_states, kwargs), attention_mask, packing)
+        embeds = self.look_up(input_ids, inputs_embeds)
+        segment_ids = packing and packing["source_segment_ids"]
+        positions = self.locate(embeds, attention_mask, segment_ids=segment_ids)
+        hidden_states = self.embed(embeds, positions, embeds.shape[1] if packing is None else 0)
+        settings, bias = mask_settings(self.config, hidden_states, kwargs), self.score_bias(positions, attention_mask)
+        masks = encoder_masks(*settings, attention_mask, packing, bias)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("encoder")):
-            hidden_states = layer(hidden_states, masks[layer_type], **kwargs)
+            hidden_states = layer(hidden_states, masks[layer_type], positions=positions, **kwargs)
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
 
 
@@ -497,7 +381,7 @@ class Decoder(Stack):
             inputs_embeds: (batch, target_len, d_model), instead of `input_ids`.
             position_ids: (batch, target_len); counted from the mask and the cache when None.
             use_cache: Return keys and values for the next step.
-            packing: Where the sentences lie, if rows hold several; no cache is made then.
+            packing: The segments of packed rows; no cache is made then.
 
         Returns:
             `last_hidden_state` (batch, target_len, d_model) and `past_key_values`.
@@ -508,11 +392,14 @@ class Decoder(Stack):
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache())
         if past_key_values is not None:
             keep_the_whole_source(past_key_values, encoder_hidden_states.shape[1])
+        embeds = self.look_up(input_ids, inputs_embeds)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        sentences = packing and packing["target_sentences"]
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, sentences)
+        segment_ids = packing and packing["target_segment_ids"]
+        positions = self.locate(embeds, attention_mask, position_ids, past_len, segment_ids)
+        hidden_states = self.embed(embeds, positions, past_len + embeds.shape[1] if packing is None else 0)
         settings = mask_settings(self.config, hidden_states, kwargs)
-        masks = decoder_masks(*settings, attention_mask, past_key_values, packing)
+        bias = self.score_bias(positions, attention_mask, past_len)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, packing, bias)
         encoder_mask = cross_mask(*settings, encoder_hidden_states, encoder_attention_mask, packing)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
             hidden_states = layer(
@@ -521,6 +408,7 @@ class Decoder(Stack):
                 encoder_hidden_states,
                 encoder_mask,
                 past_key_values=past_key_values,
+                positions=positions,
                 **kwargs,
             )
         return BaseModelOutputWithPastAndCrossAttentions(
@@ -529,7 +417,7 @@ class Decoder(Stack):
 
 
 class DecoderOnly(Stack):
-    """Goes on with a text: each token attends to itself and those before it."""
+    """Continues a text: each token attends to itself and those before it."""
 
     _tp_plan = tensor_parallel_plan("self_attn")
     _can_record_outputs = {
@@ -557,13 +445,18 @@ class DecoderOnly(Stack):
         """Decode; arguments and results are those of `Decoder.forward`, without a source."""
         if use_cache and past_key_values is None and packing is None:
             past_key_values = DynamicCache(config=self.config)
+        embeds = self.look_up(input_ids, inputs_embeds)
         past_len = past_key_values.get_seq_length() if past_key_values is not None else 0
-        sentences = packing and packing["target_sentences"]
-        hidden_states = self.embed(input_ids, inputs_embeds, attention_mask, position_ids, past_len, sentences)
+        segment_ids = packing and packing["target_segment_ids"]
+        positions = self.locate(embeds, attention_mask, position_ids, past_len, segment_ids)
+        hidden_states = self.embed(embeds, positions, past_len + embeds.shape[1] if packing is None else 0)
         settings = mask_settings(self.config, hidden_states, kwargs)
-        masks = decoder_masks(*settings, attention_mask, past_key_values, packing)
+        bias = self.score_bias(positions, attention_mask, past_len)
+        masks = decoder_masks(*settings, attention_mask, past_key_values, packing, bias)
         for layer, layer_type in zip(self.layers, self.config.stack_layer_types("decoder")):
-            hidden_states = layer(hidden_states, masks[layer_type], past_key_values=past_key_values, **kwargs)
+            hidden_states = layer(
+                hidden_states, masks[layer_type], past_key_values=past_key_values, positions=positions, **kwargs
+            )
         return BaseModelOutputWithPast(
             last_hidden_state=self.layer_norm(hidden_states), past_key_values=past_key_values
         )
@@ -574,8 +467,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
 
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=True))
-        if config.share_encoder_decoder_embeddings:
-            self._tied_weights_keys = {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+        self._tied_weights_keys = tied_embeddings(config)
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
         self.post_init()
@@ -592,7 +484,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The source's embedding, (vocab_size, d_model)."""
+        """Return the source's embedding, (vocab_size, d_model)."""
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -628,7 +520,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
             past_key_values: Keys and values of earlier steps.
             inputs_embeds, decoder_inputs_embeds: (batch, len, d_model), instead of the ids.
             use_cache: Return keys and values for the next step.
-            kwargs: With `packing` (`masks.Packing`) a row holds several sentences, and none sees another; there is
+            kwargs: With `packing` (`masks.Packing`) a row holds several segments, and none sees another; there is
                 then no mask and no cache.
 
         Returns:
@@ -673,9 +565,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
 
     def __init__(self, config: FunTransformerConfig):
         super().__init__(fit_config(config, is_encoder_decoder=True))
-        if config.tie_word_embeddings:
-            stack = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
-            self._tied_weights_keys = {"lm_head.weight": f"model.{stack}.embed_tokens.weight"}
+        self._tied_weights_keys = tied_output_layer(config, "model.")
         self.model = FunTransformerModel(self.config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
         self.post_init()
@@ -683,12 +573,12 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
     def prepare_decoder_input_ids_from_labels(
         self, labels: torch.Tensor, packing: Packing | None = None
     ) -> torch.Tensor:
-        """(batch, target_len) -> (batch, target_len), each sentence shifted right by one."""
-        position_ids = packing and position_ids_from_sentences(packing["target_sentences"])
-        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id, position_ids)
+        """Shift the target right by one, each segment of packed rows by itself; labels are (batch, target_len)."""
+        position_ids = packing and position_ids_from_segments(packing["target_segment_ids"])
+        return self.shift_right(labels, position_ids)
 
     def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
-        """Count positions before a static cache turns the mask into a 4-D one, from which they could not be read."""
+        """Count positions before a static cache turns the mask into a 4-D one, from which they cannot be read."""
         if decoder_attention_mask is not None and decoder_attention_mask.dim() == 2:
             kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
         return super().prepare_inputs_for_generation(
@@ -713,7 +603,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> Seq2SeqLMOutput:
+    ) -> Seq2SeqTokenOutput:
         """Score the next token at each position of the target, and compare with `labels`.
 
         Args:
@@ -721,7 +611,8 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
                 decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored.
             label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
             num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
-            skip_logits: Return no logits, which saves their memory; by default in training with labels.
+            skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
+                own that reads `outputs.logits` in training needs False.
             (others): As in `FunTransformerModel.forward`.
 
         Returns:
@@ -751,7 +642,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             )
         if skip_logits is None:
             skip_logits = self.training and labels is not None
-        return Seq2SeqLMOutput(
+        return Seq2SeqTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.lm_head(outputs.last_hidden_state),
             past_key_values=outputs.past_key_values,
@@ -773,7 +664,7 @@ class FunTransformerEncoderModel(FunTransformerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """(vocab_size, d_model)."""
+        """Return the embedding, (vocab_size, d_model)."""
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -793,9 +684,9 @@ class FunTransformerEncoderModel(FunTransformerPreTrainedModel):
 
 
 class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
-    """Guess hidden tokens from what stands on both sides (BERT, section 3.1): the encoder and an output layer.
+    """Predict hidden tokens from those on both sides (BERT, section 3.1): the encoder and an output layer.
 
-    The layer is the encoder's embedding if tied. It is no `lm_head`: a translator's knows the target's tokens.
+    The output layer is the encoder's embedding if tied. It is not called `lm_head`, which scores the target's tokens.
     """
 
     _tp_plan = {"mask_head": "colwise_gather_output"}
@@ -809,7 +700,7 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
-        """(vocab_size, d_model)."""
+        """Return the embedding, (vocab_size, d_model)."""
         return self.mask_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module):
@@ -827,8 +718,8 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> MaskedLMOutput:
-        """Score the tokens that may stand at each position, and compare with `labels`.
+    ) -> MaskedTokenOutput:
+        """Score the tokens that fit at each position, and compare with `labels`.
 
         Args:
             input_ids: (batch, seq_len), some of them the mask token.
@@ -848,7 +739,7 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
             )
         if skip_logits is None:
             skip_logits = self.training and labels is not None
-        return MaskedLMOutput(
+        return MaskedTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.mask_head(outputs.last_hidden_state),
             hidden_states=outputs.hidden_states,
@@ -860,8 +751,8 @@ class FunTransformerForSequenceClassification(FunTransformerPreTrainedModel):
     """One label, several, or a number for each text: the mean of its tokens' vectors, and a linear layer.
 
     The mean is over the tokens that `attention_mask` keeps (Reimers and Gurevych 2019, arXiv:1908.10084), so that
-    padding on either side changes nothing. What `labels` are, `config.problem_type` says; by default numbers for one
-    label, classes for integers, several classes a text for a row of floats.
+    padding on either side changes nothing. `config.problem_type` says what `labels` are. By default they are numbers
+    if there is one label, classes if they are integers, and several classes for each text if they are rows of floats.
     """
 
     def __init__(self, config: FunTransformerConfig):
@@ -961,7 +852,7 @@ class FunTransformerDecoderModel(FunTransformerPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """(vocab_size, d_model)."""
+        """Return the embedding, (vocab_size, d_model)."""
         return self.decoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -975,9 +866,9 @@ class FunTransformerDecoderModel(FunTransformerPreTrainedModel):
 
 
 class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
-    """Go on with a text (GPT, section 3.1): the decoder without a source, and an output layer.
+    """Continue a text (GPT, section 3.1): the decoder without a source, and an output layer.
 
-    The embedding that a translator shares between its stacks is stored as its encoder's; to begin with it here, pass
+    The embedding that a translator shares between its stacks is saved as its encoder's; to begin with it here, pass
     `key_mapping={"encoder.embed_tokens": "decoder.embed_tokens"}` to `from_pretrained`.
     """
 
@@ -1007,7 +898,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalTokenOutput:
         """Score the token that follows each position, and compare with `labels`.
 
         Args:
@@ -1019,7 +910,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
             labels: (batch, seq_len), the text itself: it is shifted here. -100 and `pad_token_id` are ignored.
             shift_labels: (batch, seq_len), labels shifted already, as when a text is split over devices.
             use_cache: Return keys and values for the next step.
-            logits_to_keep: Return the logits of only so many last positions, or of those positions; 0 keeps all.
+            logits_to_keep: Return the logits of this many last positions only, or of those positions; 0 keeps all.
             label_smoothing, num_items_in_batch, skip_logits: As in `FunTransformerForConditionalGeneration.forward`.
 
         Returns:
@@ -1044,7 +935,7 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
         if skip_logits is None:
             skip_logits = self.training and loss is not None
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(
+        return CausalTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.lm_head(hidden_states[:, kept]),
             past_key_values=outputs.past_key_values,

@@ -24,15 +24,14 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.modeling_utils import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .attention import SCORES, WEIGHTS
 from .configuration_seq2seq_rnn import Seq2SeqRNNConfig
 from .dropout import Dropout
-from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
 from .positions import position_ids_from_mask
+from .token_model import Seq2SeqTokenOutput, TokenModel, tied_embeddings, tied_output_layer
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -41,7 +40,7 @@ State = tuple[torch.Tensor, ...]
 
 
 def build_rnn(config: Seq2SeqRNNConfig, input_dim: int, layers: int, bidirectional: bool = False) -> nn.RNNBase:
-    """Stacked LSTM or GRU layers, (batch, seq_len, input_dim) -> (batch, seq_len, d_model)."""
+    """Build stacked LSTM or GRU layers, (batch, seq_len, input_dim) -> (batch, seq_len, d_model)."""
     return CELLS[config.cell](
         input_dim,
         config.d_model // (2 if bidirectional else 1),
@@ -58,7 +57,7 @@ def run_rnn(
     """Run a recurrence over the tokens of each row, as if the padding were not there.
 
     A recurrence has no mask: it would read padding like any token. So the tokens are moved to the left, packed, and
-    their states put back where the tokens stood.
+    their states are put back where the tokens were.
 
     Args:
         rnn: The layers.
@@ -93,7 +92,7 @@ def run_rnn(
 
 
 def keep_where(condition: torch.Tensor, new: State, old: State) -> State:
-    """The new state in rows where the condition (batch,) holds, the old one elsewhere."""
+    """Return the new state in rows where the condition (batch,) holds, the old one elsewhere."""
     return tuple(torch.where(condition[:, None], *pair) for pair in zip(new, old))
 
 
@@ -151,7 +150,7 @@ class Source(NamedTuple):
     mask: torch.Tensor  # (batch, source_len), 1 = token, 0 = padding
 
     def last_state(self, bidirectional: bool) -> torch.Tensor:
-        """The state after the whole source has been read: c = [h_S forward; h_1 backward], (batch, d_model)."""
+        """Return the state after the whole source has been read: c = [h_S forward; h_1 backward], (batch, d_model)."""
         rows = torch.arange(len(self.mask), device=self.mask.device)
         last = self.mask.shape[1] - 1 - self.mask.flip(1).long().argmax(dim=1)  # (batch,)
         if not bidirectional:
@@ -160,6 +159,15 @@ class Source(NamedTuple):
         forward, _ = self.states[rows, last].chunk(2, dim=-1)  # (batch, d_model / 2)
         _, backward = self.states[rows, first].chunk(2, dim=-1)
         return torch.cat([forward, backward], dim=-1)
+
+
+class Unrolled(NamedTuple):
+    """What a decoder has made of the target."""
+
+    states: torch.Tensor  # (batch, target_len, d_model), s_i
+    contexts: torch.Tensor  # (batch, target_len, d_model), c_i
+    weights: torch.Tensor | None  # (batch, target_len, source_len), if there are any
+    last: State  # each part (layers, batch, d_model)
 
 
 class RNNCache(Cache):
@@ -172,7 +180,7 @@ class RNNCache(Cache):
         self.seen = 0  # number of target tokens
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of target tokens read so far."""
+        """Return the number of target tokens read so far."""
         return self.seen
 
     def reorder_cache(self, beam_idx: torch.LongTensor):
@@ -187,7 +195,7 @@ class RNNCache(Cache):
             self.keys = self.keys.index_select(0, indices.to(self.keys.device))
 
     def batch_repeat_interleave(self, repeats: int):
-        """Each row so many times."""
+        """Repeat each row."""
         if self.state is not None:
             rows = torch.arange(self.state[0].shape[1], device=self.state[0].device)
             self.batch_select_indices(rows.repeat_interleave(repeats))
@@ -197,12 +205,12 @@ class RNNCache(Cache):
         self.state, self.keys, self.seen = None, None, 0
 
     def crop(self, tokens_to_remove: int) -> None:
-        """A recurrence cannot go back."""
+        """Refuse: a recurrence cannot go back."""
         raise ValueError("The state of an RNN cannot be set back to an earlier token. Start again with a new cache.")
 
     @property
     def is_croppable(self) -> bool:
-        """Never."""
+        """Say that no token can be removed."""
         return False
 
 
@@ -233,13 +241,13 @@ class Decoder(nn.Module):
         self.readout = nn.Linear(2 * config.d_model, config.d_model, bias=False)  # W_c
 
     def first_state(self, source: Source) -> State:
-        """s_0, each part (layers, batch, d_model)."""
+        """Make s_0 from the source, each part (layers, batch, d_model)."""
         bridged = self.bridge(source.last_state(self.bidirectional)).tanh()  # (batch, parts * d_model)
         parts = bridged.unflatten(-1, (-1, self.rnn.num_layers, self.rnn.hidden_size))
         return tuple(part.contiguous() for part in parts.permute(1, 2, 0, 3).to(self.rnn.weight_ih_l0.dtype))
 
     def keys(self, source: Source) -> torch.Tensor | None:
-        """What attention computes once for a source, (batch, source_len, d_model); nothing here."""
+        """Compute what attention needs once for a source, (batch, source_len, d_model); nothing here."""
         return None
 
     def unroll(
@@ -250,7 +258,7 @@ class Decoder(nn.Module):
         state: State,
         source: Source,
         keys: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, State]:
+    ) -> Unrolled:
         """Run over the target, all of which is known in training: teacher forcing.
 
         Args:
@@ -262,12 +270,11 @@ class Decoder(nn.Module):
             keys: (batch, source_len, d_model), what `keys` returned.
 
         Returns:
-            States s_i and contexts c_i (batch, target_len, d_model), attention weights (batch, target_len, source_len)
-            if there are any, and the last state.
+            States s_i and contexts c_i, attention weights if there are any, and the last state.
         """
         context = source.last_state(self.bidirectional).unsqueeze(1).expand_as(embeds)  # (batch, target_len, d_model)
         states, state = run_rnn(self.rnn, torch.cat([embeds, context], dim=-1), attention_mask, state)
-        return states, context, None, state
+        return Unrolled(states, context, None, state)
 
     def forward(
         self,
@@ -306,12 +313,11 @@ class Decoder(nn.Module):
             attention_mask = attention_mask[:, -target_len:]
         if cache.state is None:
             cache.state, cache.keys = self.first_state(source), self.keys(source)
-        states, contexts, weights, cache.state = self.unroll(
-            embeds, attention_mask, position_ids, cache.state, source, cache.keys
-        )
+        unrolled = self.unroll(embeds, attention_mask, position_ids, cache.state, source, cache.keys)
+        cache.state = unrolled.last
         cache.seen += target_len
-        attentional = self.readout(torch.cat([contexts.to(states.dtype), states], dim=-1)).tanh()
-        return self.dropout(attentional), weights  # (batch, target_len, d_model), ...
+        read = torch.cat([unrolled.contexts.to(unrolled.states.dtype), unrolled.states], dim=-1)
+        return self.dropout(self.readout(read).tanh()), unrolled.weights  # (batch, target_len, d_model), ...
 
 
 # 3. Attention
@@ -331,11 +337,11 @@ class PredictedWindow(nn.Module):
         self.position_score = nn.Linear(config.d_model, 1, bias=False)  # v_p
 
     def centers(self, query: torch.Tensor, position_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(batch, query_len, d_model) -> p_i, (batch, query_len, 1); lengths S are (batch, 1, 1)."""
+        """Predict p_i, (batch, query_len, 1), from queries (batch, query_len, d_model) and lengths S (batch, 1, 1)."""
         return lengths * self.position_score(self.position_proj(query).tanh()).float().sigmoid()
 
     def favour(self, distance: torch.Tensor) -> torch.Tensor:
-        """The factor for the weight at a distance j - p_i."""
+        """Return the factor for the weight at a distance j - p_i."""
         return torch.exp(-(distance**2) / (2 * (self.width / 2) ** 2))
 
     def forward(
@@ -358,18 +364,18 @@ class PredictedWindow(nn.Module):
 
 
 class MonotonicWindow(PredictedWindow):
-    """local-m: p_i = i, target and source go side by side; past the source's end, at its last token."""
+    """local-m: p_i = i, so target and source advance together; past the source's end, p_i stays at its last token."""
 
     def __init__(self, config: Seq2SeqRNNConfig):
         nn.Module.__init__(self)
         self.width = config.attention_window
 
     def centers(self, query: torch.Tensor, position_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """p_i, (batch, query_len, 1)."""
+        """Return p_i, (batch, query_len, 1)."""
         return torch.minimum(position_ids.unsqueeze(-1), lengths - 1)
 
     def favour(self, distance: torch.Tensor) -> torch.Tensor:
-        """All positions alike."""
+        """Treat all positions alike."""
         return torch.ones_like(distance, dtype=torch.float32)
 
 
@@ -429,11 +435,11 @@ class BahdanauDecoder(Decoder):
         self.alignment = Alignment(config)
 
     def keys(self, source: Source) -> torch.Tensor:
-        """U_a h_j, (batch, source_len, d_model)."""
+        """Compute U_a h_j, (batch, source_len, d_model)."""
         return self.alignment.score.keys(source.states)
 
     def unroll(self, embeds, attention_mask, position_ids, state, source, keys):
-        """As `Decoder.unroll`, token by token."""
+        """Run over the target token by token; arguments and results are those of `Decoder.unroll`."""
         steps = []
         for i in range(embeds.shape[1]):
             query = state[0][-1].unsqueeze(1)  # (batch, 1, d_model), s_{i-1}
@@ -442,8 +448,7 @@ class BahdanauDecoder(Decoder):
             output, new = run_rnn(self.rnn, inputs, None, state)
             state = new if attention_mask is None else keep_where(attention_mask[:, i].bool(), new, state)
             steps.append((output, context, weights))
-        states, contexts, weights = (torch.cat(parts, dim=1) for parts in zip(*steps))
-        return states, contexts, weights, state
+        return Unrolled(*(torch.cat(parts, dim=1) for parts in zip(*steps)), state)
 
 
 # 4. Attention after the recurrence
@@ -460,10 +465,10 @@ class LuongDecoder(BahdanauDecoder):
     has_context_as_input = False
 
     def unroll(self, embeds, attention_mask, position_ids, state, source, keys):
-        """As `Decoder.unroll`."""
+        """Run over the target in one call; arguments and results are those of `Decoder.unroll`."""
         states, state = run_rnn(self.rnn, embeds, attention_mask, state)
         contexts, weights = self.alignment(states, keys, source, position_ids)
-        return states, contexts, weights, state
+        return Unrolled(states, contexts, weights, state)
 
 
 DECODERS = {"none": Decoder, "additive": BahdanauDecoder, "dot": LuongDecoder, "general": LuongDecoder}
@@ -472,7 +477,7 @@ DECODERS = {"none": Decoder, "additive": BahdanauDecoder, "dot": LuongDecoder, "
 # The whole model
 
 
-class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
     """Encoder, decoder, and an output layer that gives each token of the vocabulary a logit.
 
     Its state while generating is an `RNNCache`.
@@ -487,13 +492,7 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: Seq2SeqRNNConfig):
         super().__init__(config)
-        tied = {}
-        if config.share_encoder_decoder_embeddings:
-            tied["decoder.embed_tokens.weight"] = "encoder.embed_tokens.weight"
-        if config.tie_word_embeddings:
-            owner = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
-            tied["lm_head.weight"] = f"{owner}.embed_tokens.weight"
-        self._tied_weights_keys = tied
+        self._tied_weights_keys = tied_embeddings(config) | tied_output_layer(config)
         self.encoder = Encoder(config)
         self.decoder = DECODERS[config.attention_score](config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)  # W_o
@@ -501,18 +500,12 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """Orthogonal recurrent weights (Saxe et al. 2014; Bahdanau, B.1), Xavier for what leads into them.
+        """Fill a fresh module as `TokenModel` does; recurrent weights are orthogonal (Saxe et al. 2014).
 
         Biases are 0, but 1 for an LSTM's forget gates, which then remember at first (Jozefowicz et al. 2015).
-        Embeddings are N(0, 1 / d_model), of variance 1 once scaled.
         """
-        if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
-        elif isinstance(module, nn.RNNBase):
+        super()._init_weights(module)
+        if isinstance(module, nn.RNNBase):
             for name, parameter in module.named_parameters():
                 if getattr(parameter, "_is_hf_initialized", False):
                     continue  # the pieces below do not know that it has been loaded
@@ -528,12 +521,8 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
                         forget = isinstance(module, nn.LSTM) and number == 1 and name.startswith("bias_ih")
                         init.constant_(gate, 1.0 if forget else 0.0)
 
-    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
-        """The library ties all or nothing; source and target may share an embedding while the output has its own."""
-        return dict(self._tied_weights_keys)
-
     def get_input_embeddings(self) -> nn.Module:
-        """The source's embedding, (vocab_size, d_model)."""
+        """Return the source's embedding, (vocab_size, d_model)."""
         return self.encoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Module):
@@ -543,33 +532,16 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.decoder.embed_tokens = value
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """The encoder."""
+        """Return the encoder."""
         return self.encoder
 
     def get_decoder(self) -> nn.Module:
-        """The decoder."""
+        """Return the decoder."""
         return self.decoder
 
-    def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
-    ) -> nn.Embedding:
-        """Make room for more tokens: source, target and output grow together, since they share one vocabulary.
-
-        Raises:
-            ValueError: When source and target have embeddings of their own.
-        """
-        if not self.config.share_encoder_decoder_embeddings:
-            raise ValueError(
-                "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
-                "the new vocab_size and decoder_vocab_size, and copy the weights."
-            )
-        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        self.config.decoder_vocab_size = self.config.vocab_size
-        return embeddings
-
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
-        """(batch, target_len) -> (batch, target_len), shifted right by one."""
-        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+        """Shift the target right by one, (batch, target_len) -> (batch, target_len)."""
+        return self.shift_right(labels)
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, *args):
         """Begin with an empty state, unless the caller has one or wants none."""
@@ -599,7 +571,7 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
         label_smoothing: float | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
-    ) -> Seq2SeqLMOutput:
+    ) -> Seq2SeqTokenOutput:
         """Score the next token at each position of the target, and compare with `labels`.
 
         Args:
@@ -614,10 +586,11 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored.
             use_cache: Return the state for the next step.
             output_attentions: Return the attention weights.
-            output_hidden_states: Return the states of the top layers; the kernels keep those between to themselves.
+            output_hidden_states: Return the states of the top layers; torch's kernels do not return those between.
             label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
             num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
-            skip_logits: Return no logits, which saves their memory; by default in training with labels.
+            skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
+                own that reads `outputs.logits` in training needs False.
 
         Returns:
             `loss`, `logits` (batch, target_len, decoder_vocab_size), the state, and, where there is attention,
@@ -647,12 +620,10 @@ class Seq2SeqRNNForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         loss = None
         if labels is not None:
-            smoothing = self.config.label_smoothing if label_smoothing is None else label_smoothing
-            labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX)
-            loss = linear_cross_entropy(hidden_states, self.lm_head.weight, labels, smoothing, num_items_in_batch)
+            loss = self.token_loss(hidden_states, self.lm_head, labels, label_smoothing, num_items_in_batch)
         if skip_logits is None:
             skip_logits = self.training and labels is not None
-        return Seq2SeqLMOutput(
+        return Seq2SeqTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.lm_head(hidden_states),
             past_key_values=past_key_values,

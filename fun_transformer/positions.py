@@ -1,10 +1,21 @@
-"""Positions: attention sees a set of tokens, so their order has to be added to their embeddings (paper, section 3.5).
+"""Positions: attention sees a set of tokens, so something has to tell it their order (paper, section 3.5).
 
-Both kinds are indexed by `position_ids` of shape (batch, seq_len), never by the row of the batch.
+An encoding of positions can do so in three places. It is a class that overrides the method of the place that it uses:
+
+    forward   add a vector to each embedding     sinusoidal (Vaswani et al. 2017), learned (Gehring et al. 2017)
+    rotate    turn queries and keys              such as rotary (Su et al. 2021, arXiv:2104.09864)
+    bias      add a number to each score         such as T5's relative positions (Raffel et al. 2020, arXiv:1910.10683)
+
+All read `position_ids` of shape (batch, seq_len), never the row of the batch. `POSITIONS` is an open table: add a
+class, and a config can name it.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 
 def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -19,37 +30,137 @@ def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def position_ids_from_sentences(sentences: torch.Tensor) -> torch.Tensor:
-    """Number the tokens of packed rows: each sentence begins with 0.
+def position_ids_from_segments(segment_ids: torch.Tensor) -> torch.Tensor:
+    """Number the tokens of packed rows: each segment begins with 0.
 
     Args:
-        sentences: (batch, seq_len), which sentence of its row each token belongs to; 0 = filler.
+        segment_ids: (batch, seq_len), which segment of its row each token belongs to; 0 = padding.
 
     Returns:
-        (batch, seq_len) of int64; 0 for filler.
+        (batch, seq_len) of int64; 0 for padding.
     """
-    places = torch.arange(sentences.shape[1], device=sentences.device).expand_as(sentences)  # (batch, seq_len)
-    begins = nn.functional.pad(sentences[:, 1:] != sentences[:, :-1], (1, 0), value=True)  # (batch, seq_len)
-    first = places.where(begins, 0).cummax(-1).values  # (batch, seq_len): place of the sentence's first token
-    return (places - first).where(sentences > 0, 0)
+    places = torch.arange(segment_ids.shape[1], device=segment_ids.device).expand_as(segment_ids)  # (batch, seq_len)
+    begins = nn.functional.pad(segment_ids[:, 1:] != segment_ids[:, :-1], (1, 0), value=True)  # (batch, seq_len)
+    first = places.where(begins, 0).cummax(-1).values  # (batch, seq_len): place of the segment's first token
+    return (places - first).where(segment_ids > 0, 0)
 
 
-class SinusoidalPositions(nn.Module):
+def position_ids_of_keys(
+    position_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    past_len: int | torch.Tensor,
+    first: int,
+    count: int,
+) -> torch.Tensor:
+    """Number the tokens that a call attends to, those in the cache included.
+
+    Args:
+        position_ids: (batch or 1, query_len), those of the call itself.
+        attention_mask: (batch, past_len + query_len), 1 = token, 0 = padding; anything else tells no positions.
+        past_len: Number of tokens in the cache.
+        first: Number of the first key; a window has forgotten those before it.
+        count: Number of keys. A static cache has empty slots at its end, whose positions do not matter.
+
+    Returns:
+        (batch or 1, count) of int64.
+    """
+    if isinstance(past_len, int) and past_len == 0:
+        known = position_ids
+    elif isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+        known = position_ids_from_mask(attention_mask)
+    else:
+        return torch.arange(first, first + count, device=position_ids.device).unsqueeze(0)
+    empty = max(0, first + count - known.shape[1])
+    return nn.functional.pad(known, (0, empty))[:, first : first + count]
+
+
+class Positions(nn.Module):
+    """The contract of an encoding of positions; each method does nothing until a class overrides it.
+
+    Compute tables from `position_ids` on the fly: a buffer that is not saved holds garbage after `from_pretrained`.
+    """
+
+    keeps_segments_apart = True  # reads position_ids alone, and so allows packed rows
+
+    def __init__(self, config: PreTrainedConfig, num_heads: int, is_causal: bool):
+        """Build the encoding of one stack, which all its layers share.
+
+        Args:
+            config: The model's.
+            num_heads: Attention heads of the stack, each d_model / num_heads wide.
+            is_causal: No token of the stack sees a later one.
+        """
+        super().__init__()
+
+    @classmethod
+    def overrides(cls, method: str) -> bool:
+        """Say whether the encoding does something in a place: "forward", "rotate" or "bias"."""
+        return getattr(cls, method) is not getattr(Positions, method)
+
+    def forward(self, position_ids: torch.Tensor, length: int) -> torch.Tensor | None:
+        """Return what is added to embeddings.
+
+        Args:
+            position_ids: (batch, seq_len).
+            length: Length of the text so far, the cache included; 0 for packed rows, which cannot say.
+
+        Returns:
+            (batch, seq_len, d_model), or None for nothing.
+        """
+        return None
+
+    def rotate(self, states: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        """Turn queries or keys of self-attention; keys are turned before they go into the cache.
+
+        Args:
+            states: (batch, heads, seq_len, head_dim).
+            position_ids: (batch or 1, seq_len).
+
+        Returns:
+            (batch, heads, seq_len, head_dim).
+        """
+        return states
+
+    def bias(self, query_position_ids: torch.Tensor, key_position_ids: torch.Tensor) -> torch.Tensor | None:
+        """Return what is added to the scores of self-attention.
+
+        Args:
+            query_position_ids: (batch or 1, query_len).
+            key_position_ids: (batch or 1, key_len).
+
+        Returns:
+            (batch or 1, heads, query_len, key_len), or None for nothing.
+        """
+        return None
+
+
+class TokenPositions(NamedTuple):
+    """Where the tokens of a call are in their texts; travels beside the masks, down to self-attention."""
+
+    position_ids: torch.Tensor  # (batch or 1, query_len)
+    rotate: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None  # None where nothing is turned
+
+    def turn(self, states: torch.Tensor) -> torch.Tensor:
+        """Turn queries or keys, (batch, heads, query_len, head_dim), where the encoding does so."""
+        return states if self.rotate is None else self.rotate(states, self.position_ids)
+
+
+class SinusoidalPositions(Positions):
     """PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(pos / 10000^(2i/d_model)).
 
-    Computed on the fly for whatever positions are asked, so that there is neither a longest text nor a table to save.
+    Computed on the fly for any position, so that there is neither a longest text nor a table to save.
     """
 
-    def __init__(self, max_position_embeddings: int, d_model: int):
-        super().__init__()
-        self.d_model = d_model
+    def __init__(self, config: PreTrainedConfig, num_heads: int, is_causal: bool):
+        super().__init__(config, num_heads, is_causal)
+        self.d_model = config.d_model
 
     def forward(self, position_ids: torch.Tensor, length: int) -> torch.Tensor:
         """Encode positions.
 
         Args:
             position_ids: (batch, seq_len).
-            length: Length of the text so far; sinusoids have no use for it.
+            length: Not read: sinusoids know any position.
 
         Returns:
             (batch, seq_len, d_model) of float32.
@@ -60,8 +171,11 @@ class SinusoidalPositions(nn.Module):
         return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)  # (batch, seq_len, d_model)
 
 
-class LearnedPositions(nn.Embedding):
-    """One learned vector a position (paper, Table 3, row E; Gehring et al. 2017)."""
+class LearnedPositions(Positions, nn.Embedding):
+    """One learned vector for each position (paper, Table 3, row E; Gehring et al. 2017)."""
+
+    def __init__(self, config: PreTrainedConfig, num_heads: int, is_causal: bool):
+        nn.Embedding.__init__(self, config.max_position_embeddings, config.d_model)
 
     def forward(self, position_ids: torch.Tensor, length: int) -> torch.Tensor:  # type: ignore[override]
         """Look positions up.
@@ -81,7 +195,9 @@ class LearnedPositions(nn.Embedding):
                 f"A text of {int(length)} tokens is longer than the {self.num_embeddings} learned positions "
                 "(max_position_embeddings). Shorten it, or train with a larger table or with sinusoidal positions."
             )
-        return super().forward(position_ids)
+        return nn.Embedding.forward(self, position_ids)
 
 
-POSITIONS = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
+POSITIONS: dict[str, type[Positions]] = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
+
+__all__ = ["POSITIONS", "LearnedPositions", "Positions", "SinusoidalPositions", "TokenPositions"]

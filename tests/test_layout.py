@@ -20,19 +20,22 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
-LEVEL_0 = ["masks", "positions", "losses", "dropout", "layer_norm", "configuration_*"]
-LEVEL_1 = ["attention", "mixers"]
+LEVEL_0 = ["positions", "losses", "dropout", "layer_norm", "config_checks"]
+LEVEL_1 = ["attention", "mixers", "token_model"]
+LEVEL_2 = ["configuration_*", "masks"]
 FLAT = {
-    "masks": LEVEL_0,
     "positions": LEVEL_0,
     "losses": LEVEL_0,
     "dropout": LEVEL_0,
     "layer_norm": LEVEL_0,
-    "configuration_*": LEVEL_0,
+    "config_checks": LEVEL_0,
     "attention": LEVEL_0,
     "mixers": [*LEVEL_0, "attention"],
+    "token_model": LEVEL_0,
+    "configuration_*": [*LEVEL_0, "mixers"],
+    "masks": [*LEVEL_0, "mixers", "configuration_*"],
+    "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],
     "tokenization_*": [],
-    "modeling_*": [*LEVEL_0, *LEVEL_1],
     "pipeline_*": [],
 }
 HOME = {  # flat files that do not travel -> what they may import of ours
@@ -295,7 +298,8 @@ def small_tree(tmp_path):
     files = {
         "__init__": '__all__ = ["Model"]',
         "masks": "",
-        "losses": '__all__ = ["loss"]\nfrom .masks import causal',
+        "positions": "",
+        "losses": '__all__ = ["loss"]\nfrom .positions import count',
         "analysis/__init__": "",
         "analysis/costs": "",
         "visualization/__init__": "",
@@ -364,7 +368,7 @@ def test_the_repository_keeps_its_layout():
         ("fun_transformer/training/loop.py", "from .recipe.reading import _read"),
         ("fun_transformer/training/loop.py", "from .recipe import reading\nreading._read()"),
         ("fun_transformer/training/recipe/reading.py", "from .checks import check"),  # which imports reading
-        ("fun_transformer/masks.py", "from .losses import loss"),  # which imports masks
+        ("fun_transformer/positions.py", "from .losses import loss"),  # which imports positions
         ("training/loop.py", "from fun_transformer.losses import hidden_helper"),
         ("training/loop.py", "from fun_transformer.no_such_file import loss"),
         ("training/loop.py", "from fun_transformer import hidden_helper"),

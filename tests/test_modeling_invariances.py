@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from accelerate.utils import convert_to_fp32
 from torch import nn
 
 from fun_transformer import FunTransformerForConditionalGeneration, FunTransformerModel
@@ -268,11 +269,43 @@ def test_training_and_evaluation_give_the_same_loss(tiny_model, tiny_batch):
 def test_logits_come_when_they_are_wanted(tiny_model, tiny_batch):
     model = tiny_model(dropout=0.0)
     expected = model.eval()(**tiny_batch).logits
-    assert model(**tiny_batch, skip_logits=True).logits is None
-    assert model.train()(**tiny_batch).logits is None
+    assert "logits" not in model(**tiny_batch, skip_logits=True)
+    assert "logits" not in model.train()(**tiny_batch)
     close(model(**tiny_batch, skip_logits=False).logits, expected)
     del tiny_batch["labels"]
     assert model(**tiny_batch, decoder_input_ids=torch.ones(3, 1, dtype=torch.long)).logits is not None
+
+
+def test_an_output_without_logits_says_how_to_get_them(tiny_model, tiny_batch):
+    output = tiny_model().train()(**tiny_batch)
+    with pytest.raises(AttributeError, match="skip_logits=False"):
+        _ = output.logits
+    with pytest.raises(KeyError, match="skip_logits=False"):
+        output["logits"]
+    assert getattr(output, "logits", None) is output.get("logits") is None
+    assert len(output.to_tuple()) == 2 and "logits" not in str(output)  # the loss and the encoder's states
+    detached = type(output)(**{name: tensor.detach() for name, tensor in output.items()})
+    for again in (copy.deepcopy(detached), convert_to_fp32(output)):
+        assert again.keys() == output.keys() and not hasattr(again, "logits")
+
+
+def test_a_loss_of_ones_own_trains_on_logits(tiny_model, tiny_batch):
+    model = tiny_model(dropout=0.0, label_smoothing=0.0).train()
+    _, expected = gradients(model, **tiny_batch)
+    model.zero_grad()
+    logits = model(**tiny_batch, skip_logits=False).logits
+    nn.CrossEntropyLoss()(logits.flatten(0, 1), tiny_batch["labels"].flatten()).backward()
+    close({name: parameter.grad for name, parameter in model.named_parameters()}, expected)
+
+
+@pytest.mark.slow
+def test_training_is_one_graph_with_its_loss(tiny_model, tiny_batch):
+    model = tiny_model(dropout=0.0).train()
+    expected = model(**tiny_batch).loss
+    torch._dynamo.reset()
+    output = torch.compile(model, backend="eager", fullgraph=True)(**tiny_batch)
+    close(output.loss, expected)
+    assert not hasattr(output, "logits")
 
 
 def test_the_loss_reads_labels_without_a_second_shift(tiny_model, tiny_batch):

@@ -1,4 +1,4 @@
-"""Packed rows, against their slow twin: the same sentences in rows of their own, padded."""
+"""Packed rows, against the same segments in rows of their own, padded."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import torch
 from fun_transformer import FunTransformerForCausalLM
 from fun_transformer.losses import shift_tokens_right
 from fun_transformer.masks import check_packing
-from fun_transformer.positions import position_ids_from_sentences
+from fun_transformer.positions import position_ids_from_segments
 from fun_transformer.training.data.batches import pad_batch
 from fun_transformer.training.data.packing import pack_batch
 from fun_transformer.training.model.wrapping import compile_in_place
@@ -22,7 +22,7 @@ def rows_of(pairs):
 
 
 def packed(pairs, length=16, rows=3):
-    """Batches of so many rows, not all of which the pairs fill."""
+    """Batches of this many rows, not all of which the pairs fill."""
     return pack_batch(rows_of(pairs), 0, length, 2 * length * rows)
 
 
@@ -58,18 +58,18 @@ def test_loss_and_gradients_are_those_of_the_padded_rows(fields, length, kernel,
     torch.testing.assert_close(found, expected, **EXACT)
 
 
-# No sentence sees another
+# No segment sees another
 
 
-def sentences_in(packing, side):
-    """(row, places) of each sentence, in order."""
-    for row, numbers in enumerate(packing[f"{side}_sentences"]):
+def segments_in(packing, side):
+    """(row, places) of each segment, in order."""
+    for row, numbers in enumerate(packing[f"{side}_segment_ids"]):
         yield from ((row, numbers == number) for number in range(1, int(numbers.max()) + 1))
 
 
 @KERNELS
 @pytest.mark.parametrize("fields", [{"norm_position": "pre"}, SLIDING], ids=["pre", "sliding"])
-def test_what_a_sentence_becomes_depends_on_all_of_its_tokens_and_on_no_other(
+def test_what_a_segment_becomes_depends_on_all_of_its_tokens_and_on_no_other(
     fields, kernel, tiny_model, sentence_pairs
 ):
     """In the encoder, in the decoder and across: the gradients say which tokens an output has seen."""
@@ -78,7 +78,7 @@ def test_what_a_sentence_becomes_depends_on_all_of_its_tokens_and_on_no_other(
     shape = (*batch["input_ids"].shape, model.config.d_model)
     source, target = (torch.randn(shape, requires_grad=True) for _ in range(2))
     outputs = model.model(inputs_embeds=source, decoder_inputs_embeds=target, packing=batch["packing"])
-    places = [list(sentences_in(batch["packing"], side)) for side in ("source", "target")]
+    places = [list(segments_in(batch["packing"], side)) for side in ("source", "target")]
     assert [row for row, _ in places[0]] == [row for row, _ in places[1]] == [0, 0, 1]
     for (row, of_source), (_, of_target) in zip(*places, strict=True):
         for states, own, sees in (
@@ -106,14 +106,14 @@ def test_a_decoder_alone_reads_packed_rows_as_well(kernel, tiny_config, shake_ve
         expected = [model(torch.tensor([source])).logits[0] for source, _ in sentence_pairs]
         model.set_attn_implementation(kernel)
         logits = model(batch["input_ids"], packing=batch["packing"]).logits
-    found = [logits[row, places] for row, places in sentences_in(batch["packing"], "target")]
+    found = [logits[row, places] for row, places in segments_in(batch["packing"], "target")]
     torch.testing.assert_close(found, expected, **EXACT)
 
 
-def test_weights_that_are_asked_for_stay_inside_their_sentence(tiny_model, sentence_pairs):
+def test_weights_that_are_asked_for_stay_inside_their_segment(tiny_model, sentence_pairs):
     batch = packed(sentence_pairs)
     outputs = tiny_model("sdpa")(**batch, output_attentions=True)
-    source, target = (batch["packing"][f"{side}_sentences"] for side in ("source", "target"))
+    source, target = (batch["packing"][f"{side}_segment_ids"] for side in ("source", "target"))
     same = target[:, None, :, None] == source[:, None, None, :]  # (rows, 1, target_len, source_len)
     for weights in outputs.cross_attentions:
         assert torch.equal(weights > 0, same.expand_as(weights))
@@ -122,20 +122,20 @@ def test_weights_that_are_asked_for_stay_inside_their_sentence(tiny_model, sente
 # What is packed
 
 
-def test_positions_begin_anew_with_each_sentence_and_filler_has_none():
-    sentences = torch.tensor([[1, 1, 2, 2, 2, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0] * 7])
+def test_positions_begin_again_with_each_segment_and_padding_has_none():
+    segment_ids = torch.tensor([[1, 1, 2, 2, 2, 0, 0], [1, 0, 0, 0, 0, 0, 0], [0] * 7])
     expected = [[0, 1, 0, 1, 2, 0, 0], [0] * 7, [0] * 7]
-    assert position_ids_from_sentences(sentences).tolist() == expected
+    assert position_ids_from_segments(segment_ids).tolist() == expected
 
 
-def test_each_sentence_of_a_packed_target_begins_with_the_start_token():
+def test_each_segment_of_a_packed_target_begins_with_the_start_token():
     labels = torch.tensor([[5, 6, 2, 7, 2, -100, -100]])
-    position_ids = position_ids_from_sentences(torch.tensor([[1, 1, 1, 2, 2, 0, 0]]))
+    position_ids = position_ids_from_segments(torch.tensor([[1, 1, 1, 2, 2, 0, 0]]))
     assert shift_tokens_right(labels, 0, 1, position_ids).tolist() == [[1, 5, 6, 1, 7, 1, 1]]
 
 
 @KERNELS
-def test_rows_that_are_empty_or_full_of_filler_leave_no_trace(kernel, tiny_model, sentence_pairs):
+def test_rows_that_are_empty_or_full_of_padding_leave_no_trace(kernel, tiny_model, sentence_pairs):
     model = tiny_model(kernel, dropout=0.0).train()
     (few, expected), (many, found) = (gradients(model, packed(sentence_pairs, 16, rows)) for rows in (1, 9))
     torch.testing.assert_close(few, many)
@@ -151,11 +151,11 @@ def test_rows_that_are_empty_or_full_of_filler_leave_no_trace(kernel, tiny_model
     [
         ("sdpa", {"encoder_layer_types": ["conv"] * 2}, [], "type conv mix"),
         ("eager", {"encoder_layer_types": ["linear_attention"] * 2}, [], "type linear_attention mix"),
-        ("flash_attention_2", {}, [], "does not keep packed sentences apart"),
-        ("sdpa", {}, [torch.ones(1, 4)], "without attention_mask"),
+        ("flash_attention_2", {}, [], "does not keep the segments of a packed row apart"),
+        ("sdpa", {}, [torch.ones(1, 4)], "neither attention_mask nor"),
     ],
 )
-def test_what_would_mix_sentences_is_refused(kernel, fields, others, message, tiny_config):
+def test_what_would_mix_segments_is_refused(kernel, fields, others, message, tiny_config):
     config = tiny_config(**fields)
     config._attn_implementation = kernel
     with pytest.raises(ValueError, match=message):

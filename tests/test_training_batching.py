@@ -132,8 +132,8 @@ def test_packed_rows_hold_what_fits_and_say_which_sentence_each_token_belongs_to
     batch = pack_batch([{"input_ids": source, "labels": labels} for source, labels in rows], 0, 8, batch_tokens=48)
     assert batch["input_ids"].tolist() == [[5, 2, 8, 9, 2, 0, 0, 0], [5, 6, 2, 0, 0, 0, 0, 0], [0] * 8]
     assert batch["labels"].tolist() == [[6, 7, 2, 2, *[-100] * 4], [2, *[-100] * 7], [-100] * 8]
-    assert batch["packing"]["source_sentences"].tolist() == [[1, 1, 2, 2, 2, 0, 0, 0], [1, 1, 1, *[0] * 5], [0] * 8]
-    assert batch["packing"]["target_sentences"].tolist() == [[1, 1, 1, 2, *[0] * 4], [1, *[0] * 7], [0] * 8]
+    assert batch["packing"]["source_segment_ids"].tolist() == [[1, 1, 2, 2, 2, 0, 0, 0], [1, 1, 1, *[0] * 5], [0] * 8]
+    assert batch["packing"]["target_segment_ids"].tolist() == [[1, 1, 1, 2, *[0] * 4], [1, *[0] * 7], [0] * 8]
     assert all(tensor.dtype == torch.long for tensor in (batch["input_ids"], *batch["packing"].values()))
 
 

@@ -48,7 +48,7 @@ def scaled_dot_product_attention(query, key, value, causal=False, window=None):
         key: (key_len, head_dim).
         value: (key_len, head_dim).
         causal: Section 3.2.3: a position may look at itself and to its left; all other scores become -inf.
-        window: A causal position looks at so many, itself included; any other at so many on each side.
+        window: A causal position looks at this many, itself included; any other at this many on each side.
 
     Returns:
         The context (query_len, head_dim) and the attention weights (query_len, key_len).
@@ -92,7 +92,7 @@ def gated_convolution(inputs, weight, bias, causal=False):
     """Gehring et al. (2017), section 3.2: A * sigmoid(B), with [A; B] = W [x_i+first; ...; x_i+first+k-1] + b.
 
     Args:
-        inputs: (tokens, d_model); zeros stand on both sides.
+        inputs: (tokens, d_model); zeros are on both sides.
         weight: W, (2 * d_model, d_model, k).
         bias: b, (2 * d_model,).
         causal: The window ends at the token; else it is around it.
@@ -149,7 +149,7 @@ def label_smoothed_loss(logits, labels, label_smoothing):
 
 
 class NumpyTransformer:
-    """Section 3: encoder, decoder and generator, without dropout; and what may stand in the place of self-attention.
+    """Section 3: encoder, decoder and generator, without dropout; and what may take the place of self-attention.
 
     Args:
         parameters: name -> array, under the names of FunTransformerForConditionalGeneration.

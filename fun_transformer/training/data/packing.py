@@ -128,9 +128,9 @@ def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, 
         laid.reshape(-1)[place], sentences.reshape(-1)[place] = tokens, np.repeat(numbers, lengths)
         return torch.from_numpy(laid), torch.from_numpy(sentences)
 
-    input_ids, source_sentences = lay("input_ids", source_lengths, source_places, pad_token_id)
-    labels, target_sentences = lay("labels", target_lengths, target_places, -100)
-    packed = {"source_sentences": source_sentences, "target_sentences": target_sentences}
+    input_ids, source_segment_ids = lay("input_ids", source_lengths, source_places, pad_token_id)
+    labels, target_segment_ids = lay("labels", target_lengths, target_places, -100)
+    packed = {"source_segment_ids": source_segment_ids, "target_segment_ids": target_segment_ids}
     return {"input_ids": input_ids, "labels": labels, "packing": packed}
 
 

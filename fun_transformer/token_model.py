@@ -1,0 +1,174 @@
+"""What all models share that choose tokens, whatever they are made of: embeddings, the decoder's input, the loss."""
+
+import dataclasses
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, Seq2SeqLMOutput
+
+from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
+
+
+def tied_embeddings(config: PreTrainedConfig) -> dict[str, str]:
+    """Return which embedding is another one (paper, section 3.4): the target's is the source's, if the config says so.
+
+    Returns:
+        Name of a weight -> name of the weight that it is tied to, as transformers wants it.
+    """
+    if config.share_encoder_decoder_embeddings:
+        return {"decoder.embed_tokens.weight": "encoder.embed_tokens.weight"}
+    return {}
+
+
+def tied_output_layer(config: PreTrainedConfig, prefix: str = "") -> dict[str, str]:
+    """Return which embedding the output layer is (paper, section 3.4), if the config ties them: the target's.
+
+    Args:
+        config: The model's.
+        prefix: Of the names of encoder and decoder in the model, such as "model.".
+
+    Returns:
+        As in `tied_embeddings`; a shared embedding is saved as the encoder's.
+    """
+    if not config.tie_word_embeddings:
+        return {}
+    owner = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
+    return {"lm_head.weight": f"{prefix}{owner}.embed_tokens.weight"}
+
+
+NO_LOGITS = (
+    "There are no logits: with labels a model in training leaves them out, which saves their memory. Call it with "
+    "skip_logits=False to get them."
+)
+
+
+class LeftOut:
+    """What a class has in the place of `logits`: reading them from an output that has none is an error that says why.
+
+    An AttributeError, so that hasattr() is False and getattr() with a default works.
+    """
+
+    def __get__(self, output, output_class=None):
+        """Refuse; Python asks here only where the output itself has no logits."""
+        raise AttributeError(NO_LOGITS)
+
+
+class TokenOutput:
+    """What the outputs of all models that choose tokens share: they say how to get logits that were left out."""
+
+    logits = LeftOut()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.__dict__.get("logits") is None:
+            self.__dict__.pop("logits", None)
+
+    def __getitem__(self, key):
+        if key == "logits" and key not in self:
+            raise KeyError(NO_LOGITS)
+        return super().__getitem__(key)
+
+    def __reduce__(self):
+        return type(self), tuple(self.__dict__.get(field.name) for field in dataclasses.fields(self))
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.items())})"
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class Seq2SeqTokenOutput(TokenOutput, Seq2SeqLMOutput):
+    """The output of encoder and decoder."""
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class MaskedTokenOutput(TokenOutput, MaskedLMOutput):
+    """The output of an encoder alone."""
+
+
+@dataclasses.dataclass(repr=False, eq=False)
+class CausalTokenOutput(TokenOutput, CausalLMOutputWithPast):
+    """The output of a decoder alone."""
+
+
+class TokenModel(PreTrainedModel):
+    """The base of both model families."""
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """Xavier for projections (Glorot & Bengio 2010); N(0, 1 / d_model) for embeddings, variance 1 once scaled."""
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
+        """Return the tied weights that the model names: the library would tie all of them or none.
+
+        Source and target may share an embedding while the output layer has its own.
+        """
+        if all_submodels:
+            return super().get_expanded_tied_weights_keys(all_submodels=True)
+        return dict(self._tied_weights_keys or {})
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Make room for more tokens: source, target and output grow together, since they share one vocabulary.
+
+        Raises:
+            ValueError: When source and target have embeddings of their own.
+        """
+        one_vocabulary = self.config.decoder_vocab_size == self.config.vocab_size
+        if self.config.is_encoder_decoder and not self.config.share_encoder_decoder_embeddings:
+            raise ValueError(
+                "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
+                "the new vocab_size and decoder_vocab_size, and copy the weights."
+            )
+        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if one_vocabulary:
+            self.config.decoder_vocab_size = self.config.vocab_size
+        return embeddings
+
+    def shift_right(self, labels: torch.Tensor, position_ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Make the decoder's input from the target.
+
+        Args:
+            labels: (batch, target_len), padded with -100 or `pad_token_id`.
+            position_ids: (batch, target_len), for packed rows.
+
+        Returns:
+            (batch, target_len), as in `shift_tokens_right`.
+        """
+        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id, position_ids)
+
+    def token_loss(
+        self,
+        hidden_states: torch.Tensor,
+        output_layer: nn.Linear,
+        labels: torch.Tensor,
+        label_smoothing: float | None,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> torch.Tensor:
+        """Compare the tokens that a model chooses with labels: chunked cross-entropy with label smoothing.
+
+        Args:
+            hidden_states: (batch, seq_len, d_model).
+            output_layer: d_model -> vocab_size, without bias.
+            labels: (batch, seq_len); -100 and `pad_token_id` are ignored.
+            label_smoothing: Instead of the config's.
+            num_items_in_batch: Number of labels to divide by; of those that are not ignored when None.
+
+        Returns:
+            Scalar.
+        """
+        if label_smoothing is None:
+            label_smoothing = self.config.label_smoothing
+        weight = output_layer.weight
+        if hasattr(weight, "full_tensor"):  # it is split over devices
+            weight = weight.full_tensor()
+        labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(weight.device)
+        return linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
