@@ -137,7 +137,7 @@ def test_packed_rows_hold_what_fits_and_say_which_sentence_each_token_belongs_to
     assert all(tensor.dtype == torch.long for tensor in (batch["input_ids"], *batch["packing"].values()))
 
 
-def test_a_source_leaves_a_place_free_for_filler_to_look_at():
+def test_a_source_leaves_a_place_free_for_padding_to_look_at():
     rows = [{"input_ids": [5] * 8, "labels": [6] * 8}]
     assert pack_batch(rows, 0, 8, batch_tokens=64)["input_ids"].shape == (2, 16)
     assert pack_batch([{"input_ids": [5] * 7, "labels": [6] * 8}], 0, 8, batch_tokens=64)["input_ids"].shape == (4, 8)

@@ -133,8 +133,8 @@ def test_packed_batches_train_and_count_every_token_once(recipe, tmp_path):
     [
         ("model.encoder_layer_types", "[conv]", "type conv mix"),
         ("model.decoder_layer_types", "[linear_attention]", "type linear_attention mix"),
-        ("model.model_type", "seq2seq_rnn", "got seq2seq_rnn"),
-        ("training.attn_implementation", "flash_attention_2", "does not keep packed sentences apart"),
+        ("model.model_type", "seq2seq_rnn", "not seq2seq_rnn"),
+        ("training.attn_implementation", "flash_attention_2", "does not keep the segments"),
         ("training.r_drop", "5", "reads padded rows"),
         ("objective", "masked_lm", "is for objective: seq2seq"),
     ],

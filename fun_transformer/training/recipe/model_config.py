@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
-from ...masks import PACKED_KERNELS, PACKED_TYPES
+from ...masks import packing_problem
 from ..tables import OBJECTIVES
 from .arguments import AUTO, RunArguments, TrainingArguments
 
@@ -76,24 +76,19 @@ def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
     return "eager" if device.type == "cpu" or model_type_of(arguments) == "seq2seq_rnn" else "sdpa"
 
 
-def packing_problem(arguments: RunArguments, device: torch.device) -> str | None:
+def problem_with_packing(arguments: RunArguments, device: torch.device) -> str | None:
     """Return why the model or the kernel of a recipe cannot have packed rows; None where it can."""
-    fields, kernel = recipe_fields(arguments), choose_kernel(arguments, device)
-    advice = "or make training.packing null"
-    if (model_type := model_type_of(arguments)) != "fun_transformer":
-        return f"training.packing is for model.model_type: fun_transformer, got {model_type}. Make it null."
+    fields = recipe_fields(arguments)
+    asked: dict[str, Any] = {"sliding_window": 8}  # of any width: only the types of layers and positions count
+    if "position_embedding_type" in fields:
+        asked["position_embedding_type"] = fields["position_embedding_type"]
     for stack in ("encoder", "decoder"):
-        if mixing := set(fields.get(f"{stack}_layer_types") or ()) - {*PACKED_TYPES}:
-            return (
-                f"Layers of type {min(mixing)} mix the sentences of a packed row. Choose model.{stack}_layer_types "
-                f"from {', '.join(PACKED_TYPES)}, {advice}."
-            )
-    if kernel not in PACKED_KERNELS:
-        return (
-            f"training.attn_implementation={kernel} does not keep packed sentences apart. Choose one of "
-            f"{', '.join(PACKED_KERNELS)}, {advice}."
-        )
-    return None
+        if types := fields.get(f"{stack}_layer_types"):
+            asked |= {f"{stack}_layer_types": types, f"{stack}_layers": len(types)}
+    config_class = choose_config(model_type_of(arguments), ())
+    config = config_class(**asked) if config_class is FunTransformerConfig else config_class()
+    problem = packing_problem(config, choose_kernel(arguments, device))
+    return problem and f"training.packing: {problem}"
 
 
 def check_packing(arguments: RunArguments, device: torch.device) -> None:
@@ -102,7 +97,7 @@ def check_packing(arguments: RunArguments, device: torch.device) -> None:
     Raises:
         ValueError: Naming what does not fit.
     """
-    if arguments.training.packing not in (None, AUTO) and (problem := packing_problem(arguments, device)):
+    if arguments.training.packing not in (None, AUTO) and (problem := problem_with_packing(arguments, device)):
         raise ValueError(problem)
 
 
@@ -120,4 +115,4 @@ def choose_packing(arguments: RunArguments, device: torch.device) -> int | None:
         return None
     objective = OBJECTIVES[arguments.objective]
     reads_padded = not objective.can_pack or any(getattr(training, name) is not None for name in LOSS_OPTIONS)
-    return None if reads_padded or packing_problem(arguments, device) else PACKING[device.type]
+    return None if reads_padded or problem_with_packing(arguments, device) else PACKING[device.type]
