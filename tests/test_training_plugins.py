@@ -12,10 +12,13 @@ import yaml
 from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
+from fun_transformer.mixers import MIXERS
+from fun_transformer.positions import POSITIONS
 from fun_transformer.training import ReferenceMetric, RunArguments, SplitArguments, parse_arguments, train
 from fun_transformer.training.recipe.checks import check
 from fun_transformer.training.recipe.plugins import load_plugins
 from fun_transformer.training.tables import METRICS, OBJECTIVES, register_metric, register_objective
+from fun_transformer.training.train import main
 
 DOCS = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", DOCS, flags=re.DOTALL))
@@ -32,7 +35,7 @@ def forget_modules():
 @pytest.fixture(autouse=True)
 def tables_as_before():
     """Forget what a test registers, and accelerate's state."""
-    tables = [(table, dict(table)) for table in (METRICS, OBJECTIVES)]
+    tables = [(table, dict(table)) for table in (METRICS, OBJECTIVES, POSITIONS, MIXERS)]
     threads = torch.get_num_threads()
     yield
     for table, before in tables:
@@ -51,8 +54,38 @@ def write(folder, name, text=None):
 
 
 def test_the_docs_show_whole_files():
-    assert FILES.keys() == {"length_ratio.py", "focal.py"}
-    assert all(len(text.strip().splitlines()) <= 30 for text in FILES.values())
+    assert FILES.keys() == {"length_ratio.py", "focal.py", "rotary.py", "moving_average.py"}
+    assert all(len(text.strip().splitlines()) <= 32 for text in FILES.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("rotary.py", ["--model.position_embedding_type", "rotary", "--training.packing", "32"]),
+        ("moving_average.py", ["--model.encoder_layer_types", "[moving_average]"]),
+        ("moving_average.py", ["--model.decoder_layer_types", "[moving_average]"]),
+    ],
+)
+def test_a_part_of_a_model_of_the_docs_trains_and_is_named_in_the_config(file, options, tmp_path):
+    recipe, plugin = write_digits_recipe(tmp_path), write(tmp_path, file)
+    result = train(parse_arguments([str(recipe), "--plugin", str(plugin), *options, *SHORT]))
+    assert result.scores["test"]["loss"] > 0
+    assert Path(file).stem in (result.folder / "model" / "config.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.position_embedding_type", "rotry"], "rotary"),
+        (["--model.encoder_layer_types", "[moving_averag]"], "moving_average"),
+    ],
+)
+def test_a_misspelt_part_of_a_model_gets_the_nearest_name(options, message, tmp_path, capsys):
+    recipe = write_digits_recipe(tmp_path)
+    plugins = ",".join(str(write(tmp_path, file)) for file in ("rotary.py", "moving_average.py"))
+    assert main([str(recipe), "--plugin", plugins, *options]) == 2
+    assert f"Did you mean {message}" in capsys.readouterr().err.replace("'", "")
 
 
 @pytest.mark.slow
