@@ -100,6 +100,13 @@ class FunTransformerConfig(PreTrainedConfig):
             self.decoder_vocab_size = self.vocab_size
         super().__post_init__(**kwargs)
 
+    def validate_names(self):
+        """Refuse names that are not in the open tables of positions and mixers."""
+        check_known("position_embedding_type", self.position_embedding_type, POSITIONS)
+        for stack in ("encoder", "decoder"):
+            for layer_type in getattr(self, f"{stack}_layer_types") or ():
+                check_known(f"{stack}_layer_types", layer_type, MIXERS)
+
     def validate_widths(self):
         """Refuse sizes below 1, heads that do not divide d_model, and sinusoids that do not come in pairs."""
         check_positive(
@@ -117,16 +124,13 @@ class FunTransformerConfig(PreTrainedConfig):
                     f"d_model={self.d_model} is not divisible by {name}={heads}. "
                     f"Choose a multiple of {heads}, such as {choices}."
                 )
-        check_known("position_embedding_type", self.position_embedding_type, POSITIONS)
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
 
     def validate_layer_types(self):
-        """Refuse unknown types, a list that does not fit the layers, and local attention without a window."""
+        """Refuse a list of types that does not fit the layers, and local attention without a window."""
         for stack in ("encoder", "decoder"):
             layer_types, layers = getattr(self, f"{stack}_layer_types"), getattr(self, f"{stack}_layers")
-            for layer_type in layer_types or ():
-                check_known(f"{stack}_layer_types", layer_type, MIXERS)
             if layer_types is not None and len(layer_types) != layers:
                 raise ValueError(
                     f"{stack}_layer_types has {len(layer_types)} entries, but {stack}_layers={layers}. Name one type "
@@ -171,9 +175,9 @@ def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTra
     """Return the config with or without two stacks: a copy, where it came from another kind of model.
 
     Raises:
-        StrictDataclassError: When its fields no longer fit together, as after `config.encoder_layers = 3`.
+        ValueError: When a field that was set later names what is in no table; only its type has been checked so far.
     """
-    config.validate()  # fields that are set later have only been checked for their type
+    config.validate_names()
     if config.is_encoder_decoder != is_encoder_decoder:
         config = copy.deepcopy(config)
         config.is_encoder_decoder = is_encoder_decoder
