@@ -29,7 +29,6 @@ from .mixers import MIXERS
 from .positions import POSITIONS
 
 PACKED_KERNELS = ("eager", "sdpa")  # those that take a mask of any form
-PACKED_TYPES = tuple(name for name, mixer in MIXERS.items() if mixer.keeps_segments_apart)
 
 # From the number of the first key and the number of keys to (batch or 1, heads, query_len, key_len).
 Bias = Callable[[int, int], torch.Tensor]
@@ -343,4 +342,4 @@ def cross_mask(
     return create_bidirectional_mask(config, mask_like, encoder_attention_mask, encoder_hidden_states)
 
 
-__all__ = ["PACKED_KERNELS", "PACKED_TYPES", "Packing", "packing_problem"]
+__all__ = ["Packing", "packing_problem"]
