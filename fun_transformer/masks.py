@@ -1,4 +1,4 @@
-"""Masks: which tokens may a token look at? (paper, sections 3.1 and 3.2.3)
+"""Masks say which tokens a token may look at (paper, sections 3.1 and 3.2.3).
 
     padding   no token looks at padding, which only fills up a row;
     causal    a target token looks at itself and those before it;

@@ -6,9 +6,9 @@ reads one job a line from stdin and answers with one line each, both JSON; `Chil
 
     {"argv": [...], "processes": 2, "log": PATH, "timeout": 60,
      "at_event": ["", 12],  # the child kills itself before the 12th change to a file of the run with "" in its path,
-     "after": [NAME, 0.2],  # or is killed so many seconds after a file of this name (below output_dir) exists,
+     "after": [NAME, 0.2],  # or is killed this many seconds after a file of this name (below output_dir) exists,
      "rank": 1,             # which process dies (of several)
-     "file_size": [NAME, 1000],  # once the file exists, no file can grow over so many bytes: a full disk
+     "file_size": [NAME, 1000],  # once the file exists, no file can grow over this many bytes: a full disk
      "patch": ["module", "function", argument, ...]}  # called in the child; may return what trains instead of `train`
 
 The answer is {"codes": [exit code of each process; -9: killed], "seconds": ...}.

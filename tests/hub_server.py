@@ -156,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"error": message}, status, X_Error_Message=message, **({"X_Error_Code": code} if code else {}))
 
     def open(self, repo, write=False):
-        """The repo, or None after a refusal. A private repo looks like none to strangers; all may only read."""
+        """The repo, or None after a refusal. A private repo looks like none to other people; all may only read."""
         found, trusted = self.hub.repos.get(repo), self.headers.get("Authorization") == f"Bearer {TOKEN}"
         if found is None or (found.private and not trusted):
             self.refuse(401 if not trusted else 404, "Repository not found", "RepoNotFound")

@@ -226,7 +226,7 @@ def test_searches_agree_with_no_cache_and_with_a_static_one(kind, fields, tiny_m
 
 
 def test_a_window_needs_no_cache_of_its_own(tiny_model, sources):
-    """A cache that nobody told of the window keeps all tokens; the mask hides what the window does not reach."""
+    """A cache that was not told of the window keeps all tokens; the mask hides what the window does not reach."""
     model = tiny_model(**LAYERS["local"])
     target = torch.randint(5, 23, (3, 8))
     cache, logits = EncoderDecoderCache(DynamicCache(), DynamicCache()), []

@@ -42,7 +42,7 @@ VARIANTS = {
 }
 
 
-def numpy_twin(model):
+def in_numpy(model):
     return NumpyTransformer(
         {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}, model.config.to_dict()
     )
@@ -52,7 +52,7 @@ def numpy_twin(model):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_equal_the_numpy_transformer(variant, attn_implementation, tiny_model, sentence_pairs, tiny_batch):
     model = tiny_model(attn_implementation, **VARIANTS[variant]).double()
-    oracle = numpy_twin(model)
+    oracle = in_numpy(model)
     with torch.no_grad():
         output = model(**tiny_batch)
     for row, (source_ids, labels) in enumerate(sentence_pairs):
@@ -69,7 +69,7 @@ def test_logits_equal_the_numpy_transformer(variant, attn_implementation, tiny_m
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_loss_equals_the_numpy_loss(variant, tiny_model, sentence_pairs, tiny_batch):
     model = tiny_model(**VARIANTS[variant]).double()
-    oracle = numpy_twin(model)
+    oracle = in_numpy(model)
     torch.testing.assert_close(model(**tiny_batch).loss.item(), oracle.loss(sentence_pairs), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(
         model(**tiny_batch, label_smoothing=0.3).loss.item(), oracle.loss(sentence_pairs, 0.3), atol=1e-6, rtol=1e-6
@@ -94,7 +94,7 @@ def test_gradients_equal_the_slope_of_the_numpy_loss(variant, tiny_model, senten
         for sign in (1, -2, 1):  # the loss above, below and again at the parameter
             with torch.no_grad():
                 parameter.add_(sign * step * direction)
-            losses.append(numpy_twin(model).loss(sentence_pairs))
+            losses.append(in_numpy(model).loss(sentence_pairs))
         slope = (losses[0] - losses[1]) / (2 * step)
         expected = pytest.approx(slope, rel=1e-4, abs=1e-6)
         assert (parameter.grad * direction).sum().item() == expected, name
@@ -102,7 +102,7 @@ def test_gradients_equal_the_slope_of_the_numpy_loss(variant, tiny_model, senten
 
 def test_cross_attentions_equal_the_numpy_weights(tiny_model, sentence_pairs, tiny_batch):
     model = tiny_model("eager").double()
-    oracle = numpy_twin(model)
+    oracle = in_numpy(model)
     with torch.no_grad():
         output = model(**tiny_batch, output_attentions=True)
     assert len(output.encoder_attentions) == model.config.encoder_layers
@@ -117,7 +117,7 @@ def test_cross_attentions_equal_the_numpy_weights(tiny_model, sentence_pairs, ti
 
 def test_greedy_search_equals_the_numpy_search(tiny_model, sentence_pairs, tiny_batch):
     model = tiny_model().double()
-    oracle = numpy_twin(model)
+    oracle = in_numpy(model)
     del tiny_batch["labels"]
     generated = model.generate(**tiny_batch, max_new_tokens=10, num_beams=1)
     for row, (source_ids, _) in enumerate(sentence_pairs):
@@ -146,7 +146,7 @@ def copy_parts(ours, theirs, names):
         getattr(theirs, their_name).load_state_dict(getattr(ours, our_name).state_dict())
 
 
-def twin_layer(ours, theirs):
+def with_our_weights(ours, theirs):
     """Copy one of our layers into torch's."""
     copy_attention(ours.self_attn, theirs.self_attn)
     copy_parts(ours.feed_forward, theirs, {"fc1": "linear1", "fc2": "linear2"})
@@ -194,7 +194,7 @@ def test_the_encoder_layer_equals_torchs(activation_function, norm_position, att
     model = tiny_model(attn_implementation, activation_function=activation_function, norm_position=norm_position)
     ours = model.get_encoder().layers[0]
     settings = {"activation": activation_function, "norm_first": norm_position == "pre", "batch_first": True}
-    theirs = twin_layer(ours, nn.TransformerEncoderLayer(16, nhead=4, dim_feedforward=24, **settings))
+    theirs = with_our_weights(ours, nn.TransformerEncoderLayer(16, nhead=4, dim_feedforward=24, **settings))
     source = torch.randn(3, 5, 16)
     output = ours(source, additive(SOURCE_MASK)[:, None, None])
     expected = theirs(source, src_key_padding_mask=~SOURCE_MASK)
@@ -208,7 +208,7 @@ def test_the_decoder_layer_equals_torchs(activation_function, norm_position, att
     model = tiny_model(attn_implementation, activation_function=activation_function, norm_position=norm_position)
     ours = model.get_decoder().layers[0]
     settings = {"activation": activation_function, "norm_first": norm_position == "pre", "batch_first": True}
-    theirs = twin_layer(ours, nn.TransformerDecoderLayer(16, nhead=2, dim_feedforward=20, **settings))
+    theirs = with_our_weights(ours, nn.TransformerDecoderLayer(16, nhead=2, dim_feedforward=20, **settings))
     target, source = torch.randn(3, 4, 16), torch.randn(3, 5, 16)
     output = ours(target, additive(CAUSAL_MASK)[None, None], source, additive(SOURCE_MASK)[:, None, None])
     expected = theirs(target, source, tgt_mask=~CAUSAL_MASK, memory_key_padding_mask=~SOURCE_MASK)
@@ -230,7 +230,7 @@ RESIDUAL_OUTPUT = ("out_proj.weight", "out_proj.bias", "fc2.weight", "fc2.bias",
 NOT_MARIANS = ("model_type", "architectures", "transformers_version", "auto_map")
 
 
-def marian_twin(model):
+def as_marian(model):
     """The same model as a MarianMTModel.
 
     Marian's positions are [all sines | all cosines], ours alternate. Nothing else in the model knows an order of the
@@ -257,14 +257,14 @@ def marian_twin(model):
 @pytest.mark.parametrize("activation_function", ["relu", "gelu", "silu"])
 def test_logits_equal_marian(activation_function, tiny_model, tiny_batch):
     model = tiny_model(activation_function=activation_function)
-    twin = marian_twin(model)
+    marian = as_marian(model)
     with torch.no_grad():
-        torch.testing.assert_close(model(**tiny_batch).logits, twin(**tiny_batch).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model(**tiny_batch).logits, marian(**tiny_batch).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_beam_search_equals_marians(tiny_model, tiny_batch):
     model = tiny_model()
-    twin = marian_twin(model)
+    marian = as_marian(model)
     del tiny_batch["labels"]
     settings = {"num_beams": 3, "max_new_tokens": 12, "length_penalty": 0.6}
-    assert model.generate(**tiny_batch, **settings).tolist() == twin.generate(**tiny_batch, **settings).tolist()
+    assert model.generate(**tiny_batch, **settings).tolist() == marian.generate(**tiny_batch, **settings).tolist()

@@ -27,6 +27,7 @@ from fun_transformer.training import (
     train,
 )
 from fun_transformer.training.engine import build_accelerator, choose_threads
+from fun_transformer.training.run.card import describe_data
 from fun_transformer.training.tables import OBJECTIVES
 
 BEST = ["--training.metric_for_best_model", "loss"]
@@ -78,10 +79,16 @@ def test_no_folder_of_this_machine_is_on_the_card_and_none_in_the_model(argument
     command = f"train --data.train.dataset {tmp_path}/train.jsonl --output_dir={tmp_path}/run"
     folder = train(arguments, command).folder / "model"
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "train.jsonl" in card and "--output_dir=run" in card
+    assert "| data | train.jsonl |" in card and "--output_dir=run" in card
     for path in folder.glob("*.*"):
         if path.suffix in (".md", ".json"):
             assert str(tmp_path) not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_a_recipe_may_name_its_data_for_the_card(arguments):
+    assert describe_data(arguments) == "train.jsonl"
+    arguments.data.name = "digits"
+    assert describe_data(arguments) == "digits"
 
 
 @pytest.mark.slow

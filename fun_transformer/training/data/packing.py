@@ -119,12 +119,12 @@ def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, 
     shape = row_count(length, batch_tokens), length
     source_places, target_places, numbers = place_sentences(source_lengths, target_lengths, length)
 
-    def lay(name: str, lengths: list[int], places: list[int], filler: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def lay(name: str, lengths: list[int], places: list[int], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens, and which sentence each belongs to, (batch, length) both."""
         tokens = np.concatenate([row[name] for row in rows])  # (tokens,)
         before = np.cumsum([0, *lengths[:-1]])  # (rows,): tokens of the rows before
         place = np.arange(len(tokens)) + np.repeat(np.array(places) - before, lengths)  # (tokens,)
-        laid, sentences = np.full(shape, filler, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        laid, sentences = np.full(shape, padding, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         laid.reshape(-1)[place], sentences.reshape(-1)[place] = tokens, np.repeat(numbers, lengths)
         return torch.from_numpy(laid), torch.from_numpy(sentences)
 

@@ -99,6 +99,7 @@ class DataArguments:
     train: SplitArguments = field(default_factory=SplitArguments)
     validation: SplitArguments = field(default_factory=SplitArguments)
     test: SplitArguments = field(default_factory=SplitArguments)
+    name: str | None = arg(None, "what the model card calls the training data; null: the names of its files")
     max_source_tokens: int = arg(256, "a source with more tokens (</s> included) is a bad row", minimum=2)
     max_target_tokens: int = arg(256, "a target with more tokens (</s> included) is a bad row", minimum=2)
     bad_rows: Literal["refuse", "drop"] = arg("refuse", "empty, non-text and over-long rows: stop, or drop and count")

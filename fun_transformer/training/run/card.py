@@ -31,7 +31,7 @@ def describe_data(arguments: RunArguments) -> str:
         is_here = Path(corpus.dataset).is_absolute() or Path(corpus.dataset).exists()
         return Path(corpus.dataset).name if is_here else corpus.dataset
 
-    return " and ".join(name(corpus) for corpus in arguments.data.train.corpora)
+    return arguments.data.name or " and ".join(name(corpus) for corpus in arguments.data.train.corpora)
 
 
 def write_card(folder: Path, run: Run, details: dict[str, Any], found: dict[str, Scores]) -> None:
