@@ -5,6 +5,8 @@ with transformers' Auto classes, and brings `pipeline("translation")`, `"summari
 back. Code that is loaded from the Hub needs no registration: `auto_map` names it.
 """
 
+from . import openmp as openmp  # isort: skip  says how threads wait, before torch is loaded
+
 from transformers import (
     AutoConfig,
     AutoModel,

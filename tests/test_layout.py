@@ -39,9 +39,10 @@ FLAT = {
     "pipeline_*": [],
 }
 HOME = {  # flat files that do not travel -> what they may import of ours
-    "__init__": [*FLAT],
+    "__init__": [*FLAT, "openmp"],
     "__main__": ["cli"],
     "files": [],
+    "openmp": [],
     "cli": ["*"],
 }
 SUBFOLDERS = [  # a subfolder may import those of the rows before it
