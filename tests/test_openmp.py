@@ -31,9 +31,7 @@ def test_a_command_is_told_from_a_program_that_imports_the_package(argv, program
 
 def spin_count(command, **environment):
     """What a child process has as GOMP_SPINCOUNT after `import fun_transformer`; stops before its own work."""
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    }
+    inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     result = subprocess.run(command, capture_output=True, text=True, env={**inherited, **environment}, check=True)
     return result.stdout.strip().splitlines()[-1]
 
