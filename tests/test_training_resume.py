@@ -4,8 +4,10 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
+import struct
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +18,12 @@ import torch
 from forked_runs import read_metrics, write_digits_recipe
 from safetensors.torch import load_file
 
-from fun_transformer.training.run.checkpoints import checkpoint_folders, find_checkpoint, find_problem
+from fun_transformer.training.run.checkpoints import (
+    checkpoint_folders,
+    find_checkpoint,
+    find_model_problem,
+    find_problem,
+)
 
 KILLED = -9
 
@@ -376,3 +383,104 @@ def test_a_ctrl_c_that_comes_twice_at_once_saves(children, recipe, whole, tmp_pa
     assert checkpoint_folders(output_dir)[-1].name == "step-6"
     assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
     assert_same_runs(output_dir, whole)
+
+
+# ── The models that may become the final one ─────────────────────────────────────────────────────────────────────
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def truncate_weights(folder):
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+
+
+def make_weights_infinite(folder):
+    """Make the last number infinite, as flipped bits of its exponent may."""
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + struct.pack("<f", math.inf))
+
+
+def damage_nothing_but_the_manifest(folder):
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+
+
+def best_models(output_dir: Path) -> list[int]:
+    """Steps of the models that the last checkpoint names, the best first."""
+    return [step for step, _ in trainer_state(output_dir)["saved"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manifest", ["with", "without"])
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (shutil.rmtree, "there is no such folder"),
+        (remove_weights, r"model.safetensors is missing|no \*.safetensors"),
+        (truncate_weights, "model.safetensors"),
+        (make_weights_infinite, "not finite|changed since"),
+        (damage_nothing_but_the_manifest, "manifest.json is damaged"),
+    ],
+)
+def test_damage_to_a_saved_model_is_noticed(finished, damage, problem, manifest):
+    folder = finished / "models" / f"step-{best_models(finished)[0]}"
+    assert find_model_problem(folder) is None
+    if manifest == "without":  # as version 0.1.0 left them
+        (folder / "manifest.json").unlink()
+        assert find_model_problem(folder) is None
+    damage(folder)
+    assert re.search(problem, find_model_problem(folder))
+
+
+@pytest.mark.slow
+def test_a_lost_model_is_replaced_by_the_next_best_or_by_the_weights_of_the_checkpoint(children, recipe, tmp_path):
+    options, output_dir = ["--training.metric_for_best_model", "loss"], tmp_path / "run"
+    assert children.run(recipe, output_dir, *options) == [0], children.log(output_dir)
+    best, second = 12, 8  # of this step the checkpoint before knows
+    assert best_models(output_dir) == [best]
+    make_weights_infinite(output_dir / "models" / f"step-{best}")
+    assert children.run(recipe, output_dir, *options, "--resume") == [0], children.log(output_dir)
+    log = children.log(output_dir)
+    assert f"step-{best} is not readable: model.safetensors has changed" in log and f"step {second}" in log
+    final, left = (load_file(output_dir / name / "model.safetensors") for name in ("model", f"models/step-{second}"))
+    assert all(torch.equal(final[name], left[name]) for name in left)
+    # Without any, the weights of the checkpoint are left.
+    shutil.rmtree(output_dir / "models")
+    assert children.run(recipe, output_dir, *options, "--resume") == [0], children.log(output_dir)
+    assert "None is left" in children.log(output_dir)
+    final = load_file(output_dir / "model" / "model.safetensors")
+    trained = torch.load(checkpoint_folders(output_dir)[-1] / "pytorch_model.bin")
+    assert all(torch.equal(final[name], trained[name]) for name in final)
+
+
+def damage_models_at_the_end() -> Callable:
+    """A training whose best saved model loses a bit before the final one is made from it."""
+    from fun_transformer.training.loop import TrainingLoop
+    from fun_transformer.training.train import train
+
+    class Damaged(TrainingLoop):
+        def run(self):
+            super().run()
+            make_weights_infinite(self.kept.folder(self.kept.saved[0][0]))
+
+    return partial(train, loop=Damaged)
+
+
+@pytest.mark.slow
+def test_a_model_damaged_during_the_run_never_becomes_the_final_one(children, recipe, tmp_path):
+    output_dir = tmp_path / "run"
+    job = {"patch": ["test_training_resume", "damage_models_at_the_end"]}
+    assert children.run(recipe, output_dir, "--training.average_models", "2", **job) == [0], children.log(output_dir)
+    assert "has changed since it was written" in children.log(output_dir)
+    assert all(weight.isfinite().all() for weight in load_file(output_dir / "model" / "model.safetensors").values())
+    assert math.isfinite(read_metrics(output_dir, "test")[-1]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [shutil.rmtree, break_manifest])
+def test_a_damaged_tokenizer_is_refused_by_name(children, recipe, finished, damage):
+    damage(finished / "tokenizer")
+    assert children.run(recipe, finished, "--resume") == [2], children.log(finished)
+    assert f"The run's tokenizer {finished / 'tokenizer'} is not readable: manifest.json" in children.log(finished)

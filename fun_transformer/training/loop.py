@@ -24,9 +24,9 @@ from .data.stream import MicroBatch
 from .model.kept import KeptModels
 from .optimization import learning_rate_factor
 from .run.bad_steps import BadSteps
-from .run.checkpoints import save_checkpoint, set_aside_later
+from .run.checkpoints import save_checkpoint
 from .run.log import RunLog
-from .run.resuming import forget_later_lines
+from .run.resuming import forget_later_lines, set_aside_later
 from .run.run import Run, build_stream
 from .run.stopping import Interrupted, StopRequest
 from .scoring import score, show_scores
@@ -106,12 +106,14 @@ class TrainingLoop:
             set_seed((self.settings.seed + 1_000_003 * self.progress.step) % 2**32, device_specific=True)
         for part in self.parts:
             part.load_state_dict(state)
+        accelerator.wait_for_everyone()  # each process has read the checkpoint, which may now get another name
         if accelerator.is_main_process:
             aside = set_aside_later(self.setup.output_dir, checkpoint)
-            changes += [f"A later checkpoint is now {path}." for path in aside]
+            changes += [f"A later checkpoint is now {path}; --resume {path} goes on from there." for path in aside]
             if self.log.path.exists():
                 forget_later_lines(self.log.path, self.progress.step)
         accelerator.wait_for_everyone()
+        self.kept.check()
         return changes
 
     def save(self) -> Path:
