@@ -484,3 +484,42 @@ def test_a_damaged_tokenizer_is_refused_by_name(children, recipe, finished, dama
     damage(finished / "tokenizer")
     assert children.run(recipe, finished, "--resume") == [2], children.log(finished)
     assert f"The run's tokenizer {finished / 'tokenizer'} is not readable: manifest.json" in children.log(finished)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_set_aside_keeps_its_models_and_can_be_gone_on_from(children, recipe, tmp_path):
+    options, whole, output_dir = ["--training.metric_for_best_model", "loss"], tmp_path / "whole", tmp_path / "run"
+    assert children.run(recipe, whole, *options) == [0], children.log(whole)
+    assert best_models(whole) == [12]
+    shutil.copytree(whole, output_dir)
+    checkpoints = output_dir / "checkpoints"
+    other = [*options, "--allow_changes", "--training.learning_rate", "0.001", "--training.max_steps", "16"]
+    assert children.run(recipe, output_dir, *other, "--resume", str(checkpoints / "step-8")) == [0]
+    assert f"--resume {checkpoints / 'aside-step-12'} goes on from there" in children.log(output_dir)
+    assert {path.name for path in checkpoints.iterdir()} == {"aside-step-12", "step-12", "step-16"}
+    # Step 12 was trained twice, with different models of the same name.
+    options += ["--allow_changes", "--resume"]
+    assert children.run(recipe, output_dir, *options, str(checkpoints / "aside-step-12")) == [0]
+    assert_same_runs(output_dir, whole)
+    assert "not readable" not in children.log(output_dir)
+    assert {path.name for path in checkpoints.iterdir()} == {"step-12", "aside-2-step-12", "aside-step-16"}
+    for name in ("aside-2-step-12", "aside-step-16"):
+        step = json.loads((checkpoints / name / "trainer_state.json").read_text(encoding="utf-8"))["saved"][0][0]
+        assert find_model_problem(checkpoints / name / "models" / f"step-{step}") is None
+    longer = ["--training.max_steps", "16"]
+    assert children.run(recipe, output_dir, *longer, *options) == [0], children.log(output_dir)
+    assert all(find_model_problem(path) is None for path in (output_dir / "models").iterdir())
+
+
+@pytest.mark.slow
+def test_setting_aside_that_was_killed_is_done_again(children, recipe, whole, finished):
+    resume = ["--resume", str(finished / "checkpoints" / "step-8")]
+    for event in range(1, 100):
+        codes = children.run(recipe, finished, *resume, at_event=["checkpoints/", event])
+        if (finished / "checkpoints" / "aside-step-12").exists():
+            break
+        assert codes == [KILLED], children.log(finished)
+    assert event > 5  # in the midst of it
+    assert children.run(recipe, finished, *resume) == [0], children.log(finished)
+    assert_same_runs(finished, whole)
+    assert not list(finished.rglob("*.partial"))
