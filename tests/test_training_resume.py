@@ -8,18 +8,23 @@ import re
 import shutil
 import signal
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset, concatenate_datasets
 from forked_runs import read_metrics, write_digits_recipe
 from safetensors.torch import load_file
 
+from fun_transformer.training.data.rows import TokenRows, checksum_with_texts
 from fun_transformer.training.run.checkpoints import (
     checkpoint_folders,
+    commit_with_manifest,
     find_checkpoint,
     find_model_problem,
     find_problem,
@@ -293,6 +298,95 @@ def test_other_training_rows_and_a_vanished_file_are_refused(children, tmp_path)
     train.write_text(text, encoding="utf-8")
     assert [folder.name for folder in checkpoint_folders(output_dir)] == ["step-4"]
     assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
+
+
+def change_one_digit(path: Path) -> None:
+    """Change a digit of a pair, on both sides: the lengths stay."""
+    first, *others = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    digits = json.loads(first)["source"]
+    changed = str((int(digits[0]) + 1) % 10) + digits[1:]
+    row = json.dumps({"source": changed, "target": changed[::-1]})
+    path.write_text("".join([row + "\n", *others]), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_of_other_content_are_refused_and_what_is_allowed_mixes_no_scores(children, tmp_path, split):
+    recipe, output_dir = write_digits_recipe(tmp_path), tmp_path / "run"
+    options = ["--training.metric_for_best_model", "loss", "--training.average_models", "2"]
+    assert children.run(recipe, output_dir, *options) == [0], children.log(output_dir)
+    before = trainer_state(output_dir)["saved"]
+    change_one_digit(tmp_path / f"{split}.jsonl")
+    options += ["--resume", "--training.max_steps", "13"]  # one step more, after which all is saved again
+    assert children.run(recipe, output_dir, *options) == [2], children.log(output_dir)
+    name = {"train": "training", "validation": "validation"}[split]
+    assert f"The {name} rows are not those that this run was" in children.log(output_dir)
+    assert children.run(recipe, output_dir, *options, "--allow_changes") == [0], children.log(output_dir)
+    after = {step: loss for step, loss in trainer_state(output_dir)["saved"] if step != 13}
+    assert ("of the saved models, again" in children.log(output_dir)) == (split == "validation")
+    for step, loss in before:
+        if step in after:
+            assert (after[step] != loss) == (split == "validation")
+            assert abs(after[step] - loss) < 0.5
+    assert after
+
+
+@pytest.mark.slow
+def test_scores_of_another_metric_or_of_more_rows_are_not_compared(children, finished, recipe):
+    resume = ["--resume", "--allow_changes", "--training.max_steps", "13"]
+    options = ["--generation.eval_rows", "10", "--training.metric_for_best_model", "chrf"]
+    assert children.run(recipe, finished, *resume, *options) == [0], children.log(finished)
+    state = trainer_state(finished)
+    assert state["measured"]["metric"] == "chrf" and state["measured"]["eval_rows"] == 10
+    assert state["best_score"] == max(score for _, score in state["saved"])
+    assert "again: step" in children.log(finished)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_version_before_goes_on_exactly(children, recipe, whole, finished):
+    shutil.rmtree(finished / "checkpoints" / "step-12")
+    checkpoint = checkpoint_folders(finished)[-1]
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    train = [json.loads(line) for line in (recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    lengths = np.array([[len(row[side]) + 1 for row in train] for side in ("source", "target")])
+    old = {name: value for name, value in state.items() if name not in ("rows", "measured")}
+    path.write_text(json.dumps(old | {"data": zlib.crc32(lengths.tobytes())}), encoding="utf-8")
+    (checkpoint / "manifest.json").unlink()
+    commit_with_manifest(checkpoint.rename(checkpoint.with_name("old")), checkpoint)
+    for manifest in finished.glob("models/*/manifest.json"):
+        manifest.unlink()
+    (finished / "tokenizer" / "manifest.json").unlink()
+    assert children.run(recipe, finished, "--resume") == [0], children.log(finished)
+    assert_same_runs(finished, whole)
+
+
+def token_rows(sources: list[list[int]], **more: list) -> TokenRows:
+    """Rows with these sources, and the same targets."""
+    return TokenRows(Dataset.from_dict({"input_ids": sources, "labels": sources, **more}))
+
+
+def test_a_checksum_of_rows_depends_on_their_content_and_order_alone():
+    rows = [[5, 6, 7], [8], [], [9, 10]]
+    found = token_rows(rows).checksum()
+    for other in ([[5, 6, 7], [8], [], [10, 9]], [[5, 6], [7, 8], [], [9, 10]], rows[::-1], rows[:-1], [*rows, []]):
+        assert token_rows(other).checksum() != found
+    assert token_rows(rows, corpus=[0, 0, 0, 1]).checksum() != token_rows(rows, corpus=[0, 0, 1, 1]).checksum()
+    # Neither chunks on the disk nor rows that were selected matter.
+    parts = Dataset.from_dict({"input_ids": [[1], *rows], "labels": [[1], *rows]})
+    assert TokenRows(parts.select([1, 2, 3, 4])).checksum() == found
+    assert TokenRows(parts.select([1, 4, 3, 2]).select([0, 3, 2, 1])).checksum() == found
+    chunks = concatenate_datasets([parts.select([1, 2]).flatten_indices(), parts.select([3, 4]).flatten_indices()])
+    assert TokenRows(chunks).checksum() == found
+
+
+def test_a_checksum_of_validation_rows_depends_on_their_references():
+    rows = {"input_ids": [[1], [2]], "labels": [[3], [4]], "target": ["a", "b"]}
+    found = [
+        checksum_with_texts(Dataset.from_dict({**rows, "references": references}))
+        for references in ([["a"], ["b"]], [["a"], ["b", "c"]])
+    ]
+    assert found[0] != found[1]
 
 
 # ── What goes wrong on the way ───────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """The models that a run keeps: those that may become the final one, their mean, and when patience is over."""
 
+import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -12,11 +13,13 @@ from torch.optim.swa_utils import AveragedModel
 from transformers.utils import logging
 
 from ...files import remove_folder
+from ..data.rows import checksum_with_texts
 from ..run.checkpoints import (
     checkpoint_folders,
     commit_with_manifest,
     find_model_problem,
     models_of,
+    read_state,
     step_folders,
     step_of,
     writing,
@@ -28,6 +31,16 @@ from .averaging import average_models, moving_average
 logger = logging.get_logger(__name__)
 
 
+def describe_measuring(run: Run) -> dict[str, Any]:
+    """Tell what a score depends on beside the model: the metric, the validation rows, how texts are generated."""
+    generation = dataclasses.asdict(run.arguments.generation)
+    of_the_score = {
+        name: value for name, value in generation.items() if name not in ("batch_size", "config", "metrics")
+    }
+    rows = checksum_with_texts(run.splits["validation"]) if "validation" in run.splits else None
+    return {"metric": run.arguments.training.metric_for_best_model, "rows": rows, **of_the_score}
+
+
 class KeptModels:
     """The best or the last models of a run, on disk, and the running mean of the weights, if the recipe asks for one.
 
@@ -37,6 +50,7 @@ class KeptModels:
 
     Attributes:
         saved: Step and score of the models on disk that may be a part of the final one.
+        measured: What the scores depend on beside the model; scores that differ in it cannot be compared.
         bad_evaluations: Number of evaluations since the best one.
 
     Raises:
@@ -44,7 +58,7 @@ class KeptModels:
     """
 
     def __init__(self, run: Run, model: nn.Module):
-        self.run, self.model = run, model
+        self.run, self.model, self.measured = run, model, describe_measuring(run)
         self.accelerator, self.settings = run.accelerator, run.arguments.training
         self.best_score: float | None = None
         self.best_step, self.bad_evaluations = 0, 0
@@ -134,8 +148,9 @@ class KeptModels:
         problems = {step: find_model_problem(self.folder(step)) for step, _ in self.saved}
         if not any(problems.values()):
             return self.saved
-        others = {entry for checkpoint in checkpoint_folders(self.run.output_dir) for entry in models_of(checkpoint)}
-        known = sorted(others.union(self.saved))
+        checkpoints = checkpoint_folders(self.run.output_dir)
+        alike = [path for path in checkpoints if self.is_comparable(read_state(path))]
+        known = sorted({entry for checkpoint in alike for entry in models_of(checkpoint)}.union(self.saved))
         whole = self.choose([entry for entry in known if find_model_problem(self.folder(entry[0])) is None])
         instead = " and ".join(f"{step:,}" for step, _ in whole)
         for step, problem in problems.items():
@@ -179,9 +194,30 @@ class KeptModels:
                 if step_of(folder) not in needed:
                     remove_folder(folder)
 
+    def has_same_rows(self, state: dict[str, Any]) -> bool:
+        """Tell whether a checkpoint was scored on the same validation rows; version 0.1.0 did not note them."""
+        return state.get("measured", self.measured)["rows"] == self.measured["rows"]
+
+    def is_comparable(self, state: dict[str, Any]) -> bool:
+        """Tell whether scores of a checkpoint can be compared with those of now."""
+        before = state.get("measured", {})
+        return all(before[name] == self.measured[name] for name in before.keys() & self.measured.keys())
+
+    def rank(self, models: list[tuple[int, float]]) -> None:
+        """Put new scores in the place of those of the saved models.
+
+        Args:
+            models: Step and score of each.
+        """
+        self.saved, self.best_score = self.choose(sorted(models)), None
+        for step, score in self.saved:
+            if self.best_score is None or self.sign * score < self.sign * self.best_score:
+                self.best_score, self.best_step = score, step
+
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {name: getattr(self, name) for name in ("best_score", "best_step", "saved", "bad_evaluations")}
+        names = ("best_score", "best_step", "saved", "bad_evaluations", "measured")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""

@@ -208,10 +208,14 @@ def commit_with_manifest(partial: Path, folder: Path) -> None:
         raise OSError(f"it was written, but {problem}")
 
 
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The trainer's own state in a checkpoint; empty when it is not readable."""
+    try:
+        return dict(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def models_of(checkpoint: Path) -> list[tuple[int, float]]:
     """Step and score of the saved models that a checkpoint needs; none when its state is not readable."""
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        return [(int(step), float(score)) for step, score in state["saved"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    return [(int(step), float(score)) for step, score in read_state(checkpoint).get("saved", [])]
