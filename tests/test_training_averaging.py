@@ -1,5 +1,8 @@
 """What makes a model better than its training alone: means of weights, saved or running, and R-Drop."""
 
+import math
+import struct
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -91,6 +94,19 @@ def test_the_command_refuses_to_overwrite(three_models, capsys):
     folder = str(three_models[0][0])
     assert main([folder, "--output_dir", folder]) == 2
     assert "Name another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "infinite", "gone"])
+def test_the_command_refuses_a_damaged_model(three_models, damage, tmp_path, capsys):
+    folders, _ = three_models
+    weights = folders[1] / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:1000] if damage == "truncated" else content[:-4] + struct.pack("<f", math.inf))
+    if damage == "gone":
+        weights.unlink()
+    assert main([*map(str, folders), "--output_dir", str(tmp_path / "mean")]) == 2
+    assert f"The model {folders[1]} is not readable" in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()
 
 
 def train_digits(folder, *options):

@@ -4,19 +4,31 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset, concatenate_datasets
 from forked_runs import read_metrics, write_digits_recipe
 from safetensors.torch import load_file
 
-from fun_transformer.training.run.checkpoints import checkpoint_folders, find_checkpoint, find_problem
+from fun_transformer.training.data.rows import TokenRows, checksum_with_texts
+from fun_transformer.training.run.checkpoints import (
+    checkpoint_folders,
+    commit_with_manifest,
+    find_checkpoint,
+    find_model_problem,
+    find_problem,
+)
 
 KILLED = -9
 
@@ -288,6 +300,95 @@ def test_other_training_rows_and_a_vanished_file_are_refused(children, tmp_path)
     assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
 
 
+def change_one_digit(path: Path) -> None:
+    """Change a digit of a pair, on both sides: the lengths stay."""
+    first, *others = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    digits = json.loads(first)["source"]
+    changed = str((int(digits[0]) + 1) % 10) + digits[1:]
+    row = json.dumps({"source": changed, "target": changed[::-1]})
+    path.write_text("".join([row + "\n", *others]), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_of_other_content_are_refused_and_what_is_allowed_mixes_no_scores(children, tmp_path, split):
+    recipe, output_dir = write_digits_recipe(tmp_path), tmp_path / "run"
+    options = ["--training.metric_for_best_model", "loss", "--training.average_models", "2"]
+    assert children.run(recipe, output_dir, *options) == [0], children.log(output_dir)
+    before = trainer_state(output_dir)["saved"]
+    change_one_digit(tmp_path / f"{split}.jsonl")
+    options += ["--resume", "--training.max_steps", "13"]  # one step more, after which all is saved again
+    assert children.run(recipe, output_dir, *options) == [2], children.log(output_dir)
+    name = {"train": "training", "validation": "validation"}[split]
+    assert f"The {name} rows are not those that this run was" in children.log(output_dir)
+    assert children.run(recipe, output_dir, *options, "--allow_changes") == [0], children.log(output_dir)
+    after = {step: loss for step, loss in trainer_state(output_dir)["saved"] if step != 13}
+    assert ("of the saved models, again" in children.log(output_dir)) == (split == "validation")
+    for step, loss in before:
+        if step in after:
+            assert (after[step] != loss) == (split == "validation")
+            assert abs(after[step] - loss) < 0.5
+    assert after
+
+
+@pytest.mark.slow
+def test_scores_of_another_metric_or_of_more_rows_are_not_compared(children, finished, recipe):
+    resume = ["--resume", "--allow_changes", "--training.max_steps", "13"]
+    options = ["--generation.eval_rows", "10", "--training.metric_for_best_model", "chrf"]
+    assert children.run(recipe, finished, *resume, *options) == [0], children.log(finished)
+    state = trainer_state(finished)
+    assert state["measured"]["metric"] == "chrf" and state["measured"]["eval_rows"] == 10
+    assert state["best_score"] == max(score for _, score in state["saved"])
+    assert "again: step" in children.log(finished)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_the_version_before_goes_on_exactly(children, recipe, whole, finished):
+    shutil.rmtree(finished / "checkpoints" / "step-12")
+    checkpoint = checkpoint_folders(finished)[-1]
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    train = [json.loads(line) for line in (recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    lengths = np.array([[len(row[side]) + 1 for row in train] for side in ("source", "target")])
+    old = {name: value for name, value in state.items() if name not in ("rows", "measured")}
+    path.write_text(json.dumps(old | {"data": zlib.crc32(lengths.tobytes())}), encoding="utf-8")
+    (checkpoint / "manifest.json").unlink()
+    commit_with_manifest(checkpoint.rename(checkpoint.with_name("old")), checkpoint)
+    for manifest in finished.glob("models/*/manifest.json"):
+        manifest.unlink()
+    (finished / "tokenizer" / "manifest.json").unlink()
+    assert children.run(recipe, finished, "--resume") == [0], children.log(finished)
+    assert_same_runs(finished, whole)
+
+
+def token_rows(sources: list[list[int]], **more: list) -> TokenRows:
+    """Rows with these sources, and the same targets."""
+    return TokenRows(Dataset.from_dict({"input_ids": sources, "labels": sources, **more}))
+
+
+def test_a_checksum_of_rows_depends_on_their_content_and_order_alone():
+    rows = [[5, 6, 7], [8], [], [9, 10]]
+    found = token_rows(rows).checksum()
+    for other in ([[5, 6, 7], [8], [], [10, 9]], [[5, 6], [7, 8], [], [9, 10]], rows[::-1], rows[:-1], [*rows, []]):
+        assert token_rows(other).checksum() != found
+    assert token_rows(rows, corpus=[0, 0, 0, 1]).checksum() != token_rows(rows, corpus=[0, 0, 1, 1]).checksum()
+    # Neither chunks on the disk nor rows that were selected matter.
+    parts = Dataset.from_dict({"input_ids": [[1], *rows], "labels": [[1], *rows]})
+    assert TokenRows(parts.select([1, 2, 3, 4])).checksum() == found
+    assert TokenRows(parts.select([1, 4, 3, 2]).select([0, 3, 2, 1])).checksum() == found
+    chunks = concatenate_datasets([parts.select([1, 2]).flatten_indices(), parts.select([3, 4]).flatten_indices()])
+    assert TokenRows(chunks).checksum() == found
+
+
+def test_a_checksum_of_validation_rows_depends_on_their_references():
+    rows = {"input_ids": [[1], [2]], "labels": [[3], [4]], "target": ["a", "b"]}
+    found = [
+        checksum_with_texts(Dataset.from_dict({**rows, "references": references}))
+        for references in ([["a"], ["b"]], [["a"], ["b", "c"]])
+    ]
+    assert found[0] != found[1]
+
+
 # ── What goes wrong on the way ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -376,3 +477,143 @@ def test_a_ctrl_c_that_comes_twice_at_once_saves(children, recipe, whole, tmp_pa
     assert checkpoint_folders(output_dir)[-1].name == "step-6"
     assert children.run(recipe, output_dir, "--resume") == [0], children.log(output_dir)
     assert_same_runs(output_dir, whole)
+
+
+# ── The models that may become the final one ─────────────────────────────────────────────────────────────────────
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def truncate_weights(folder):
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+
+
+def make_weights_infinite(folder):
+    """Make the last number infinite, as flipped bits of its exponent may."""
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + struct.pack("<f", math.inf))
+
+
+def damage_nothing_but_the_manifest(folder):
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+
+
+def best_models(output_dir: Path) -> list[int]:
+    """Steps of the models that the last checkpoint names, the best first."""
+    return [step for step, _ in trainer_state(output_dir)["saved"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manifest", ["with", "without"])
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (shutil.rmtree, "there is no such folder"),
+        (remove_weights, r"model.safetensors is missing|no \*.safetensors"),
+        (truncate_weights, "model.safetensors"),
+        (make_weights_infinite, "not finite|changed since"),
+        (damage_nothing_but_the_manifest, "manifest.json is damaged"),
+    ],
+)
+def test_damage_to_a_saved_model_is_noticed(finished, damage, problem, manifest):
+    folder = finished / "models" / f"step-{best_models(finished)[0]}"
+    assert find_model_problem(folder) is None
+    if manifest == "without":  # as version 0.1.0 left them
+        (folder / "manifest.json").unlink()
+        assert find_model_problem(folder) is None
+    damage(folder)
+    assert re.search(problem, find_model_problem(folder))
+
+
+@pytest.mark.slow
+def test_a_lost_model_is_replaced_by_the_next_best_or_by_the_weights_of_the_checkpoint(children, recipe, tmp_path):
+    options, output_dir = ["--training.metric_for_best_model", "loss"], tmp_path / "run"
+    assert children.run(recipe, output_dir, *options) == [0], children.log(output_dir)
+    best, second = 12, 8  # of this step the checkpoint before knows
+    assert best_models(output_dir) == [best]
+    make_weights_infinite(output_dir / "models" / f"step-{best}")
+    assert children.run(recipe, output_dir, *options, "--resume") == [0], children.log(output_dir)
+    log = children.log(output_dir)
+    assert f"step-{best} is not readable: model.safetensors has changed" in log and f"step {second}" in log
+    final, left = (load_file(output_dir / name / "model.safetensors") for name in ("model", f"models/step-{second}"))
+    assert all(torch.equal(final[name], left[name]) for name in left)
+    # Without any, the weights of the checkpoint are left.
+    shutil.rmtree(output_dir / "models")
+    assert children.run(recipe, output_dir, *options, "--resume") == [0], children.log(output_dir)
+    assert "None is left" in children.log(output_dir)
+    final = load_file(output_dir / "model" / "model.safetensors")
+    trained = torch.load(checkpoint_folders(output_dir)[-1] / "pytorch_model.bin")
+    assert all(torch.equal(final[name], trained[name]) for name in final)
+
+
+def damage_models_at_the_end() -> Callable:
+    """A training whose best saved model loses a bit before the final one is made from it."""
+    from fun_transformer.training.loop import TrainingLoop
+    from fun_transformer.training.train import train
+
+    class Damaged(TrainingLoop):
+        def run(self):
+            super().run()
+            make_weights_infinite(self.kept.folder(self.kept.saved[0][0]))
+
+    return partial(train, loop=Damaged)
+
+
+@pytest.mark.slow
+def test_a_model_damaged_during_the_run_never_becomes_the_final_one(children, recipe, tmp_path):
+    output_dir = tmp_path / "run"
+    job = {"patch": ["test_training_resume", "damage_models_at_the_end"]}
+    assert children.run(recipe, output_dir, "--training.average_models", "2", **job) == [0], children.log(output_dir)
+    assert "has changed since it was written" in children.log(output_dir)
+    assert all(weight.isfinite().all() for weight in load_file(output_dir / "model" / "model.safetensors").values())
+    assert math.isfinite(read_metrics(output_dir, "test")[-1]["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [shutil.rmtree, break_manifest])
+def test_a_damaged_tokenizer_is_refused_by_name(children, recipe, finished, damage):
+    damage(finished / "tokenizer")
+    assert children.run(recipe, finished, "--resume") == [2], children.log(finished)
+    assert f"The run's tokenizer {finished / 'tokenizer'} is not readable: manifest.json" in children.log(finished)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_set_aside_keeps_its_models_and_can_be_gone_on_from(children, recipe, tmp_path):
+    options, whole, output_dir = ["--training.metric_for_best_model", "loss"], tmp_path / "whole", tmp_path / "run"
+    assert children.run(recipe, whole, *options) == [0], children.log(whole)
+    assert best_models(whole) == [12]
+    shutil.copytree(whole, output_dir)
+    checkpoints = output_dir / "checkpoints"
+    other = [*options, "--allow_changes", "--training.learning_rate", "0.001", "--training.max_steps", "16"]
+    assert children.run(recipe, output_dir, *other, "--resume", str(checkpoints / "step-8")) == [0]
+    assert f"--resume {checkpoints / 'aside-step-12'} goes on from there" in children.log(output_dir)
+    assert {path.name for path in checkpoints.iterdir()} == {"aside-step-12", "step-12", "step-16"}
+    # Step 12 was trained twice, with different models of the same name.
+    options += ["--allow_changes", "--resume"]
+    assert children.run(recipe, output_dir, *options, str(checkpoints / "aside-step-12")) == [0]
+    assert_same_runs(output_dir, whole)
+    assert "not readable" not in children.log(output_dir)
+    assert {path.name for path in checkpoints.iterdir()} == {"step-12", "aside-2-step-12", "aside-step-16"}
+    for name in ("aside-2-step-12", "aside-step-16"):
+        step = json.loads((checkpoints / name / "trainer_state.json").read_text(encoding="utf-8"))["saved"][0][0]
+        assert find_model_problem(checkpoints / name / "models" / f"step-{step}") is None
+    longer = ["--training.max_steps", "16"]
+    assert children.run(recipe, output_dir, *longer, *options) == [0], children.log(output_dir)
+    assert all(find_model_problem(path) is None for path in (output_dir / "models").iterdir())
+
+
+@pytest.mark.slow
+def test_setting_aside_that_was_killed_is_done_again(children, recipe, whole, finished):
+    resume = ["--resume", str(finished / "checkpoints" / "step-8")]
+    for event in range(1, 100):
+        codes = children.run(recipe, finished, *resume, at_event=["checkpoints/", event])
+        if (finished / "checkpoints" / "aside-step-12").exists():
+            break
+        assert codes == [KILLED], children.log(finished)
+    assert event > 5  # in the midst of it
+    assert children.run(recipe, finished, *resume) == [0], children.log(finished)
+    assert_same_runs(finished, whole)
+    assert not list(finished.rglob("*.partial"))

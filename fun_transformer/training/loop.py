@@ -24,9 +24,9 @@ from .data.stream import MicroBatch
 from .model.kept import KeptModels
 from .optimization import learning_rate_factor
 from .run.bad_steps import BadSteps
-from .run.checkpoints import save_checkpoint, set_aside_later
+from .run.checkpoints import save_checkpoint
 from .run.log import RunLog
-from .run.resuming import forget_later_lines
+from .run.resuming import forget_later_lines, set_aside_later
 from .run.run import Run, build_stream
 from .run.stopping import Interrupted, StopRequest
 from .scoring import score, show_scores
@@ -85,13 +85,9 @@ class TrainingLoop:
         Raises:
             ValueError: When model or data are not those of the checkpoint.
         """
-        accelerator, changes = self.accelerator, []
+        accelerator = self.accelerator
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        if state["data"] != self.stream.checksum():
-            text = f"The training rows are not those that {checkpoint} was trained on"
-            if not self.setup.arguments.allow_changes:
-                raise ValueError(f"{text}. Put the old data back, or go on all the same with --allow_changes.")
-            changes.append(text + ": this epoch begins again.")
+        changes = self.compare_rows(state)
         try:
             accelerator.load_state(str(checkpoint))
         except RuntimeError as error:
@@ -106,13 +102,43 @@ class TrainingLoop:
             set_seed((self.settings.seed + 1_000_003 * self.progress.step) % 2**32, device_specific=True)
         for part in self.parts:
             part.load_state_dict(state)
+        accelerator.wait_for_everyone()  # each process has read the checkpoint, which may now get another name
         if accelerator.is_main_process:
             aside = set_aside_later(self.setup.output_dir, checkpoint)
-            changes += [f"A later checkpoint is now {path}." for path in aside]
+            changes += [f"A later checkpoint is now {path}; --resume {path} goes on from there." for path in aside]
             if self.log.path.exists():
                 forget_later_lines(self.log.path, self.progress.step)
         accelerator.wait_for_everyone()
+        self.kept.check()
+        if "validation" in self.setup.splits and not self.kept.is_comparable(state):
+            changes.append(self.score_again())
         return changes
+
+    def compare_rows(self, state: dict[str, Any]) -> list[str]:
+        """Tell which rows are not those of a checkpoint.
+
+        Raises:
+            ValueError: When there are such, and changes are not allowed.
+        """
+        changed = []
+        if not self.stream.has_same_rows(state):
+            changed.append("The training rows are not those that this run was trained on.")
+        if not self.kept.has_same_rows(state):
+            changed.append("The validation rows are not those that this run was scored on.")
+        if changed and not self.setup.arguments.allow_changes:
+            raise ValueError(f"{' '.join(changed)} Put the old data back, or go on all the same with --allow_changes.")
+        return changed
+
+    def score_again(self) -> str:
+        """Score the saved models as later ones will be, so that they can be compared; tell the scores."""
+        metric, rows = self.settings.metric_for_best_model, self.setup.arguments.generation.eval_rows
+        scores = [
+            (step, score(self.setup, self.kept.load([step]), "validation", rows).values[metric])
+            for step, _ in self.kept.saved
+        ]
+        self.kept.rank(scores)
+        shown = ", ".join(f"step {step}: {value:.4g}" for step, value in scores) or "there is none"
+        return f"Earlier scores cannot be compared with those of now. {metric} of the saved models, again: {shown}."
 
     def save(self) -> Path:
         """Save a checkpoint of this step."""

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, set_seed
-from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ..files import commit_folder, write_atomically
@@ -34,7 +33,7 @@ from .engine import (
     start_trackers,
 )
 from .loop import TrainingLoop
-from .model.building import build_model, build_tokenizer
+from .model.building import build_model, build_tokenizer, read_tokenizer, save_tokenizer
 from .model.initialization import initialize
 from .model.wrapping import compile_in_place, shard
 from .optimization import build_optimizer
@@ -141,7 +140,7 @@ def prepare(
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)
     if checkpoint is not None:
-        tokenizer = AutoTokenizer.from_pretrained(output_dir / "tokenizer")
+        tokenizer = on_main_process(read_tokenizer, output_dir / "tokenizer")
     else:
         tokenizer = on_main_process(build_tokenizer, resolved, objective, splits)
     splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, resolved.data, objective.encode)
@@ -169,7 +168,7 @@ def begin(run: Run, report: RowReport, checkpoint: Path | None) -> None:
         run.output_dir.mkdir(parents=True, exist_ok=True)
         empty_run(run.output_dir)
         write_start(run.output_dir, run.arguments, report.to_dict())
-        run.tokenizer.save_pretrained(run.output_dir / "tokenizer")
+        save_tokenizer(run.tokenizer, run.output_dir / "tokenizer")
     run.accelerator.wait_for_everyone()
 
 

@@ -6,12 +6,26 @@ and a few microseconds. Only the lengths, which the batches are made of, are hel
 where rows were selected. What is read often stays in the system's page cache, as far as there is room.
 """
 
+import json
+import zlib
 from bisect import bisect_right
 from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+
+BLOCK = 50_000  # rows at once
+FACTOR = 0x9E3779B97F4A7C15  # odd, so that no change of a single token goes unnoticed
+
+
+def checksum_with_texts(dataset: Dataset) -> int:
+    """Tell other rows from these by their tokens and by their texts, references included."""
+    checksum = TokenRows(dataset).checksum()
+    texts = dataset.select_columns([name for name in dataset.column_names if name not in ("input_ids", "labels")])
+    for batch in texts.iter(1000):
+        checksum = zlib.crc32(json.dumps(batch, sort_keys=True, default=str).encode(), checksum)
+    return checksum
 
 
 class TokenRows:
@@ -40,6 +54,13 @@ class TokenRows:
         """Take the mean number of tokens of the sources and of the targets."""
         return float(self.source_lengths.mean()), float(self.target_lengths.mean())
 
+    def checksum(self) -> int:
+        """Tell other rows, or rows in another order, from these: under two seconds for a million rows."""
+        parts = [self.select(self.sources.numbers()), self.select(self.targets.numbers())]
+        if self.corpora is not None:
+            parts.append(self.corpora.astype(np.uint64))
+        return zlib.crc32(b"".join(np.ascontiguousarray(part).data for part in parts))
+
     def __len__(self) -> int:
         return len(self.source_lengths)
 
@@ -61,6 +82,22 @@ class TokenColumn:
         self.tokens = [chunk.values.to_numpy() for chunk in chunks]  # each (tokens,)
         self.lengths = np.concatenate([np.diff(starts).astype(np.int32) for starts in self.starts])
         self.first_rows = list(accumulate(map(len, chunks), initial=0))[:-1]  # of each chunk
+
+    def numbers(self) -> np.ndarray:
+        """Turn each row into a number, the sum of (token + 1) * FACTOR^place modulo 2^64: (rows,)."""
+        weights = np.cumprod(np.full(self.lengths.max(), FACTOR, np.uint64))
+        numbers = [np.zeros(0, np.uint64)]
+        for starts, tokens in zip(self.starts, self.tokens, strict=True):
+            for first in range(0, len(starts) - 1, BLOCK):
+                of_block = starts[first : first + BLOCK + 1].astype(np.int64)
+                begin, lengths = of_block[0], np.diff(of_block)
+                places = np.arange(lengths.sum()) - np.repeat(of_block[:-1] - begin, lengths)  # (tokens,)
+                terms = (tokens[begin : of_block[-1]].astype(np.int64).view(np.uint64) + np.uint64(1)) * weights[
+                    places
+                ]
+                sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms)])
+                numbers.append(sums[of_block[1:] - begin] - sums[of_block[:-1] - begin])
+        return np.concatenate(numbers)
 
     def __getitem__(self, row: int) -> np.ndarray:
         chunk = bisect_right(self.first_rows, row) - 1

@@ -1,5 +1,6 @@
 """The batches of a run without end, and the run's position in them, from which a resumed run goes on."""
 
+import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -96,10 +97,18 @@ class BatchStream:
         here = self.world_size * self.batch
         return self.epoch + (earlier + here) / (earlier + self.world_size * len(self.of_epoch))
 
+    @functools.cached_property
     def checksum(self) -> int:
-        """Tell other training rows from these: cheap, and blind to rows of the same lengths."""
+        """Tells other training rows from these."""
+        return self.rows.checksum()
+
+    def has_same_rows(self, state: dict[str, Any]) -> bool:
+        """Tell whether a checkpoint was trained on the same rows; version 0.1.0 noted their lengths only."""
+        if "rows" in state:
+            return state["rows"] == self.checksum
         lengths = (self.rows.source_lengths, self.rows.target_lengths)
-        return zlib.crc32(b"".join(np.ascontiguousarray(part, dtype=np.int64).tobytes() for part in lengths))
+        parts = [np.ascontiguousarray(part, dtype=np.int64).tobytes() for part in lengths]
+        return state["data"] == zlib.crc32(b"".join(parts))
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
@@ -108,12 +117,12 @@ class BatchStream:
             "batch": self.batch,
             "resized": self.resized,
             "world_size": self.world_size,
-            "data": self.checksum(),
+            "rows": self.checksum,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint, perhaps of another number of processes; rows that changed begin this epoch again."""
-        same_rows = state["data"] == self.checksum()
+        same_rows = self.has_same_rows(state)
         self.epoch, self.batch = state["epoch"], state["batch"] if same_rows else 0
         self.resized = [(processes, batches) for processes, batches in state["resized"]] if same_rows else []
         if state["world_size"] != self.world_size:

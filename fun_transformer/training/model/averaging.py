@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 import fun_transformer
 
 from ...files import commit_folder
+from ..run.checkpoints import find_model_problem
 
 
 def average_models(folders: Sequence[Path], load: Callable[[Path], PreTrainedModel]) -> PreTrainedModel:
@@ -84,6 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.output_dir.exists():
             raise ValueError(f"{options.output_dir} exists. Name another folder.")
+        for folder in options.folders:
+            if problem := find_model_problem(folder):
+                raise ValueError(f"The model {folder} is not readable: {problem}. Leave it out, or put back a copy.")
         kind = getattr(fun_transformer, AutoConfig.from_pretrained(options.folders[0]).architectures[0])
         model = average_models(options.folders, kind.from_pretrained)
         partial = options.output_dir.with_name(f".{options.output_dir.name}.partial")

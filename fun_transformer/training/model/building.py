@@ -1,5 +1,7 @@
 """A tokenizer and a model with fresh weights, as the recipe describes them."""
 
+from pathlib import Path
+
 import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
@@ -11,6 +13,7 @@ from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
 from ..recipe.model_config import choose_config, choose_kernel, recipe_fields
+from ..run.checkpoints import commit_with_manifest, find_problem
 from ..run.run import Run
 from ..train_tokenizer import TokenizerSettings, train_tokenizer
 
@@ -43,6 +46,28 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             )
         tokenizer.add_languages(languages)
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save the tokenizer of a run, whole and with its checksums."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    tokenizer.save_pretrained(partial)
+    commit_with_manifest(partial, folder)
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Read the tokenizer of a run again.
+
+    Raises:
+        ValueError: When it is missing or no longer what was saved.
+    """
+    has_manifest = (folder / "manifest.json").exists() or not folder.is_dir()  # version 0.1.0 wrote none
+    if has_manifest and (problem := find_problem(folder)):
+        raise ValueError(
+            f"The run's tokenizer {folder} is not readable: {problem}. Put back a copy (the model of a finished "
+            "run has the same files), or start again with --overwrite and without --resume."
+        )
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def build_model(run: Run) -> PreTrainedModel:

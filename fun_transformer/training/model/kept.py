@@ -1,19 +1,44 @@
 """The models that a run keeps: those that may become the final one, their mean, and when patience is over."""
 
-import json
+import dataclasses
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 from accelerate import DistributedType
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from transformers.utils import logging
 
-from ...files import commit_folder, remove_folder
-from ..run.checkpoints import checkpoint_folders, step_folders, writing
+from ...files import remove_folder
+from ..data.rows import checksum_with_texts
+from ..run.checkpoints import (
+    checkpoint_folders,
+    commit_with_manifest,
+    find_model_problem,
+    models_of,
+    read_state,
+    step_folders,
+    step_of,
+    writing,
+)
 from ..run.run import Run
 from ..tables import METRICS
 from .averaging import average_models, moving_average
+
+logger = logging.get_logger(__name__)
+
+
+def describe_measuring(run: Run) -> dict[str, Any]:
+    """Tell what a score depends on beside the model: the metric, the validation rows, how texts are generated."""
+    generation = dataclasses.asdict(run.arguments.generation)
+    of_the_score = {
+        name: value for name, value in generation.items() if name not in ("batch_size", "config", "metrics")
+    }
+    rows = checksum_with_texts(run.splits["validation"]) if "validation" in run.splits else None
+    return {"metric": run.arguments.training.metric_for_best_model, "rows": rows, **of_the_score}
 
 
 class KeptModels:
@@ -25,6 +50,7 @@ class KeptModels:
 
     Attributes:
         saved: Step and score of the models on disk that may be a part of the final one.
+        measured: What the scores depend on beside the model; scores that differ in it cannot be compared.
         bad_evaluations: Number of evaluations since the best one.
 
     Raises:
@@ -32,7 +58,7 @@ class KeptModels:
     """
 
     def __init__(self, run: Run, model: nn.Module):
-        self.run, self.model = run, model
+        self.run, self.model, self.measured = run, model, describe_measuring(run)
         self.accelerator, self.settings = run.accelerator, run.arguments.training
         self.best_score: float | None = None
         self.best_step, self.bad_evaluations = 0, 0
@@ -59,18 +85,24 @@ class KeptModels:
 
     def keep(self, step: int, score: float) -> None:
         """Save the model of this step, if it is among those that may become the final one."""
-        saved = [*self.saved, (step, score)]
-        if self.settings.average == "best":
-            saved.sort(key=lambda entry: self.sign * entry[1])  # the best first; of equal ones the earlier
-            self.saved = saved[: self.settings.average_models]
-        else:
-            self.saved = saved[-self.settings.average_models :]
+        self.saved = self.choose([*self.saved, (step, score)])
         if (step, score) in self.saved:
             self.save(step)
 
+    def choose(self, models: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        """Choose those that make the final model; one whose score is not finite is never among them.
+
+        Args:
+            models: Step and score of each, in the order of steps where scores are equal.
+        """
+        models = [entry for entry in models if math.isfinite(entry[1])]
+        if self.settings.average == "best":
+            return sorted(models, key=lambda entry: self.sign * entry[1])[: self.settings.average_models]
+        return models[-self.settings.average_models :]
+
     def compare(self, step: int, score: float) -> None:
         """Compare this step's score with the best one so far."""
-        if self.best_score is None or self.sign * score < self.sign * self.best_score:
+        if math.isfinite(score) and (self.best_score is None or self.sign * score < self.sign * self.best_score):
             self.best_score, self.best_step, self.bad_evaluations = score, step, 0
         else:
             self.bad_evaluations += 1
@@ -95,41 +127,97 @@ class KeptModels:
         if self.accelerator.is_main_process:
             partial = folder.with_name(f".{folder.name}.partial")
             with writing(f"The model of step {step}", partial, self.run.output_dir):
+                shutil.rmtree(partial, ignore_errors=True)
                 self.accelerator.unwrap_model(self.current).save_pretrained(partial, state_dict=state_dict)
-                commit_folder(partial, folder)
+                commit_with_manifest(partial, folder)
         self.accelerator.wait_for_everyone()
 
     def folder(self, step: int) -> Path:
         """Name the folder of a saved model by its step: a run that goes on from there must find the models of then."""
         return self.run.output_dir / "models" / f"step-{step}"
 
+    def check(self) -> None:
+        """Let go of saved models that are missing or damaged, with a warning; the next best take their places."""
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            found = [self.find_whole()]
+        self.saved = broadcast_object_list(found)[0]
+
+    def find_whole(self) -> list[tuple[int, float]]:
+        """Choose again, among the models that the checkpoints name, where one of those chosen is not whole."""
+        problems = {step: find_model_problem(self.folder(step)) for step, _ in self.saved}
+        if not any(problems.values()):
+            return self.saved
+        checkpoints = checkpoint_folders(self.run.output_dir)
+        alike = [path for path in checkpoints if self.is_comparable(read_state(path))]
+        known = sorted({entry for checkpoint in alike for entry in models_of(checkpoint)}.union(self.saved))
+        whole = self.choose([entry for entry in known if find_model_problem(self.folder(entry[0])) is None])
+        instead = " and ".join(f"{step:,}" for step, _ in whole)
+        for step, problem in problems.items():
+            if problem:
+                logger.warning(
+                    f"The model {self.folder(step)} is not readable: {problem}. "
+                    + (
+                        f"Left to choose from: step {instead}."
+                        if whole
+                        else "None is left: the weights that are trained now take its place."
+                    )
+                )
+        return whole
+
     def final(self, step: int) -> Any:
         """Load the model that the run has made: the best one, or the mean of several.
 
         Args:
-            step: The last one; its model is taken where there is no validation split to choose by.
+            step: The last one; its model is taken where there is no other to choose.
         """
+        self.check()
         if not self.saved:
             self.save(step)
             self.saved = [(step, math.nan)]
+        return self.load([step for step, _ in self.saved])
+
+    def load(self, steps: list[int]) -> Any:
+        """Load the mean of saved models."""
         load = self.run.objective.model_class.from_pretrained
         kernel = self.accelerator.unwrap_model(self.model).config._attn_implementation
-        folders = [self.folder(saved) for saved, _ in self.saved]
+        folders = [self.folder(step) for step in steps]
         model = average_models(folders, lambda folder: load(folder, attn_implementation=kernel))
         return model.to(self.accelerator.device)
 
     def remove_beaten(self) -> None:
         """Remove saved models that no checkpoint needs any more."""
         if self.accelerator.is_main_process:
-            states = [folder / "trainer_state.json" for folder in checkpoint_folders(self.run.output_dir)]
-            needed = {step for path in states for step, _ in json.loads(path.read_text(encoding="utf-8"))["saved"]}
+            checkpoints = checkpoint_folders(self.run.output_dir)
+            needed = {step for checkpoint in checkpoints for step, _ in models_of(checkpoint)}
             for folder in step_folders(self.run.output_dir / "models"):
-                if int(folder.name.removeprefix("step-")) not in needed:
+                if step_of(folder) not in needed:
                     remove_folder(folder)
+
+    def has_same_rows(self, state: dict[str, Any]) -> bool:
+        """Tell whether a checkpoint was scored on the same validation rows; version 0.1.0 did not note them."""
+        return state.get("measured", self.measured)["rows"] == self.measured["rows"]
+
+    def is_comparable(self, state: dict[str, Any]) -> bool:
+        """Tell whether scores of a checkpoint can be compared with those of now."""
+        before = state.get("measured", {})
+        return all(before[name] == self.measured[name] for name in before.keys() & self.measured.keys())
+
+    def rank(self, models: list[tuple[int, float]]) -> None:
+        """Put new scores in the place of those of the saved models.
+
+        Args:
+            models: Step and score of each.
+        """
+        self.saved, self.best_score = self.choose(sorted(models)), None
+        for step, score in self.saved:
+            if self.best_score is None or self.sign * score < self.sign * self.best_score:
+                self.best_score, self.best_step = score, step
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {name: getattr(self, name) for name in ("best_score", "best_step", "saved", "bad_evaluations")}
+        names = ("best_score", "best_step", "saved", "bad_evaluations", "measured")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""

@@ -1,7 +1,8 @@
 """Checkpoints: written to a temporary folder, synced, renamed and read back before an older one is removed.
 
 Whenever a run dies, the newest checkpoint that has its name is whole. Each holds a `manifest.json`, written last, with
-the size and checksum of every file, so that one which was damaged later is noticed and the one before is taken.
+the size and checksum of every file, so that one which was damaged later is noticed and the one before is taken. So
+does each saved model.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from ...files import commit_folder, remove_folder, write_atomically
@@ -33,10 +34,14 @@ def is_lost_process(error: Exception) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
+def step_of(folder: Path) -> int:
+    """The step in a name such as `step-8` or `aside-step-8`."""
+    return int(folder.name.rpartition("-")[2])
+
+
 def step_folders(parent: Path) -> list[Path]:
     """All folders `step-N` of a folder, oldest first."""
-    folders = [path for path in parent.glob("step-*") if STEP.fullmatch(path.name)]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((path for path in parent.glob("step-*") if STEP.fullmatch(path.name)), key=step_of)
 
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:
@@ -45,7 +50,7 @@ def checkpoint_folders(output_dir: Path) -> list[Path]:
 
 
 def find_problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None when every file is as it was written."""
+    """What is wrong with a folder that has a manifest; None when every file is as it was written."""
     try:
         files: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
         for name, (size, checksum) in files.items():
@@ -60,6 +65,27 @@ def find_problem(folder: Path) -> str | None:
         return f"{Path(error.filename or 'a file').name} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError):
         return "manifest.json is damaged"
+    return None
+
+
+def find_model_problem(folder: Path) -> str | None:
+    """Tell what is wrong with a saved model; None when it is whole.
+
+    Models of version 0.1.0 have no manifest: of those it is known only whether all weights can be read and are finite.
+    """
+    if (folder / "manifest.json").exists():
+        return find_problem(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or not (folder / "config.json").is_file():
+        return "it has no config.json or no *.safetensors" if folder.is_dir() else "there is no such folder"
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as weights:
+                broken = [name for name in weights.keys() if not weights.get_tensor(name).isfinite().all()]  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            return f"{file.name} cannot be read ({error})"
+        if broken:
+            return f"{broken[0]} is not finite"
     return None
 
 
@@ -113,21 +139,6 @@ def find_checkpoint(output_dir: Path, resume: str | bool) -> Path | None:
     return None
 
 
-def set_aside_later(output_dir: Path, checkpoint: Path) -> list[Path]:
-    """Rename the checkpoints after the one that a run goes on from: it will write them again.
-
-    Returns:
-        Their new names, `aside-step-N`.
-    """
-    folders = checkpoint_folders(output_dir)
-    later = folders[[folder.name for folder in folders].index(checkpoint.name) + 1 :]
-    aside = [folder.with_name(f"aside-{folder.name}") for folder in later]
-    for folder, new in zip(later, aside, strict=True):
-        shutil.rmtree(new, ignore_errors=True)
-        folder.rename(new)
-    return aside
-
-
 def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state: str, keep: int) -> Path:
     """Save model, optimizer, random generators and the trainer's state; then remove all but the newest `keep`.
 
@@ -155,10 +166,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int, state
         accelerator.wait_for_everyone()  # each process has written its random generators
         if accelerator.is_main_process:
             (partial / "trainer_state.json").write_text(state, encoding="utf-8")
-            write_manifest(partial)
-            commit_folder(partial, folder)
-            if problem := find_problem(folder):
-                raise OSError(f"it was written, but {problem}")
+            commit_with_manifest(partial, folder)
             for old in checkpoint_folders(output_dir)[:-keep]:
                 remove_folder(old)
         accelerator.wait_for_everyone()
@@ -186,8 +194,28 @@ def writing(what: str, partial: Path, output_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def write_manifest(folder: Path) -> None:
-    """Write down size and checksum of every file."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, file_checksum(path)] for path in paths}
-    write_atomically(folder / "manifest.json", json.dumps({"files": files}, indent=1))
+def commit_with_manifest(partial: Path, folder: Path) -> None:
+    """Write down size and checksum of every file, rename the finished folder to `folder`, and read it back.
+
+    Raises:
+        OSError: When what is read is not what was written.
+    """
+    paths = sorted(path for path in partial.rglob("*") if path.is_file())
+    files = {path.relative_to(partial).as_posix(): [path.stat().st_size, file_checksum(path)] for path in paths}
+    write_atomically(partial / "manifest.json", json.dumps({"files": files}, indent=1))
+    commit_folder(partial, folder)
+    if problem := find_problem(folder):
+        raise OSError(f"it was written, but {problem}")
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The trainer's own state in a checkpoint; empty when it is not readable."""
+    try:
+        return dict(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def models_of(checkpoint: Path) -> list[tuple[int, float]]:
+    """Step and score of the saved models that a checkpoint needs; none when its state is not readable."""
+    return [(int(step), float(score)) for step, score in read_state(checkpoint).get("saved", [])]

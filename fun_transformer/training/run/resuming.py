@@ -1,11 +1,16 @@
 """Going on with a run: what may differ from its start, and what is cleared away first."""
 
+import itertools
 import json
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from ...files import write_atomically
+from ...files import commit_folder, write_atomically
 from ..recipe.arguments import RunArguments
 from ..recipe.reading import changed_arguments
+from .checkpoints import checkpoint_folders, models_of, step_folders, step_of
 from .folder import write_recipe
 
 # How long a run is and how often it is looked at: none of these changes what a step does. (With the schedules linear
@@ -48,6 +53,56 @@ def check_recipe(output_dir: Path, arguments: RunArguments, before: int, now: in
         )
     write_recipe(output_dir, arguments)
     return [text for name, text in shown.items() if name.startswith(("training.", "generation.", "model.", "data."))]
+
+
+def set_aside_later(output_dir: Path, checkpoint: Path) -> list[Path]:
+    """Rename the checkpoints after the one that a run goes on from: it will write them again.
+
+    Each takes along the saved models that it needs and the log, which will be written again, too. A checkpoint that
+    was set aside itself gets its name, its models and its log back.
+
+    Returns:
+        The new names, `aside-step-N`.
+    """
+    name, step = checkpoint.name, step_of(checkpoint)
+    models, log = output_dir / "models", output_dir / "metrics.jsonl"
+    later = [folder for folder in checkpoint_folders(output_dir) if folder.name != name and step_of(folder) >= step]
+    aside = [free_name(folder) for folder in later]
+    for folder, new in zip(later, aside, strict=True):
+        link_folders((models / f"step-{needed}" for needed, _ in models_of(folder)), folder / "models")
+        if log.exists():
+            shutil.copy2(log, folder)
+        folder.rename(new)
+    if name != f"step-{step}":
+        link_folders(step_folders(checkpoint / "models"), models)
+        if (checkpoint / log.name).exists():
+            write_atomically(log, (checkpoint / log.name).read_bytes())
+        checkpoint.rename(checkpoint.with_name(f"step-{step}"))
+    return aside
+
+
+def free_name(folder: Path) -> Path:
+    """Name a checkpoint that is set aside as none before it is named."""
+    names = itertools.chain(["aside"], (f"aside-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder.with_name(f"{name}-{folder.name}")).exists())
+
+
+def link_folders(folders: Iterable[Path], parent: Path) -> None:
+    """Give folders a place in another one, too: by hard links, or as copies where the disk has no such links."""
+    for folder in folders:
+        if folder.is_dir():
+            partial = parent / f".{folder.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(folder, partial, copy_function=link)
+            commit_folder(partial, parent / folder.name)
+
+
+def link(source: str, target: str) -> None:
+    """Give a file a second name; copy it where the disk has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def forget_later_lines(metrics_path: Path, step: int) -> None:
