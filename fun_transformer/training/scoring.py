@@ -15,6 +15,7 @@ from .data.batches import TokenBudgetSampler
 from .data.rows import TokenRows
 from .metrics import compute_metrics
 from .model.wrapping import whole_model
+from .recipe.model_config import longest_text
 from .run.run import Run, Scores
 
 
@@ -121,6 +122,7 @@ def generate_texts(run: Run, model: Any, sources: Sequence[str], title: str) -> 
         whole_model(accelerator, model) as module,
         tqdm(total=len(order), desc=title, unit=" texts", leave=False, disable=hidden) as bar,
     ):
+        longest = longest_text(module.config) or settings.max_new_tokens
         for start in range(0, len(order), settings.batch_size):
             rows = order[start : start + settings.batch_size]
             batch = [sources[row] for row in rows]
@@ -129,7 +131,7 @@ def generate_texts(run: Run, model: Any, sources: Sequence[str], title: str) -> 
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 num_beams=settings.num_beams,
-                max_new_tokens=settings.max_new_tokens,
+                max_new_tokens=min(settings.max_new_tokens, longest),
                 length_penalty=settings.length_penalty if settings.num_beams > 1 else None,
                 do_sample=False,
             )

@@ -10,7 +10,7 @@ from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
-from ..recipe.model_config import choose_config, choose_kernel, recipe_fields
+from ..recipe.model_config import choose_config, choose_kernel, longest_text, recipe_fields
 from ..run.run import Run
 from ..train_tokenizer import TokenizerSettings, train_tokenizer
 
@@ -82,10 +82,16 @@ def build_model(run: Run) -> PreTrainedModel:
 
 
 def build_generation_config(generation: GenerationArguments, config: FunTransformerConfig) -> GenerationConfig:
-    """Say how the finished model generates unless it is told otherwise."""
+    """Say how the finished model generates unless it is told otherwise.
+
+    No longer than it has positions for; those of a decoder alone are for the prompt, too.
+    """
+    longest = longest_text(config)
+    is_prompted = longest is not None and not config.is_encoder_decoder
     return GenerationConfig(
         num_beams=generation.num_beams,
-        max_new_tokens=generation.max_new_tokens,
+        max_length=longest if is_prompted else None,
+        max_new_tokens=None if is_prompted else min(generation.max_new_tokens, longest or generation.max_new_tokens),
         length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
         pad_token_id=config.pad_token_id,
         bos_token_id=config.bos_token_id,
