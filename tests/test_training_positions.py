@@ -35,7 +35,7 @@ def run(folder, *options):
 
 @pytest.mark.parametrize("packing", ["null", "16"])
 def test_texts_without_a_position_are_refused_before_anything_is_written(packing, tmp_path):
-    with pytest.raises(ValueError, match="source has more than 5 tokens.*bad_rows drop"):
+    with pytest.raises(ValueError, match=r"source has more than 5 tokens.*bad_rows drop"):
         run(tmp_path, "--training.packing", packing)
     assert not (tmp_path / "run").exists()
 
