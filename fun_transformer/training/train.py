@@ -49,7 +49,7 @@ from .run.folder import empty_run, prepare_output_dir, write_start
 from .run.resuming import check_recipe
 from .run.run import Run, Scores
 from .run.stopping import Interrupted
-from .scoring import score, show_scores
+from .scoring import resolve_bleu, score, show_scores
 from .tables import OBJECTIVES
 
 MODULE = "fun_transformer.training"
@@ -137,7 +137,7 @@ def prepare(
     set_seed(arguments.training.seed)
     splits, report = main_process_first(load_splits, arguments.data, arguments.training.seed)
     pairs = len(splits["train"])
-    resolved = resolve(arguments, pairs, accelerator.device)
+    resolved = resolve_bleu(resolve(arguments, pairs, accelerator.device), splits["train"])
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)
     if checkpoint is not None:

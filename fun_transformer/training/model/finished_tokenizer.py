@@ -42,7 +42,7 @@ def load_finished_tokenizer(path: str, objective: Objective, rows: dict[str, lis
         ValueError: It cannot be loaded, or cannot be used for this.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path)
     except Exception as error:
         raise ValueError(f"tokenizer.path={path} cannot be loaded: {error}") from error
     family = type(tokenizer).__name__
