@@ -93,6 +93,11 @@ class Positions(nn.Module):
         super().__init__()
 
     @classmethod
+    def longest_text(cls, config: PreTrainedConfig) -> int | None:
+        """Return how many tokens of a text have a position; None where there is no limit."""
+        return None
+
+    @classmethod
     def overrides(cls, method: str) -> bool:
         """Say whether the encoding does something in a place: "forward", "rotate" or "bias"."""
         return getattr(cls, method) is not getattr(Positions, method)
@@ -176,6 +181,11 @@ class LearnedPositions(Positions, nn.Embedding):
 
     def __init__(self, config: PreTrainedConfig, num_heads: int, is_causal: bool):
         nn.Embedding.__init__(self, config.max_position_embeddings, config.d_model)
+
+    @classmethod
+    def longest_text(cls, config: PreTrainedConfig) -> int:
+        """Return the length of the table."""
+        return config.max_position_embeddings
 
     def forward(self, position_ids: torch.Tensor, length: int) -> torch.Tensor:  # type: ignore[override]
         """Look positions up.

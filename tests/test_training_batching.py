@@ -3,6 +3,7 @@
 import gzip
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fun_transformer.training.data.batches import Mixture, Share, TokenBudgetSampler, pad_batch
-from fun_transformer.training.data.packing import PackingSampler, fill_rows, pack_batch
+from fun_transformer.training.data.packing import PackedBatches, PackingSampler, fill_rows, pack_batch
 
 MULTI30K = Path(__file__).parents[2] / "shared" / "data" / "multi30k"
 BOTH_KINDS = pytest.mark.parametrize("kind", [TokenBudgetSampler, partial(PackingSampler, packing=64)])
@@ -129,7 +130,7 @@ def test_a_batch_is_padded_on_the_right_to_its_longest():
 
 def test_packed_rows_hold_what_fits_and_say_which_sentence_each_token_belongs_to():
     rows = [([5, 2], [6, 7, 2]), ([8, 9, 2], [2]), ([5, 6, 2], [2])]
-    batch = pack_batch([{"input_ids": source, "labels": labels} for source, labels in rows], 0, 8, batch_tokens=48)
+    batch = pack_batch([{"input_ids": source, "labels": labels} for source, labels in rows], 0, 8, least_rows=3)
     assert batch["input_ids"].tolist() == [[5, 2, 8, 9, 2, 0, 0, 0], [5, 6, 2, 0, 0, 0, 0, 0], [0] * 8]
     assert batch["labels"].tolist() == [[6, 7, 2, 2, *[-100] * 4], [2, *[-100] * 7], [-100] * 8]
     assert batch["packing"]["source_segment_ids"].tolist() == [[1, 1, 2, 2, 2, 0, 0, 0], [1, 1, 1, *[0] * 5], [0] * 8]
@@ -139,8 +140,8 @@ def test_packed_rows_hold_what_fits_and_say_which_sentence_each_token_belongs_to
 
 def test_a_source_leaves_a_place_free_for_padding_to_look_at():
     rows = [{"input_ids": [5] * 8, "labels": [6] * 8}]
-    assert pack_batch(rows, 0, 8, batch_tokens=64)["input_ids"].shape == (2, 16)
-    assert pack_batch([{"input_ids": [5] * 7, "labels": [6] * 8}], 0, 8, batch_tokens=64)["input_ids"].shape == (4, 8)
+    assert pack_batch(rows, 0, 8)["input_ids"].shape == (1, 16)
+    assert pack_batch([{"input_ids": [5] * 7, "labels": [6] * 8}], 0, 8)["input_ids"].shape == (1, 8)
 
 
 @given(
@@ -149,19 +150,53 @@ def test_a_source_leaves_a_place_free_for_padding_to_look_at():
     st.integers(1, 3),
 )
 @settings(max_examples=60, deadline=None)
-def test_packed_batches_have_one_shape_for_each_length_and_lose_no_token(lengths, packing, world_size):
+def test_packed_batches_have_as_many_rows_as_they_need_or_one_shape_and_lose_no_token(lengths, packing, world_size):
     source, target = (np.array(side) for side in zip(*lengths))
     for rank in range(world_size):
         batches = PackingSampler(source, target, 100, 1, Share(rank, world_size), packing=packing)
         for chosen in batches.batches(0):
             rows = [{"input_ids": [5] * source[row], "labels": [6] * target[row]} for row in chosen]
-            batch = pack_batch(rows, 0, packing, 100)
-            length = batch["input_ids"].shape[1]
-            assert batch["input_ids"].shape == batch["labels"].shape == (max(1, 100 // (2 * length)), length)
+            batch = PackedBatches(batches, None, SimpleNamespace(pad_token_id=0)).collate(rows)
+            count, length = batch["input_ids"].shape
+            assert batch["labels"].shape == (count, length) and count <= max(1, 100 // (2 * length))
+            assert count == batches.rows_to_keep(length) or (batch["input_ids"] == 5).any(1).all()
             assert 2 * batch["input_ids"].numel() == batches.size(chosen)
             assert length == packing or length < 2 * max(source[chosen].max() + 1, target[chosen].max())
             assert (batch["input_ids"] == 5).sum() == source[chosen].sum()
             assert (batch["labels"] == 6).sum() == target[chosen].sum()
+
+
+def places_of(sampler, epoch=0):
+    """How many places each batch of an epoch has, sources and targets."""
+    return [sampler.size(rows) for rows in sampler.batches(epoch)]
+
+
+@pytest.mark.parametrize("budget", [25_000, 10_000_000])
+def test_a_small_epoch_is_one_small_batch_whatever_the_budget(budget):
+    source, target = random_lengths(99)
+    sampler = PackingSampler(source // 2 + 1, target // 2 + 1, budget, 3, packing=64)
+    tokens = int(sampler.source_lengths.sum() + sampler.target_lengths.sum())
+    places = places_of(sampler)
+    assert len(places) == 1 and tokens <= places[0] < 1.3 * tokens
+
+
+def test_one_shape_is_kept_where_there_are_several_full_batches():
+    lengths = random_lengths(2000)
+    many, few = (PackingSampler(*lengths, budget, 3, packing=128) for budget in (4096, 32_768))
+    assert {size for epoch in range(3) for size in places_of(many, epoch)} == {4096}
+    assert 1 < len(places_of(few)) < 8 and sum(places_of(few)) < 1.15 * sum(map(np.sum, lengths))
+    assert sorted(places_of(few))[1:] == [32_768] * (len(places_of(few)) - 1)
+
+
+def test_texts_that_grew_since_they_were_counted_get_more_rows():
+    """BPE-dropout cuts a text into more tokens than the batches were made for."""
+    source, target = np.full(40, 7), np.full(40, 7)
+    sampler = PackingSampler(source, target, 32, 3, packing=8)
+    batches = PackedBatches(sampler, None, SimpleNamespace(pad_token_id=0))
+    assert sampler.rows_to_keep(8) == 2
+    for grown in (7, 8, 9):
+        batch = batches.collate([{"input_ids": [5] * grown, "labels": [6] * grown}] * 3)
+        assert (batch["input_ids"] == 5).sum() == (batch["labels"] == 6).sum() == 3 * grown
 
 
 @pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")

@@ -26,6 +26,7 @@ from .data.tokenizing import tokenize_splits
 from .engine import ErrorOfMainProcess, build_accelerator, main_process_first
 from .recipe.arguments import SPLITS, DataArguments, RunArguments
 from .recipe.defaults import resolve
+from .recipe.model_config import limit_lengths, longest_text
 from .recipe.reading import parse_arguments
 from .run.run import Run, Scores
 from .scoring import score, show_scores
@@ -54,7 +55,8 @@ def evaluate(
     loaded = objective.model_class.from_pretrained(model, attn_implementation=kernel).to(accelerator.device)
     objective.read_config(loaded.config)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, arguments.data, objective.encode)
+    data = limit_lengths(arguments.data, longest_text(loaded.config))
+    splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
     accelerator.print(report.followed_by(of_tokens))
     run = Run(accelerator, arguments, objective, tokenizer, splits, model.parent)
     return score(run, loaded, split)

@@ -12,8 +12,10 @@ Those that compare generated texts are `evaluate.Metric`s that need no network, 
 A metric of your own is a class like these, in a file that `--plugin` names (docs/plugins.md).
 """
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
@@ -118,9 +120,16 @@ class BLEU(SacreBLEUMetric):
     name = "bleu"
     title = "BLEU"
 
+    def __init__(self, tokenize: str = "auto", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.tokenize = tokenize
+
     def scorer(self, references: list[list[str]]) -> SacreMetric:
-        """Return sacreBLEU's BLEU, which counts Chinese by character."""
-        return sacrebleu.BLEU(tokenize="zh" if is_chinese(references) else "13a")
+        """Return sacreBLEU's BLEU, which cuts into words as it was told, or as the script asks for."""
+        tokenize = self.tokenize
+        if tokenize == "auto":
+            tokenize = choose_bleu_tokenize(text for row in references for text in row)
+        return sacrebleu.BLEU(tokenize=tokenize)
 
 
 @register_metric
@@ -214,14 +223,45 @@ def edit_distance(left: Sequence[str], right: Sequence[str]) -> int:
     return row[-1]
 
 
-def is_chinese(references: list[list[str]]) -> bool:
-    """Return whether most letters of the references are Han characters, which BLEU must count one by one."""
-    letters = [letter for row in references for text in row for letter in text if letter.isalpha()]
-    return 2 * sum(unicodedata.name(letter, "").startswith("CJK") for letter in letters) > len(letters)
+# The first words of Unicode's names of letters that are written without spaces between words.
+HAN = ("CJK", "IDEOGRAPHIC", "BOPOMOFO")
+OTHERS_WITHOUT_SPACES = (
+    *("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH", "HENTAIGANA", "NUSHU", "TANGUT", "KHITAN", "YI"),
+    *("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "TAI", "NEW", "AHOM", "BALINESE", "JAVANESE"),  # NEW TAI LUE
+    *("CUNEIFORM", "EGYPTIAN"),
+)
+
+
+def choose_bleu_tokenize(texts: Iterable[str], language: str | None = None) -> str:
+    """Choose how BLEU is to cut texts like these into words, by their script.
+
+    Args:
+        texts: Examples.
+        language: Of the texts, where it is known: Japanese may be written in Chinese characters alone.
+
+    Returns:
+        "13a" where most letters have spaces between words; "zh" for Chinese, which it counts by character and foreign
+        words in it as words; "char" for other scripts without spaces, Japanese among them.
+    """
+    count = Counter(letter for text in texts for letter in text if letter.isalpha())
+    han = others = 0
+    for letter, times in count.items():
+        script = unicodedata.name(letter, "").split(" ")[0]
+        if script in HAN and letter < "\U00010000":  # sacreBLEU's zh does not know the rare ones beyond
+            han += times
+        elif script in HAN or script in OTHERS_WITHOUT_SPACES:
+            others += times
+    if 2 * (han + others) <= count.total():
+        return "13a"
+    is_japanese = re.split("[-_]", language or "")[0].lower() in ("ja", "jpn")
+    return "zh" if han > 9 * others and not is_japanese else "char"
 
 
 def compute_metrics(
-    names: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
+    names: Sequence[str],
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    bleu_tokenize: str = "auto",
 ) -> dict[str, float | str]:
     """Return several metrics at once.
 
@@ -229,6 +269,7 @@ def compute_metrics(
         names: Those of text metrics in `METRICS`.
         predictions: (rows,) the generated texts.
         references: (rows,) the accepted texts of each row, at least one.
+        bleu_tokenize: How BLEU cuts texts into words, by sacreBLEU's names; "auto": by the script of the references.
 
     Returns:
         Scores in percent, and signatures such as `bleu_signature`.
@@ -248,5 +289,6 @@ def compute_metrics(
     scores: dict[str, float | str] = {}
     for name in names:
         accepted = [list(row) for row in references]
-        scores |= known[name]().compute(predictions=list(predictions), references=accepted)
+        metric = BLEU(bleu_tokenize) if known[name] is BLEU else known[name]()
+        scores |= metric.compute(predictions=list(predictions), references=accepted)
     return scores

@@ -32,6 +32,7 @@ from transformers.utils import logging
 
 from ..analysis import flops_per_token
 from ..configuration_fun_transformer import FunTransformerConfig
+from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .data.batches import pad_batch
 from .metrics import label_scores, tag_scores
 from .recipe.arguments import GenerationArguments, TrainingArguments
@@ -107,6 +108,7 @@ class Objective:
         generates: Whether it is scored by texts that it generates ...
         predicts: ... or by labels that it predicts.
         can_pack: Whether rows can hold several texts.
+        special_tokens: Those that a tokenizer must have; a finished one that lacks them gets them.
         options: Fields of the recipe's section `training` that only some objectives know.
         evaluation_options: Keyword arguments of the model when its loss is measured, without label smoothing.
     """
@@ -119,6 +121,7 @@ class Objective:
     generates = False
     predicts = False
     can_pack = False
+    special_tokens: tuple[str, ...] = ("pad_token",)
     options: frozenset[str] = frozenset()
     evaluation_options: dict[str, Any] = {"label_smoothing": 0.0, "skip_logits": True}
 
@@ -202,6 +205,7 @@ class Seq2Seq(Objective):
     generates = True
     counts_targets = True
     can_pack = True
+    special_tokens = ("pad_token", "eos_token")
     options = frozenset({"r_drop", "scheduled_sampling"})
 
     def texts(self, train):
@@ -235,6 +239,7 @@ class MaskedLM(Objective):
     model_class = AutoModelForMaskedLM
     pipeline = "fill-mask"
     has_targets = False
+    special_tokens = ("pad_token", "mask_token")
 
     def encode(self, batch, tokenizer):
         ids = tokenizer(batch["source"])["input_ids"]
@@ -255,13 +260,15 @@ class CausalLM(Objective):
     model_class = AutoModelForCausalLM
     pipeline = "text-generation"
     has_targets = False
+    special_tokens = ("pad_token", "bos_token", "eos_token")
 
     def prepare_tokenizer(self, tokenizer):
         # A prompt begins with <s> and does not end: the model goes on. What it adds is decoded alone, by
         # pipeline("text-generation"), so a leading space is a part of it and stays.
-        tokenizer.backend_tokenizer.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-        )
+        if isinstance(tokenizer, FunTransformerTokenizer):  # those of other families know how theirs are decoded
+            tokenizer.backend_tokenizer.decoder = decoders.Sequence(
+                [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+            )
         bos = tokenizer.bos_token
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, tokenizer.bos_token_id)]

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -13,9 +14,14 @@ from tqdm.auto import tqdm
 
 from .data.batches import TokenBudgetSampler
 from .data.rows import TokenRows
-from .metrics import compute_metrics
+from .metrics import choose_bleu_tokenize, compute_metrics
 from .model.wrapping import whole_model
+from .recipe.arguments import AUTO, RunArguments
+from .recipe.model_config import longest_text
 from .run.run import Run, Scores
+from .tables import OBJECTIVES
+
+EXAMPLES = 1000  # rows of a corpus that show its script
 
 
 @dataclass
@@ -24,6 +30,27 @@ class Predictions:
 
     predicted: list[Any] = field(default_factory=list)
     true: list[Any] = field(default_factory=list)
+
+
+def resolve_bleu(arguments: RunArguments, train: Dataset) -> RunArguments:
+    """Return the recipe with how BLEU cuts text into words, decided once a run, by the training targets.
+
+    Args:
+        arguments: A recipe; it is left as it is.
+        train: The training rows. Of several corpora each is looked at: what suits one without spaces suits all.
+    """
+    generation = arguments.generation
+    if generation.bleu_tokenize != AUTO or not OBJECTIVES[arguments.objective].generates:
+        return arguments
+    corpora = np.array(train["corpus"]) if "corpus" in train.column_names else np.zeros(len(train), dtype=int)
+    found = set()
+    for number, corpus in enumerate(arguments.data.train.corpora):
+        rows = np.flatnonzero(corpora == number)
+        if len(rows):
+            examples = train.select(rows[:: 1 + len(rows) // EXAMPLES])["target"]
+            found.add(choose_bleu_tokenize(examples, corpus.tgt_lang))
+    chosen: Any = next(name for name in ("char", "zh", "13a") if name in found)
+    return replace(arguments, generation=replace(generation, bleu_tokenize=chosen))
 
 
 def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
@@ -36,7 +63,8 @@ def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
             accepted targets.
         rows: Generate for this many rows only, spread evenly over the split; for all when None.
     """
-    dataset, metrics = run.splits[split], run.arguments.generation.metrics
+    dataset, settings = run.splits[split], run.arguments.generation
+    metrics = settings.metrics
     loss, labels = measure_loss(run, model, dataset)
     scores = Scores(loss)
     if run.objective.predicts:
@@ -48,7 +76,7 @@ def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
         references = list(chosen["references"]) if "references" in chosen.column_names else None
         references = references or [[target] for target in chosen["target"]]
         predictions = generate_texts(run, model, sources, title=split)
-        scores.values |= compute_metrics(metrics, predictions, references)
+        scores.values |= compute_metrics(metrics, predictions, references, settings.bleu_tokenize)
         scores.samples = [
             {"source": source, "references": accepted, "prediction": prediction}
             for source, accepted, prediction in zip(sources, references, predictions, strict=True)
@@ -121,6 +149,7 @@ def generate_texts(run: Run, model: Any, sources: Sequence[str], title: str) -> 
         whole_model(accelerator, model) as module,
         tqdm(total=len(order), desc=title, unit=" texts", leave=False, disable=hidden) as bar,
     ):
+        longest = longest_text(module.config) or settings.max_new_tokens
         for start in range(0, len(order), settings.batch_size):
             rows = order[start : start + settings.batch_size]
             batch = [sources[row] for row in rows]
@@ -129,7 +158,7 @@ def generate_texts(run: Run, model: Any, sources: Sequence[str], title: str) -> 
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 num_beams=settings.num_beams,
-                max_new_tokens=settings.max_new_tokens,
+                max_new_tokens=min(settings.max_new_tokens, longest),
                 length_penalty=settings.length_penalty if settings.num_beams > 1 else None,
                 do_sample=False,
             )

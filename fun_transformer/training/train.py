@@ -40,7 +40,7 @@ from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
 from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
-from .recipe.model_config import check_packing
+from .recipe.model_config import check_packing, limit_lengths, longest_text, mixing_config
 from .recipe.reading import parse_arguments
 from .run.card import draw_curve, write_card
 from .run.checkpoints import CheckpointError, is_lost_process, writing
@@ -48,7 +48,7 @@ from .run.folder import empty_run, prepare_output_dir, write_start
 from .run.resuming import check_recipe
 from .run.run import Run, Scores
 from .run.stopping import Interrupted
-from .scoring import score, show_scores
+from .scoring import resolve_bleu, score, show_scores
 from .tables import OBJECTIVES
 
 MODULE = "fun_transformer.training"
@@ -136,14 +136,19 @@ def prepare(
     set_seed(arguments.training.seed)
     splits, report = main_process_first(load_splits, arguments.data, arguments.training.seed)
     pairs = len(splits["train"])
-    resolved = resolve(arguments, pairs, accelerator.device)
+    resolved = resolve_bleu(resolve(arguments, pairs, accelerator.device), splits["train"])
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)
     if checkpoint is not None:
         tokenizer = on_main_process(read_tokenizer, output_dir / "tokenizer")
     else:
         tokenizer = on_main_process(build_tokenizer, resolved, objective, splits)
-    splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, resolved.data, objective.encode)
+    longest = longest_text(mixing_config(resolved))
+    if longest is not None:
+        accelerator.print(f"The model has {longest:,} positions (max_position_embeddings): no text may be longer.")
+        tokenizer.model_max_length = longest
+    data = limit_lengths(resolved.data, longest)
+    splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
     report = report.followed_by(of_tokens)
     rows = TokenRows(splits["train"])
     tokens = int(rows.source_lengths.sum() + objective.budget(rows.target_lengths).sum())

@@ -15,6 +15,20 @@ from tokenizers.models import BPE
 from .rows import TokenRows
 
 
+def check_merges(tokenizer) -> None:
+    """Refuse a tokenizer that has no merges to leave out.
+
+    Raises:
+        ValueError: It is not of the kind BPE.
+    """
+    model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else tokenizer
+    if not isinstance(model, BPE):
+        raise ValueError(
+            f"training.bpe_dropout needs a tokenizer of type bpe, got {type(model).__name__}. Leave it out, or "
+            "set tokenizer.type: bpe."
+        )
+
+
 class DroppingRows(TokenRows):
     """Rows that are tokenized again whenever they are read; their lengths are those without dropout.
 
@@ -32,14 +46,9 @@ class DroppingRows(TokenRows):
     def __init__(self, dataset: Dataset, tokenizer, encode: Callable, probability: float, longest: float):
         super().__init__(dataset)
         self.dataset, self.encode, self.longest = dataset, encode, longest
+        check_merges(tokenizer)
         self.tokenizer = copy.deepcopy(tokenizer)
-        model = self.tokenizer.backend_tokenizer.model
-        if not isinstance(model, BPE):
-            raise ValueError(
-                f"training.bpe_dropout needs a tokenizer of type bpe, got {type(model).__name__}. Leave it out, or "
-                "set tokenizer.type: bpe."
-            )
-        model.dropout = probability
+        self.tokenizer.backend_tokenizer.model.dropout = probability
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         texts = {name: [self.dataset[int(row)][name]] for name in ("source", "target")}

@@ -1,7 +1,8 @@
 """Packed batches: rows of a fixed length, each filled with as many texts as fit (Krell et al. 2021, arXiv:2107.02027).
 
-Such batches need no buckets, and all have one shape, which is what compiled code and GPUs like best. The model keeps
-the texts of a row apart by their segment ids: see `fun_transformer.masks.Packing`.
+Such batches need no buckets, and all have one shape, which is what compiled code and GPUs like best; only where an
+epoch fills few of them, a batch has as many rows as it needs. The model keeps the texts of a row apart by their
+segment ids: see `fun_transformer.masks.Packing`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 
 from .batches import PaddedBatches, TokenBudgetSampler
+
+SEVERAL = 8  # full batches in an epoch: then the last one may have empty rows, so that all have one shape
 
 
 def row_length(source_length: Any, target_length: Any, packing: int) -> Any:
@@ -41,11 +44,29 @@ class PackingSampler(TokenBudgetSampler):
     def __init__(self, *args: Any, packing: int, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.packing = packing
+        lengths = row_length(self.source_lengths, self.target_lengths, packing)  # (rows,)
+        self.kept_lengths = {int(length) for length in np.unique(lengths) if self.fills_several(lengths == length)}
+
+    def fills_several(self, chosen: np.ndarray) -> bool:
+        """Tell whether texts that go to rows of one length fill several batches.
+
+        Args:
+            chosen: (rows,) Whether a text is one of them.
+        """
+        source, target = self.source_lengths[chosen], self.target_lengths[chosen]
+        length = int(row_length(source[0], target[0], self.packing))
+        needed = max(int(source.sum(dtype=np.int64)), int(target.sum(dtype=np.int64))) / length  # rows at least
+        return needed >= SEVERAL * row_count(length, self.batch_tokens)
+
+    def rows_to_keep(self, length: int) -> int:
+        """Count the rows that each batch has, filled or not, where all of a length have one shape; else 0."""
+        return row_count(length, self.batch_tokens) if length in self.kept_lengths else 0
 
     def size(self, rows: np.ndarray) -> int:
         """Count the places of a batch, padding included."""
-        length = int(row_length(self.source_lengths[rows].max(), self.target_lengths[rows].max(), self.packing))
-        return 2 * length * row_count(length, self.batch_tokens)
+        source, target = self.source_lengths[rows].tolist(), self.target_lengths[rows].tolist()
+        length = int(row_length(max(source), max(target), self.packing))
+        return 2 * length * (self.rows_to_keep(length) or count_rows(place_sentences(source, target, length), length))
 
     def sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Order the rows by chance: (rows,)."""
@@ -72,7 +93,9 @@ class PackedBatches(PaddedBatches):
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Turn rows into the keyword arguments of the model."""
-        return pack_batch(rows, self.tokenizer.pad_token_id, self.sampler.packing, self.sampler.batch_tokens)
+        source_length, target_length = (max(len(row[name]) for row in rows) for name in ("input_ids", "labels"))
+        length = int(row_length(source_length, target_length, self.sampler.packing))
+        return pack_batch(rows, self.tokenizer.pad_token_id, length, self.sampler.rows_to_keep(length))
 
     def count_tokens(self, batch: dict[str, Any]) -> int:
         """Count the real tokens of a batch, for the log."""
@@ -102,22 +125,23 @@ def fill_rows(source_lengths: np.ndarray, target_lengths: np.ndarray, length: in
     return [pairs for _, _, pairs in closed + rows]
 
 
-def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, batch_tokens: int) -> dict[str, Any]:
+def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, least_rows: int = 0) -> dict[str, Any]:
     """Several sentence pairs in each row, for models that keep them apart by `packing`.
 
     Args:
         rows: dicts with `input_ids` and `labels`, in an order in which they fit.
         pad_token_id: Fills `input_ids`; `labels` are filled with -100, which the loss ignores.
         packing: Length of a row, as in `PackingSampler`.
-        batch_tokens: Budget of a batch. Both decide the shape.
+        least_rows: The batch has this many, filled or not, so that all batches have one shape; more where needed.
 
     Returns:
         `input_ids` (batch, length), `labels` (batch, length), and `packing` (see `fun_transformer.masks.Packing`).
     """
     source_lengths, target_lengths = ([len(row[name]) for row in rows] for name in ("input_ids", "labels"))
     length = int(row_length(max(source_lengths), max(target_lengths), packing))
-    shape = row_count(length, batch_tokens), length
-    source_places, target_places, numbers = place_sentences(source_lengths, target_lengths, length)
+    places = place_sentences(source_lengths, target_lengths, length)
+    source_places, target_places, numbers = places
+    shape = max(least_rows, count_rows(places, length)), length
 
     def lay(name: str, lengths: list[int], places: list[int], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens, and which sentence each belongs to, (batch, length) both."""
@@ -153,3 +177,8 @@ def place_sentences(
         numbers.append(number)
         source, target = source + source_length, target + target_length
     return source_places, target_places, numbers
+
+
+def count_rows(places: tuple[list[int], list[int], list[int]], length: int) -> int:
+    """Count the rows that `place_sentences` has begun."""
+    return places[0][-1] // length + 1

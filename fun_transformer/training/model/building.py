@@ -5,28 +5,30 @@ from pathlib import Path
 import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ... import FunTransformerConfig
+from ..data.bpe_dropout import check_merges
 from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
-from ..recipe.model_config import choose_config, choose_kernel, recipe_fields
+from ..recipe.model_config import choose_config, choose_kernel, longest_text, recipe_fields
 from ..run.checkpoints import commit_with_manifest, find_problem
 from ..run.run import Run
 from ..train_tokenizer import TokenizerSettings, train_tokenizer
+from .finished_tokenizer import load_finished_tokenizer, start_token_id
 
 
 def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> PreTrainedTokenizerBase:
     """Load the tokenizer that the recipe names, or train one on the training split.
 
     Raises:
-        ValueError: When a finished tokenizer cannot tell the languages of the data apart.
+        ValueError: When a finished tokenizer cannot be used, or cannot tell the languages of the data apart.
     """
     settings = arguments.tokenizer
     if settings.path:
-        tokenizer = AutoTokenizer.from_pretrained(settings.path)
+        tokenizer = load_finished_tokenizer(settings.path, objective, splits["train"][:10])
     else:
         texts = objective.texts(sample_rows(splits["train"], settings.max_rows, arguments.training.seed))
         learned = TokenizerSettings(
@@ -38,7 +40,9 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             min_frequency=settings.min_frequency,
         )
         tokenizer = train_tokenizer(**texts, settings=learned)
-    objective.prepare_tokenizer(tokenizer)
+        objective.prepare_tokenizer(tokenizer)
+    if arguments.training.bpe_dropout is not None:
+        check_merges(tokenizer)
     if languages := set(languages_of(arguments.data, "train")):
         if not hasattr(tokenizer, "add_languages"):
             raise ValueError(
@@ -79,7 +83,8 @@ def build_model(run: Run) -> PreTrainedModel:
     arguments, objective, tokenizer, device = run.arguments, run.objective, run.tokenizer, run.accelerator.device
     fields = recipe_fields(arguments)
     config_class = choose_config(fields.pop("model_type", "fun_transformer"), arguments.model)
-    needed, given = len(tokenizer), arguments.model.get("vocab_size")
+    needed = max(len(tokenizer), *(number + 1 for number in tokenizer.get_vocab().values()))  # some leave numbers out
+    given = arguments.model.get("vocab_size")
     if given is not None and given < needed:
         raise ValueError(f"model.vocab_size={given} is smaller than the tokenizer's {needed}. Leave it out.")
     fields |= {
@@ -87,7 +92,7 @@ def build_model(run: Run) -> PreTrainedModel:
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        "decoder_start_token_id": tokenizer.bos_token_id,
+        "decoder_start_token_id": start_token_id(tokenizer),
     }
     if target_size := getattr(tokenizer, "target_vocab_size", None):
         fields |= {"decoder_vocab_size": target_size, "share_encoder_decoder_embeddings": False}
@@ -107,10 +112,16 @@ def build_model(run: Run) -> PreTrainedModel:
 
 
 def build_generation_config(generation: GenerationArguments, config: FunTransformerConfig) -> GenerationConfig:
-    """Say how the finished model generates unless it is told otherwise."""
+    """Say how the finished model generates unless it is told otherwise.
+
+    No longer than it has positions for; those of a decoder alone are for the prompt, too.
+    """
+    longest = longest_text(config)
+    is_prompted = longest is not None and not config.is_encoder_decoder
     return GenerationConfig(
         num_beams=generation.num_beams,
-        max_new_tokens=generation.max_new_tokens,
+        max_length=longest if is_prompted else None,
+        max_new_tokens=None if is_prompted else min(generation.max_new_tokens, longest or generation.max_new_tokens),
         length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
         pad_token_id=config.pad_token_id,
         bos_token_id=config.bos_token_id,

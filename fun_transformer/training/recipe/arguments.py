@@ -253,6 +253,12 @@ class GenerationArguments:
     )
     eval_rows: int = arg(200, "validation rows generated for at intervals (the test set is always whole)", minimum=1)
     batch_size: int = arg(64, "sentences generated at once", minimum=1)
+    bleu_tokenize: Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab"] = arg(
+        AUTO,
+        "how BLEU cuts text into words, by sacreBLEU's names",
+        "by the script of the training targets: 13a where there are spaces, zh for Chinese, char for Japanese, Thai "
+        "and others",
+    )
 
 
 @dataclass

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import sacrebleu
+
 from ..tables import METRICS, OBJECTIVES
 from .arguments import AUTO, SPLITS, RunArguments, SplitArguments
 from .defaults import LIMITS, chosen_fields
@@ -216,6 +218,15 @@ def check_scores(arguments: RunArguments) -> None:
             f"training.metric_for_best_model={training.metric_for_best_model} is not measured. {hint} one of "
             f"{', '.join(measured)}."
         )
+    tokenize = arguments.generation.bleu_tokenize
+    if tokenize.endswith("mecab"):
+        try:
+            sacrebleu.BLEU(tokenize=tokenize)
+        except (ImportError, RuntimeError) as error:
+            raise ValueError(
+                f"generation.bleu_tokenize={tokenize} needs what is not installed: "
+                f"pip install 'sacrebleu[{tokenize[:2]}]'. Or choose char, which counts characters."
+            ) from error
     METRICS[training.metric_for_best_model]  # a plug-in's objective may measure what nothing describes
 
 

@@ -157,11 +157,12 @@ def resolve_rhythm(arguments: RunArguments, tokens: int, processes: int) -> RunA
 
 def describe_choices(before: RunArguments, after: RunArguments, pairs: int) -> str:
     """Return what was chosen, in words; an empty text where the recipe left nothing open."""
-    old, new = ({section: vars(getattr(a, section)) for section in ("tokenizer", "training")} for a in (before, after))
+    sections = ["tokenizer", "training", *(["generation"] if "bleu" in after.generation.metrics else [])]
+    old, new = ({section: vars(getattr(a, section)) for section in sections} for a in (before, after))
     old["model"], new["model"] = before.model, after.model
     chosen = {
         f"{section}.{name}": value
-        for section in ("tokenizer", "model", "training")
+        for section in ("tokenizer", "model", *sections[1:])
         for name, value in new[section].items()
         if old[section].get(name, AUTO) == AUTO and value not in (AUTO, None)
     }

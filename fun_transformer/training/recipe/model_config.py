@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
 from ...masks import packing_problem
+from ...positions import POSITIONS
 from ..tables import OBJECTIVES
-from .arguments import AUTO, RunArguments, TrainingArguments
+from .arguments import AUTO, DataArguments, RunArguments, TrainingArguments
 
 PACKING = {"cpu": 64, "cuda": 128}  # length of packed rows that trains fastest in bf16
 LOSS_OPTIONS = ("r_drop", "scheduled_sampling")  # of some objectives; both read padded rows
@@ -52,6 +55,46 @@ def model_type_of(arguments: RunArguments) -> str:
     return recipe_fields(arguments).get("model_type") or "fun_transformer"
 
 
+def mixing_config(arguments: RunArguments) -> PreTrainedConfig:
+    """Return a config with the recipe's positions and types of layers; its sizes are not the model's.
+
+    Raises:
+        ValueError: A field does not fit.
+    """
+    fields = recipe_fields(arguments)
+    config_class = choose_config(model_type_of(arguments), ())
+    if config_class is not FunTransformerConfig:
+        return config_class()
+    asked: dict[str, Any] = {"sliding_window": 8}  # of any width
+    asked |= {name: fields[name] for name in ("position_embedding_type", "max_position_embeddings") if name in fields}
+    for stack in ("encoder", "decoder"):
+        if types := fields.get(f"{stack}_layer_types"):
+            asked |= {f"{stack}_layer_types": types, f"{stack}_layers": len(types)}
+    try:
+        return config_class(**asked)
+    except StrictDataclassError as error:
+        raise ValueError(f"model: {error.__cause__ or error}") from error
+
+
+def longest_text(config: PreTrainedConfig) -> int | None:
+    """Return how many tokens of a text a model has positions for; None where there is no limit."""
+    kind = getattr(config, "position_embedding_type", None)
+    return POSITIONS[kind].longest_text(config) if kind else None
+
+
+def limit_lengths(data: DataArguments, longest: int | None) -> DataArguments:
+    """Return the section `data` with longer texts as bad rows: the model has no positions for them.
+
+    Args:
+        data: It is left as it is.
+        longest: From `longest_text`.
+    """
+    if longest is None:
+        return data
+    limits = {name: min(getattr(data, name), longest) for name in ("max_source_tokens", "max_target_tokens")}
+    return dataclasses.replace(data, **limits)
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cuda":
@@ -78,16 +121,7 @@ def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
 
 def problem_with_packing(arguments: RunArguments, device: torch.device) -> str | None:
     """Return why the model or the kernel of a recipe cannot have packed rows; None where it can."""
-    fields = recipe_fields(arguments)
-    asked: dict[str, Any] = {"sliding_window": 8}  # of any width: only the types of layers and positions count
-    if "position_embedding_type" in fields:
-        asked["position_embedding_type"] = fields["position_embedding_type"]
-    for stack in ("encoder", "decoder"):
-        if types := fields.get(f"{stack}_layer_types"):
-            asked |= {f"{stack}_layer_types": types, f"{stack}_layers": len(types)}
-    config_class = choose_config(model_type_of(arguments), ())
-    config = config_class(**asked) if config_class is FunTransformerConfig else config_class()
-    problem = packing_problem(config, choose_kernel(arguments, device))
+    problem = packing_problem(mixing_config(arguments), choose_kernel(arguments, device))
     return problem and f"training.packing: {problem}"
 
 
