@@ -14,10 +14,10 @@ result says how probable it is (`return_scores`) and what it looked at (`return_
 """
 
 import copy
+import inspect
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from types import GeneratorType
 from typing import Any
@@ -392,10 +392,10 @@ def _inspect(
         "is_source": inputs["attention_mask"].bool(),
         "is_target": is_eos.cumsum(-1) - is_eos.long() == 0,  # up to the first </s>
     }
-    with _eager_attention(model, return_attention):
-        outputs = model(
-            **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
-        )
+    reader = reading_copy(model, "eager") if return_attention else model  # eager attention alone returns weights
+    outputs = reader(
+        **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
+    )
     if return_scores:
         found["log_probs"] = _log_probs(outputs.logits, target_ids, params)
     if return_attention:
@@ -435,19 +435,21 @@ def _log_probs(logits, target_ids, params: dict) -> torch.Tensor:
     return log_probs
 
 
-@contextmanager
-def _eager_attention(model, wanted: bool):
-    """Switch to eager attention, which alone returns weights, if `wanted`; undo it at the end."""
-    # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
-    parts = [part for part in model.modules() if wanted and isinstance(part, PreTrainedModel)]
-    implementations = [part.config._attn_implementation for part in parts]
-    for part in parts:
-        part.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        for part, implementation in zip(parts, implementations):
-            part.set_attn_implementation(implementation)
+def reading_copy(model: PreTrainedModel, attn_implementation: str | None = None) -> PreTrainedModel:
+    """Return a model with the same weights in eval mode, and with another attention kernel where one is named.
+
+    Only modules and configs are copied, so that other threads may go on using the model as it is.
+    """
+    weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    model = copy.deepcopy(model, weights)  # what is in this memo is not copied
+    for part in model.modules():
+        compiled = inspect.unwrap(vars(part).get("forward"), stop=inspect.ismethod)  # torch.compile(model.forward)
+        if getattr(compiled, "__self__", part) is not part:  # is still that of the model that was copied
+            del part.forward
+        # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
+        if attn_implementation is not None and isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(attn_implementation)
+    return model.eval()
 
 
 def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[str]:

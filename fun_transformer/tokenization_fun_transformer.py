@@ -239,6 +239,8 @@ class FunTransformerTokenizer(TokenizersBackend):
         return self(text, return_tensors=return_tensors, **kwargs)
 
     def _save_pretrained(self, *args, **kwargs):
-        self._tokenizer.no_truncation()  # what the last call asked for is no property of the tokenizer
-        self._tokenizer.no_padding()
-        return super()._save_pretrained(*args, **kwargs)
+        saved = copy.copy(self)
+        saved._tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        saved._tokenizer.no_truncation()  # what the last call asked for is no property of the tokenizer
+        saved._tokenizer.no_padding()
+        return super(FunTransformerTokenizer, saved)._save_pretrained(*args, **kwargs)

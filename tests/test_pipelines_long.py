@@ -1,10 +1,13 @@
 """What the pipelines do beyond transformers 4: long texts in parts, scores, attention maps."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipelines import TEXTS, TINY_MODELS, build, nllb, tiny_tokenizer
@@ -13,7 +16,7 @@ from transformers import GenerationConfig
 from transformers.pipelines.pt_utils import KeyDataset
 
 from fun_transformer.analysis import cross_attention
-from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, split_text
+from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, reading_copy, split_text
 
 ROOT = Path(__file__).parents[1]
 SENTENCES = ["The cat sat on a mat.", "A dog ran!", "The dog sat on the cat?"]
@@ -285,17 +288,69 @@ def test_attention_of_a_long_text_has_a_block_for_each_part(model):
     torch.testing.assert_close(attention[:, :, : first.shape[2], : first.shape[3]], first)
 
 
-def test_the_attention_implementation_is_restored_even_after_an_error(model, monkeypatch):
-    parts = [model, model.get_encoder(), model.get_decoder()]
-    before = [part.config._attn_implementation for part in parts]
+@pytest.mark.parametrize("fails", [False, True])
+def test_attention_switches_nothing_on_the_model(model, monkeypatch, fails):
+    seen = []
+    parts = [part for part in model.modules() if hasattr(part, "config")]
+
+    def look(module, arguments):
+        seen.append([part.config._attn_implementation for part in parts])
+        if fails:
+            raise ZeroDivisionError
+
     pipe = build(model, return_attention=True)
-    pipe(TEXTS[0])
-    assert [part.config._attn_implementation for part in parts] == before
-    monkeypatch.setattr(model, "forward", lambda **kwargs: 1 / 0)
     monkeypatch.setattr(model, "generate", lambda **kwargs: torch.tensor([[0, 4, 2]]))
-    with pytest.raises(ZeroDivisionError):
-        pipe(TEXTS[0])
-    assert [part.config._attn_implementation for part in parts] == before
+    hook = model.register_forward_pre_hook(look)  # the copy has it too
+    try:
+        with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+            pipe(TEXTS[0])
+    finally:
+        hook.remove()
+    assert len(seen) == 1 and {name for names in seen for name in names} == {"sdpa"}
+    assert {part.config._attn_implementation for part in parts} == {"sdpa"}
+
+
+def test_threads_may_ask_one_model_for_attention_and_for_none(model):
+    pipe, text = build(model), TEXTS[3]
+    expected = pipe(text, return_attention=True)[0]["attention"]
+    loss = model(**tiny_tokenizer()(text, return_tensors="pt"), labels=torch.tensor([[4, 5, 2]])).loss
+
+    def ask(i):
+        if i % 2:
+            return torch.equal(pipe(text, return_attention=True)[0]["attention"], expected)
+        with torch.no_grad():
+            batch = tiny_tokenizer()(text, return_tensors="pt")
+            return torch.equal(model(**batch, labels=torch.tensor([[4, 5, 2]])).loss, loss)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(24)))
+
+
+def test_a_reading_copy_shares_all_weights(model):
+    for kernel in (None, "eager"):
+        copied = reading_copy(model, kernel)
+        pairs = list(zip(copied.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values()))
+        assert pairs and all(one is other for one, other in pairs)
+        assert not {id(part) for part in copied.modules()} & {id(part) for part in model.modules()}
+
+
+def test_parts_in_other_modes_come_out_as_they_were(model):
+    model.train()
+    frozen = model.get_encoder().eval()
+    cross_attention(model, tiny_tokenizer(), TEXTS[0], TEXTS[1])
+    assert model.training and not frozen.training
+    model.eval()
+
+
+def test_compiled_and_hooked_models_give_attention(model, monkeypatch):
+    expected = build(model, return_attention=True)(TEXTS[0])[0]["attention"]
+    add_hook_to_module(model, ModelHook())
+    torch.testing.assert_close(build(model, return_attention=True)(TEXTS[0])[0]["attention"], expected)
+    remove_hook_from_module(model)
+    monkeypatch.setattr(model, "forward", torch.compile(model.forward, backend="eager"))
+    output_ids = model.generate(**tiny_tokenizer()(TEXTS[0], return_tensors="pt"), max_new_tokens=6, num_beams=4)
+    monkeypatch.setattr(model, "generate", lambda **kwargs: output_ids)
+    torch.testing.assert_close(build(model, return_attention=True)(TEXTS[0])[0]["attention"], expected)
 
 
 def test_nothing_is_read_twice_where_nothing_is_asked(marian, monkeypatch):

@@ -273,6 +273,14 @@ def test_the_tokenizers_library_alone_gives_the_same_ids(tmp_path, any_tokenizer
         assert plain.decode(plain.encode(text).ids) == normalise(text)
 
 
+def test_saving_switches_nothing_on_the_tokenizer(tmp_path):
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(vocab_size=400))
+    tokenizer(TEXTS, truncation=True, max_length=2, padding=True)
+    before = tokenizer.backend_tokenizer.to_str()
+    tokenizer.save_pretrained(tmp_path)
+    assert tokenizer.backend_tokenizer.to_str() == before and tokenizer.backend_tokenizer.truncation
+
+
 def test_auto_tokenizer_finds_the_class(tmp_path):
     G2P.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
