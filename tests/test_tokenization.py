@@ -421,6 +421,12 @@ def test_only_a_tokenizer_of_several_languages_asks_for_one():
         encode("cat", return_tensors=None, src_lang="zh")
     with pytest.raises(ValueError, match=r"tgt_lang='zho' is none of en, zh. Did you mean 'zh'"):
         encode("cat", return_tensors=None, tgt_lang="zho")
+    with pytest.raises(ValueError, match="Into which language"):
+        encode("cat >>en<<", return_tensors=None)
+    for text, tgt_lang in ((">>zh<< cat", "en"), (">>zh<< cat", "zh"), (">>zh<< cat >>en<< dog", None)):
+        with pytest.raises(ValueError, match=r"one target language, but here are >>zh<< and .* Leave one"):
+            encode(text, return_tensors=None, tgt_lang=tgt_lang)
+    assert encode(" >>zh<< cat", return_tensors=None) == encode(">>zh<< cat", return_tensors=None)
     ids = encode(">>zh<< cat", return_tensors=None).input_ids
     assert ids == encode("cat", return_tensors=None, tgt_lang="zh").input_ids
 
