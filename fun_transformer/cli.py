@@ -13,16 +13,18 @@ A line in is a line out. A mistake gives one line on stderr and exit status 2.
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from . import __version__
-from .files import open_atomically
+from .files import LineFile, count_lines
 
 CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and translated at a time
 
@@ -59,8 +61,11 @@ def add_translate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "text", nargs="*", type=utf8_text, help="texts to translate; standard input when none is given"
     )
-    parser.add_argument("--file", help="a UTF-8 text file, one text a line")
+    parser.add_argument("--file", help="a UTF-8 text file, one text a line (-: standard input)")
     parser.add_argument("--output", help="where to write the translations, one a line (default: standard output)")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the lines of --output, and go on with the next line of --file"
+    )
     parser.add_argument("--batch-size", type=positive, default=32, help="texts translated together (default: 32)")
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: the model's, else 4)")
     parser.add_argument(
@@ -72,23 +77,102 @@ def add_translate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def translate(args: argparse.Namespace) -> None:
-    """Translate arguments, a file or standard input, in the order of the lines."""
-    if args.text and args.file:
-        raise ValueError("Give either texts or --file, not both.")
+    """Translate arguments, a file or standard input, in the order of the lines.
+
+    A file to write to keeps the lines that are finished, whatever ends the command.
+    """
+    check_translate_arguments(args)
     chunks: Iterable[list[str]] = [args.text] if args.text else read_stream(sys.stdin.buffer)
-    total = None
+    total, done = None, 0
     if args.file:
         lines = read_file(args.file)
-        chunk = args.batch_size * CHUNK_BATCHES
-        chunks = [lines[i : i + chunk] for i in range(0, len(lines), chunk)]
         total = len(lines)
-    with open_output(args.output) as output, progress_bar(total) as advance:
-        pipe = load_translator(args)
-        for lines in chunks:
-            for line in translate_lines(pipe, lines, args.batch_size):
-                print(line, file=output)
-            output.flush()
+        done = count_finished_lines(args, total) if args.resume else 0
+        chunk = args.batch_size * CHUNK_BATCHES
+        chunks = [lines[i : i + chunk] for i in range(done, total, chunk)]
+    pipe = load_translator(args)
+    translations = (translate_lines(pipe, lines, args.batch_size) for lines in chunks)
+    first = next(translations, [])  # before an old file is replaced
+    with open_output(args.output, done) as write, progress_bar(total, done) as advance, say_what_is_finished(args):
+        for lines in chain([first], translations):
+            write(lines)
             advance(len(lines))
+
+
+def check_translate_arguments(args: argparse.Namespace) -> None:
+    """Refuse arguments that do not fit together, before anything is loaded; `-` becomes None.
+
+    Raises:
+        ValueError: Two inputs, or an output that is the input.
+        OSError: The output cannot be written to.
+    """
+    if args.text and args.file:
+        raise ValueError("Give either texts or --file, not both.")
+    args.file, args.output = (None if name == "-" else name for name in (args.file, args.output))
+    if args.resume and not (args.file and args.output):
+        raise ValueError("--resume goes on with a file: give --file and --output too.")
+    if args.output:
+        check_writable(Path(args.output))
+    input_file = None if args.text else args.file or sys.stdin
+    if is_same_file(input_file, args.output or sys.stdout):
+        raise ValueError(
+            f"The output would overwrite the input: {args.output or 'standard output'} is the file that is read. "
+            "Give --output another name."
+        )
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written to.
+
+    Raises:
+        OSError: There is no such folder, it is a folder itself, or writing is not allowed.
+    """
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.resolve().parent}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"--output {path} is a folder. Give the name of a file.")
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise PermissionError(f"--output {path} cannot be written to: permission denied.")
+
+
+def is_same_file(first: str | TextIO | None, second: str | TextIO | None) -> bool:
+    """Tell whether two names or streams are one file on a disk, through links and redirections too."""
+    try:
+        found = [os.stat(file if isinstance(file, str) else file.fileno()) for file in (first, second) if file]
+    except (OSError, ValueError, AttributeError):  # no such file yet, or no stream of the system
+        return False
+    return len(found) == 2 and stat.S_ISREG(found[0].st_mode) and os.path.samestat(*found)
+
+
+def count_finished_lines(args: argparse.Namespace, total: int) -> int:
+    """Count the lines of the output that a run before has finished.
+
+    Raises:
+        ValueError: There are more of them than the input has lines, or the output is no file.
+    """
+    if Path(args.output).exists() and not Path(args.output).is_file():
+        raise ValueError(f"--resume goes on with a file, and {args.output} is none.")
+    done = count_lines(args.output)
+    if done > total:
+        raise ValueError(
+            f"{args.output} has {done} lines and {args.file} only {total}, so it is no part of its translation. "
+            "Give another --output, or leave out --resume to begin again."
+        )
+    return done
+
+
+@contextmanager
+def say_what_is_finished(args: argparse.Namespace) -> Iterator[None]:
+    """Add to what interrupts a translation how many lines are in the file that it is written to."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError, ValueError) as error:
+        if not args.output or not Path(args.output).is_file():
+            raise
+        finished = f"lines finished in {args.output}: {count_lines(args.output)}"
+        hint = "; the same command with --resume goes on after them." if args.file else "."
+        kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ValueError
+        raise kind(f"{str(error) or 'interrupted'}: {finished}{hint}") from error
 
 
 def load_translator(args: argparse.Namespace):
@@ -225,7 +309,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            print(f"fun-transformer {args.command}: {stop}", file=sys.stderr)
         return 130
     except (OSError, ValueError, ImportError) as error:
         print(f"fun-transformer {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -326,21 +412,29 @@ def decode_lines(lines: Iterable[bytes], name: str, first: int = 1) -> list[str]
     return decoded
 
 
-def open_output(name: str | None) -> AbstractContextManager[TextIO]:
-    """Open a text file for writing: standard output, or a file that gets its name only when all is written."""
+@contextmanager
+def open_output(name: str | None, keep: int = 0) -> Iterator[Callable[[list[str]], object]]:
+    """Yield a function that writes lines at once: to standard output, or to a file after the lines to keep."""
     if name is not None:
-        return open_atomically(name)
+        with closing(LineFile(name, keep)) as file:
+            yield file.write
+        return
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
-    return nullcontext(sys.stdout)
+
+    def write(lines: list[str]) -> None:
+        print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+
+    yield write
 
 
 @contextmanager
-def progress_bar(total: int | None) -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int | None, done: int = 0) -> Iterator[Callable[[int], object]]:
     """Yield a function that moves a bar on by some lines; no bar when the total is unknown or stderr no terminal."""
     from tqdm import tqdm  # transformers needs it too
 
-    with tqdm(total=total, unit=" lines", disable=total is None or not sys.stderr.isatty()) as bar:
+    disable = total is None or not sys.stderr.isatty()
+    with tqdm(total=total, initial=done, unit=" lines", disable=disable) as bar:
         yield bar.update
 
 

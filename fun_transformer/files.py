@@ -1,17 +1,19 @@
 """Files and folders that appear whole or not at all, however a program ends.
 
 What is written goes under another name beside the final one, is synced to the disk, and is then renamed: a reader
-finds the old content or the new, never half of it. Standard library only.
+finds the old content or the new, never half of it. What is made line by line over hours is a `LineFile` instead: all
+lines that are finished are there. Standard library only.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
-__all__ = ["commit_folder", "open_atomically", "remove_folder", "sync", "whole_file", "write_atomically"]
+__all__ = ["LineFile", "commit_folder", "count_lines", "remove_folder", "sync", "whole_file", "write_atomically"]
 
 IS_WINDOWS = os.name == "nt"
 
@@ -48,21 +50,61 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
 
 
-@contextmanager
-def open_atomically(path: str | os.PathLike) -> Iterator[TextIO]:
-    r"""Open a UTF-8 text file for writing, with `\n` at line ends, that appears when the block ends without an error.
+class LineFile:
+    r"""A UTF-8 text file that grows by whole lines, each of which stays whatever happens next.
 
-    What exists and is no file (`/dev/null`, a named pipe) is written to directly and never replaced.
+    What exists and is no file (`/dev/null`, a named pipe) is written to as well, and keeps no lines.
+
+    Args:
+        path: The file; made where there is none.
+        keep: Lines of it to stay; the rest, such as half a line after a full disk, is cut off.
 
     Raises:
-        FileNotFoundError: The folder does not exist.
+        OSError: It cannot be written to; nothing has changed then.
     """
-    if Path(path).exists() and not Path(path).is_file():
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-        return
-    with whole_file(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
-        yield file
+
+    def __init__(self, path: str | os.PathLike, keep: int = 0) -> None:
+        self.end = _end_of_line(path, keep)
+        self.file = open(path, "ab", buffering=0)  # noqa: SIM115  closed by close()
+        self.is_regular = stat.S_ISREG(os.fstat(self.file.fileno()).st_mode)
+        self._cut()
+
+    def write(self, lines: Iterable[str]) -> None:
+        r"""Add lines, ended by `\n`, and wait until they are on the disk; where that fails, no half line is left."""
+        data, written = "".join(f"{line}\n" for line in lines).encode(), 0
+        try:
+            while written < len(data):
+                written += self.file.write(data[written:])
+            if self.is_regular:
+                os.fsync(self.file.fileno())
+        finally:
+            self.end += data.rfind(b"\n", 0, written) + 1
+            if written < len(data):
+                self._cut()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def _cut(self) -> None:
+        if self.is_regular:
+            self.file.truncate(self.end)
+
+
+def count_lines(path: str | os.PathLike) -> int:
+    r"""Count the whole lines of a file: those that end in `\n`; 0 where there is none."""
+    if not Path(path).is_file():
+        return 0
+    with open(path, "rb") as file:
+        return sum(line.endswith(b"\n") for line in file)
+
+
+def _end_of_line(path: str | os.PathLike, number: int) -> int:
+    """Return the position where a line of a file ends, counted from 1; 0 for line 0."""
+    if not number:
+        return 0
+    with open(path, "rb") as file:
+        return sum(len(line) for line in islice(file, number))
 
 
 @contextmanager

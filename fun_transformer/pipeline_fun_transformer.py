@@ -14,14 +14,15 @@ result says how probable it is (`return_scores`) and what it looked at (`return_
 """
 
 import copy
+import inspect
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from types import GeneratorType
 from typing import Any
 
+import regex
 import torch
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -38,8 +39,10 @@ logger = logging.get_logger(__name__)
 
 # What neither the call nor the model's own generation config says.
 DEFAULT_GENERATION = {"max_new_tokens": 256, "num_beams": 4}
+LENGTHS = (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens"))  # with and without the start token
 TRANSLATION_TASK = re.compile(r"translation_([^_]+)_to_([^_]+)")
 LONG_TEXT = ("split", "truncate", "error")
+LANGUAGE_TAG = re.compile(r">>[\w-]+<<")  # as Marian and our own models have them: the target language
 
 # Where a long text may be cut, best first: after a paragraph, a sentence, a clause, a word. A dot ends no sentence
 # after an abbreviation, an initial or a list's number, nor before a small letter; within 3.14 no space follows it.
@@ -53,6 +56,7 @@ CUTS = [
     re.compile(r"(?:[，、：]|[,;:](?=\s))\s*"),
     re.compile(r"(?<=\S)\s+"),
 ]
+CHARACTER = regex.compile(r"\X")  # as readers count: a letter with its marks, an emoji with all its signs
 SPACELESS = re.compile(r"[\u3000-\u30FF\u3400-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF]")  # hanzi, kana, their punctuation
 
 
@@ -102,13 +106,18 @@ class Text2TextGenerationPipeline(Pipeline):
         """Sort keyword arguments by the step they belong to: (preprocess, forward, postprocess)."""
         if long_text not in (None, *LONG_TEXT):
             raise ValueError(f"long_text={long_text!r} is unknown. Choose one of {', '.join(map(repr, LONG_TEXT))}.")
+        _check_counts(generate_kwargs | {"max_source_length": max_source_length})
         preprocess = {"truncation": truncation, "long_text": long_text, "max_source_length": max_source_length}
         forward = {"return_scores": return_scores, "return_attention": return_attention}
         postprocess = {
             "return_tensors": return_tensors,
             "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
         }
-        return _without_none(preprocess), _without_none(forward) | generate_kwargs, _without_none(postprocess)
+        return (
+            _without_none(preprocess),
+            _without_none(forward) | _over({}, generate_kwargs),
+            _without_none(postprocess),
+        )
 
     def __call__(self, inputs, *args, **kwargs):
         """Generate a text for each text.
@@ -180,10 +189,26 @@ class Text2TextGenerationPipeline(Pipeline):
         limit = max_source_length or self.max_source_tokens
         if limit is None:
             return [text]
-        parts = split_text(
-            text, lambda part: self.encode(part, verbose=False, **languages)["input_ids"].shape[1] <= limit
-        )
-        return [part for part in parts if part.strip()] or [text]
+        tag = self._language_tag(text)
+        before = f"{tag} " if tag else ""
+
+        def fits(part: str) -> bool:
+            return self.encode(before + part, verbose=False, **languages)["input_ids"].shape[1] <= limit
+
+        parts = split_text(text.lstrip().removeprefix(tag).lstrip() if tag else text, fits)
+        return [before + part for part in parts if part.strip()] or [text]
+
+    def _language_tag(self, text: str) -> str:
+        """Return the token that a text begins with to name its target language, such as ">>en<<"; "" for none.
+
+        Raises:
+            ValueError: There are two of them.
+        """
+        unknown = (None, self.tokenizer.unk_token_id)
+        tags = [tag for tag in LANGUAGE_TAG.findall(text) if self.tokenizer.convert_tokens_to_ids(tag) not in unknown]
+        if len(tags) > 1:
+            raise ValueError(f"A text has one target language, but here are {' and '.join(tags)}. Leave one of them.")
+        return tags[0] if tags and text.lstrip().startswith(tags[0]) else ""
 
     def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
         """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
@@ -206,6 +231,7 @@ class Text2TextGenerationPipeline(Pipeline):
         _check_text(text)
         if long_text is None and max_source_length is not None:
             raise ValueError(f'max_source_length={max_source_length} needs long_text="split", "truncate" or "error".')
+        self._language_tag(self.prefix + text)  # refuses two
         limit = max_source_length or self.max_source_tokens
         if long_text == "split":  # spaces between parts are no part of them
             text = text.strip()
@@ -231,6 +257,7 @@ class Text2TextGenerationPipeline(Pipeline):
         batch, source_len = model_inputs["input_ids"].shape
         generate_kwargs = self._fill_generate_kwargs(_without_none(generate_kwargs))
         params = self._generation_params(generate_kwargs)
+        _check_counts(params)
         self.check_lengths(source_len, params)
         output_ids = self.model.generate(**model_inputs, **generate_kwargs)  # (batch * sequences, target_len)
         outputs = {"output_ids": output_ids}
@@ -275,16 +302,21 @@ class Text2TextGenerationPipeline(Pipeline):
             del defaults["max_new_tokens"]
         added = {name: value for name, value in defaults.items() if name not in given}
         if config is None:
-            return added | self.task_params | generate_kwargs
+            wanted, own = _over(_over({}, self.task_params), generate_kwargs), self.model.generation_config
+            needed = {name for name, value in wanted.items() if value is not None or getattr(own, name) is not None}
+            return added | {name: wanted[name] for name in needed}
         config = copy.deepcopy(config)
         config.update(**added)
+        for length, new_tokens in LENGTHS:  # `generate` takes what is None here from the model
+            if getattr(config, length) is not None and getattr(config, new_tokens) is None:
+                setattr(config, new_tokens, max(getattr(config, length) - 1, 0))  # the start token counts in lengths
         return generate_kwargs | {"generation_config": config}
 
     def _generation_params(self, generate_kwargs: dict) -> dict:
         """Return what rules a call: its own parameters, over its generation config or the task's, over the model's."""
         config = generate_kwargs.get("generation_config")
         middle = self.task_params if config is None else config.to_diff_dict()
-        return self.model.generation_config.to_diff_dict() | middle | generate_kwargs
+        return _over(_over(self.model.generation_config.to_diff_dict(), middle), generate_kwargs)
 
 
 class SummarizationPipeline(Text2TextGenerationPipeline):
@@ -350,6 +382,28 @@ def _without_none(params: dict) -> dict:
     return {name: value for name, value in params.items() if value is not None}
 
 
+def _over(lower: dict, upper: dict) -> dict:
+    """Return the parameters of both, where those of `upper` win.
+
+    `generate` would take a number of new tokens before a length, whoever gave it: a length that is given alone unsets
+    the number of new tokens below it.
+    """
+    unset = {tokens: None for length, tokens in LENGTHS if upper.get(length) and upper.get(tokens) is None}
+    return lower | upper | unset
+
+
+def _check_counts(params: dict):
+    """Refuse a search that could find nothing.
+
+    Raises:
+        ValueError: A number is below 1.
+    """
+    for name in ("num_beams", "num_return_sequences", "max_new_tokens", "max_length", "max_source_length"):
+        value = params.get(name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} leaves nothing to find. Give 1 or more.")
+
+
 def _check_text(text):
     if not isinstance(text, str):
         raise TypeError(
@@ -392,10 +446,10 @@ def _inspect(
         "is_source": inputs["attention_mask"].bool(),
         "is_target": is_eos.cumsum(-1) - is_eos.long() == 0,  # up to the first </s>
     }
-    with _eager_attention(model, return_attention):
-        outputs = model(
-            **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
-        )
+    reader = reading_copy(model, "eager") if return_attention else model  # eager attention alone returns weights
+    outputs = reader(
+        **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
+    )
     if return_scores:
         found["log_probs"] = _log_probs(outputs.logits, target_ids, params)
     if return_attention:
@@ -435,23 +489,27 @@ def _log_probs(logits, target_ids, params: dict) -> torch.Tensor:
     return log_probs
 
 
-@contextmanager
-def _eager_attention(model, wanted: bool):
-    """Switch to eager attention, which alone returns weights, if `wanted`; undo it at the end."""
-    # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
-    parts = [part for part in model.modules() if wanted and isinstance(part, PreTrainedModel)]
-    implementations = [part.config._attn_implementation for part in parts]
-    for part in parts:
-        part.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        for part, implementation in zip(parts, implementations):
-            part.set_attn_implementation(implementation)
+def reading_copy(model: PreTrainedModel, attn_implementation: str | None = None) -> PreTrainedModel:
+    """Return a model with the same weights in eval mode, and with another attention kernel where one is named.
+
+    Only modules and configs are copied, so that other threads may go on using the model as it is.
+    """
+    weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    model = copy.deepcopy(model, weights)  # what is in this memo is not copied
+    for part in model.modules():
+        forward = inspect.unwrap(vars(part).get("forward", part.forward), stop=inspect.ismethod)
+        if getattr(forward, "__self__", part) is not part:  # compiled: still that of the model that was copied
+            del part.forward
+        # One by one: before transformers 5.20 the model does not tell stacks with a config of their own, as T5's.
+        if attn_implementation is not None and isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(attn_implementation)
+    return model.eval()
 
 
 def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[str]:
     """Cut a text into parts that fit, at the best places there are, and as few as follow from that.
+
+    No cut parts what a reader takes for one character, such as a letter and its accent, or an emoji of several signs.
 
     Args:
         text: With all that is in it: the parts put together are the text again.
@@ -466,9 +524,14 @@ def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[s
     """
     if fits(text):
         return [text]
-    if len(text) < 2:
+    characters = [match.end() for match in CHARACTER.finditer(text)]  # where they end
+    if len(characters) < 2:
         raise ValueError(f"Not even the text {text!r} fits into the model. Choose a larger max_source_length.")
-    ends = [match.end() for match in CUTS[level].finditer(text)] if level < len(CUTS) else [len(text) // 2]
+    if level < len(CUTS):
+        whole = set(characters)
+        ends = [match.end() for match in CUTS[level].finditer(text) if match.end() in whole]
+    else:
+        ends = [characters[len(characters) // 2 - 1]]
     parts: list[str] = []
     for start, end in zip([0, *ends], [*ends, len(text)]):
         piece = text[start:end]

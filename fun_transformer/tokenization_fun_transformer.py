@@ -223,22 +223,29 @@ class FunTransformerTokenizer(TokenizersBackend):
         Tokenizers of one language look at none; a source may also begin with its language by itself.
         """
         languages = self.languages
-        if languages and tgt_lang is None:
-            tagged = LANGUAGE.match(text)
-            if not (tagged and tagged[1] in languages):
-                raise ValueError(
-                    f"Into which language? Give tgt_lang=..., one of {', '.join(languages)}, or begin the text with "
-                    f">>{languages[0]}<<."
-                )
-        elif languages:
+        if not languages:
+            return self(text, return_tensors=return_tensors, **kwargs)
+        text = text.lstrip()
+        tags = [tag[0] for tag in LANGUAGE.finditer(text) if tag[1] in languages]
+        if len(tags) + (tgt_lang is not None) > 1:
+            given = [*tags, *([f"tgt_lang={tgt_lang!r}"] if tgt_lang is not None else [])]
+            raise ValueError(f"A text has one target language, but here are {' and '.join(given)}. Leave one of them.")
+        if tgt_lang is not None:
             if tgt_lang not in languages:
                 near = difflib.get_close_matches(tgt_lang, languages, n=1, cutoff=0.5)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"tgt_lang={tgt_lang!r} is none of {', '.join(languages)}.{hint}")
             text = tag_language(text, tgt_lang)
+        elif not tags or not text.startswith(tags[0]):
+            raise ValueError(
+                f"Into which language? Give tgt_lang=..., one of {', '.join(languages)}, or begin the text with "
+                f">>{languages[0]}<<."
+            )
         return self(text, return_tensors=return_tensors, **kwargs)
 
     def _save_pretrained(self, *args, **kwargs):
-        self._tokenizer.no_truncation()  # what the last call asked for is no property of the tokenizer
-        self._tokenizer.no_padding()
-        return super()._save_pretrained(*args, **kwargs)
+        saved = copy.copy(self)
+        saved._tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        saved._tokenizer.no_truncation()  # what the last call asked for is no property of the tokenizer
+        saved._tokenizer.no_padding()
+        return super(FunTransformerTokenizer, saved)._save_pretrained(*args, **kwargs)

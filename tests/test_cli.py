@@ -1,15 +1,17 @@
-"""The command: lines in are lines out, mistakes are one line on stderr, and files appear whole or not at all."""
+"""The command: lines in are lines out, mistakes are one line on stderr, and what is finished stays."""
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 
 import fun_transformer
-from fun_transformer import __version__, cli
+from fun_transformer import __version__, cli, files
 from fun_transformer.pipeline_fun_transformer import TranslationPipeline
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
@@ -118,6 +120,13 @@ def test_generation_options_reach_generate(model_folder):
         ),
         (["translate", "--model", "{model}", "--output", "{tmp}/no/out", "a"], "There is no folder"),
         (["translate", "--model", "{model}", "--file", "x", "a"], "either texts or --file"),
+        (["translate", "--model", "{model}", "--output", "{tmp}", "a"], "is a folder"),
+        (["translate", "--model", "{model}", "--resume", "a"], "give --file and --output too"),
+        (["translate", "--model", "{model}", "--resume", "--file", "-", "--output", "x"], "give --file and --output"),
+        (
+            ["translate", "--model", "{model}", "--resume", "--file", "{tmp}/one.txt", "--output", "{tmp}/latin.txt"],
+            "latin.txt has 2 lines and",
+        ),
         (["translate", "--model", "{model}", "--device", "abacus", "a"], "--device abacus cannot be used"),
         (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.txt"], "must end in a picture format"),
         (["attention", "--model", "{model}", "a", "-o", "{tmp}/no/map.png"], "There is no folder"),
@@ -128,13 +137,14 @@ def test_generation_options_reach_generate(model_folder):
 )
 def test_a_mistake_is_one_line_and_status_2(model_folder, tmp_path, capsys, argv, message):
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
+    (tmp_path / "one.txt").write_text("one")
     assert run(*[argument.format(tmp=tmp_path, model=model_folder) for argument in argv]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"fun-transformer {argv[0]}: error: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latin.txt", "model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latin.txt", "model", "one.txt"]
 
 
 @pytest.mark.parametrize(
@@ -187,19 +197,108 @@ def test_the_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"fun-transformer {__version__}\n"
 
 
-def test_a_failed_run_leaves_the_old_output(model_folder, tmp_path, monkeypatch):
+# ── what is finished stays ──
+
+
+def in_upper_case(pipe, lines, batch_size):
+    """A translator that fails at the line "stop"."""
+    if "stop" in lines:
+        raise ValueError("no memory")
+    return [line.upper() for line in lines]
+
+
+@pytest.fixture
+def lines_of_one(monkeypatch):
+    """`translate` works line by line, without a model's translations."""
+    monkeypatch.setattr(cli, "CHUNK_BATCHES", 1)
+    monkeypatch.setattr(cli, "translate_lines", in_upper_case)
+
+
+def translate_file(model_folder, *options):
+    folder = model_folder.parent
+    names = ["--file", folder / "in", "--output", folder / "out"]
+    return run("translate", "--model", model_folder, "--batch-size", 1, *names, *options)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failed_run_leaves_the_lines_that_are_finished(model_folder, tmp_path, monkeypatch, lines_of_one, capsys):
     (tmp_path / "out").write_text("old")
     stdin = b"fine\n" + b"x" * 70_000 + b"\n\xff\n"
     argv = ["translate", "--model", model_folder, "--output", tmp_path / "out"]
-    monkeypatch.setattr(cli, "translate_lines", lambda pipe, lines, batch_size: lines)
     assert run(*argv, stdin=stdin, monkeypatch=monkeypatch) == 2
+    assert (tmp_path / "out").read_text() == "FINE\n"
+    assert names(tmp_path) == ["model", "out"]
+    assert capsys.readouterr().err.endswith(f"with: iconv -f GB18030 -t UTF-8: lines finished in {tmp_path}/out: 1.\n")
+
+
+def test_a_run_that_finishes_nothing_leaves_the_old_output(model_folder, tmp_path, lines_of_one):
+    (tmp_path / "in").write_text("stop\n")
+    (tmp_path / "out").write_text("old")
+    assert translate_file(model_folder) == 2
     assert (tmp_path / "out").read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 
 
-def test_devices_are_written_to_not_replaced(tmp_path):
-    with cli.open_output(os.devnull) as file:
-        print("gone", file=file)
+def test_resume_goes_on_after_the_last_whole_line(model_folder, tmp_path, lines_of_one, capsys):
+    (tmp_path / "in").write_text("a\nb\nstop\nc\n")
+    assert translate_file(model_folder) == 2
+    assert (tmp_path / "out").read_text() == "A\nB\n"
+    message = f"no memory: lines finished in {tmp_path}/out: 2; the same command with --resume goes on after them."
+    assert capsys.readouterr().err == f"fun-transformer translate: error: {message}\n"
+    (tmp_path / "in").write_text("a\nb\ns\nc\n")
+    (tmp_path / "out").write_text("one\nB\nhal")
+    assert translate_file(model_folder, "--resume") == 0
+    assert translate_file(model_folder, "--resume") == 0  # nothing is left to do
+    assert (tmp_path / "out").read_text() == "one\nB\nS\nC\n"
+    assert translate_file(model_folder) == 0
+    assert (tmp_path / "out").read_text() == "A\nB\nS\nC\n"
+
+
+def test_resume_begins_where_there_is_no_output(model_folder, tmp_path, lines_of_one):
+    (tmp_path / "in").write_text("a\n")
+    assert translate_file(model_folder, "--resume") == 0
+    assert (tmp_path / "out").read_text() == "A\n"
+
+
+def test_ctrl_c_says_how_to_go_on(model_folder, tmp_path, lines_of_one, monkeypatch, capsys):
+    def interrupted(pipe, lines, batch_size):
+        if lines == ["b"]:
+            raise KeyboardInterrupt
+        return lines
+
+    monkeypatch.setattr(cli, "translate_lines", interrupted)
+    (tmp_path / "in").write_text("a\nb\n")
+    assert translate_file(model_folder) == 130
+    assert (tmp_path / "out").read_text() == "a\n"
+    assert f"lines finished in {tmp_path}/out: 1; the" in (error := capsys.readouterr().err) and "--resume" in error
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_the_input_is_never_the_output(model_folder, tmp_path, monkeypatch, capsys, link):
+    (tmp_path / "in").write_text("a\nb\n")
+    output = tmp_path / ("out" if link else "in")
+    if link:
+        getattr(output, link)(tmp_path / "in")
+    assert run("translate", "--model", model_folder, "--file", tmp_path / "in", "--output", output) == 2
+    assert "is the file that is read" in capsys.readouterr().err
+    with open(tmp_path / "in") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert run("translate", "--model", model_folder, "--output", output) == 2
+    assert "is the file that is read" in capsys.readouterr().err
+    assert (tmp_path / "in").read_text() == "a\nb\n"
+
+
+def test_a_dash_is_a_standard_stream(model_folder, expected, capsys, monkeypatch):
+    argv = ["translate", "--model", model_folder, "--device", "cpu", "--file", "-", "--output", "-"]
+    assert run(*argv, stdin="\n".join(LINES).encode(), monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == "\n".join(expected) + "\n"
+
+
+def test_devices_are_written_to_not_replaced():
+    with cli.open_output(os.devnull) as write:
+        write(["gone"])
     assert not os.path.isfile(os.devnull)
 
 
@@ -246,3 +345,21 @@ def test_the_command_runs_as_a_process_and_is_quiet_about_a_broken_pipe(model_fo
     process.stdin.close()
     assert process.stderr.read() == b""
     assert process.wait() == 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_its_lines_and_no_other_file(model_folder, tmp_path):
+    (tmp_path / "in").write_text("the cat sat\n" * 40)
+    paths = ["--file", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    code = "import sys; from fun_transformer import cli; cli.CHUNK_BATCHES = 1; sys.exit(cli.main(sys.argv[1:]))"
+    argv = ["translate", "--model", str(model_folder), "--device", "cpu", "--batch-size", "1", *paths]
+    process = subprocess.Popen([sys.executable, "-c", code, *argv])
+    while not files.count_lines(tmp_path / "out") and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == -signal.SIGTERM
+    finished = (tmp_path / "out").read_bytes()
+    assert finished.endswith(b"\n") and 0 < finished.count(b"\n") < 40
+    assert names(tmp_path) == ["in", "model", "out"]
+    subprocess.run([sys.executable, "-c", code, *argv, "--resume"], check=True)
+    assert (tmp_path / "out").read_bytes() == finished.splitlines(keepends=True)[0] * 40

@@ -1,10 +1,11 @@
-"""Files and folders appear whole or not at all."""
+"""Files and folders appear whole or not at all, or by whole lines."""
 
 import os
 import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -36,18 +37,11 @@ def test_what_cannot_be_encoded_changes_nothing(tmp_path):
 def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(error), files.open_atomically(path) as file:
-        file.write("half")
-        file.flush()
+    with pytest.raises(error), files.whole_file(path) as partial:
+        partial.write_text("half")
         assert path.read_text() == "before"
         raise error
     assert path.read_text() == "before" and names(tmp_path) == ["a.txt"]
-
-
-def test_lines_end_alike_on_every_system(tmp_path):
-    with files.open_atomically(tmp_path / "a.txt") as file:
-        print("你好", file=file)
-    assert (tmp_path / "a.txt").read_bytes() == "你好\n".encode()
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -58,9 +52,42 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_the_file_behind_a_link_is_replaced(tmp_path):
     (tmp_path / "real").write_text("before")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with files.open_atomically(tmp_path / "link") as file:
-        file.write("after")
+    with files.whole_file(tmp_path / "link") as partial:
+        partial.write_text("after")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "after"
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0, ""), (1, "one\r\n"), (2, "one\r\nzwei 二\n")])
+def test_a_file_grows_after_the_lines_that_are_kept(tmp_path, keep, kept):
+    path = tmp_path / "a.txt"
+    path.write_bytes("one\r\nzwei 二\nhal".encode())
+    assert files.count_lines(path) == 2 and files.count_lines(tmp_path / "none") == 0
+    with closing(files.LineFile(path, keep)) as file:
+        file.write(["你好", "b\u2028c"])
+        assert path.read_bytes() == f"{kept}你好\nb\u2028c\n".encode()
+        file.write([])
+        file.write(["d"])
+    assert path.read_bytes() == f"{kept}你好\nb\u2028c\nd\n".encode()
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files, as a full disk does")
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    path = tmp_path / "a.txt"
+    code = """if True:
+        import resource, signal, sys
+        from fun_transformer import files
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        file = files.LineFile(sys.argv[1])
+        file.write(["one"])
+        try:
+            file.write(["two", "three"])
+        except OSError as error:
+            sys.exit(0)
+        sys.exit("no error")"""
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert path.read_text() == "one\ntwo\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -69,10 +96,10 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()
-    with files.open_atomically(pipe) as file:
-        file.write("text")
+    with closing(files.LineFile(pipe)) as file:
+        file.write(["text"])
     reader.join()
-    assert read == ["text"] and stat.S_ISFIFO(pipe.stat().st_mode)
+    assert read == ["text\n"] and stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 @pytest.mark.parametrize("exists", [True, False])

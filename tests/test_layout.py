@@ -54,7 +54,8 @@ SUBFOLDERS = [  # a subfolder may import those of the rows before it
 ROOMS = ["platform", "tables", "recipe", "data", "metrics", "optimization", "train_tokenizer", "objectives"]
 ROOMS += ["run", "model", "engine", "scoring", "loop", "dry_run", "train", "evaluate", "__init__", "__main__"]
 
-TRAVELLING_LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub"} | set(sys.stdlib_module_names)
+LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "regex"}  # transformers needs them all
+TRAVELLING_LIBRARIES = LIBRARIES | set(sys.stdlib_module_names)
 OUTSIDE = ["training", "benchmarks", "examples"]
 LAUNCHER_LINES = 25
 

@@ -223,6 +223,53 @@ def test_a_generation_config_may_be_passed_and_stays_as_it_is(marian, generate_c
     assert config.to_dict() == before
 
 
+LONGEST = GenerationConfig(**SPECIAL, decoder_start_token_id=0, max_new_tokens=9, min_new_tokens=8, num_beams=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "length"),
+    [
+        ({}, 10),
+        ({"max_length": 4, "min_length": 4}, 4),
+        ({"max_length": 12, "min_length": 12}, 12),
+        ({"max_new_tokens": 3, "min_new_tokens": 3}, 4),
+        ({"generation_config": GenerationConfig(max_length=4, min_length=4)}, 4),
+        ({"generation_config": GenerationConfig(max_new_tokens=3, min_new_tokens=3)}, 4),
+    ],
+)
+@pytest.mark.parametrize("task", [{}, {"max_length": 7, "min_length": 7}, {"max_new_tokens": 6, "min_new_tokens": 6}])
+def test_a_length_of_the_call_wins_over_what_the_model_was_saved_with(marian, monkeypatch, call, length, task):
+    monkeypatch.setattr(marian, "generation_config", LONGEST)
+    monkeypatch.setattr(marian.config, "task_specific_params", {"translation": task}, raising=False)
+    pipe = TranslationPipeline(marian, tiny_tokenizer(), task="translation", device=-1)
+    (record,) = pipe("the cat", return_tensors=True, **call)
+    assert len(record["translation_token_ids"]) == (7 if task and not call else length)
+
+
+def test_a_length_of_the_call_wins_over_that_of_the_pipeline(marian, monkeypatch):
+    monkeypatch.setattr(marian, "generation_config", LONGEST)
+    for made, asked in (
+        ({"max_new_tokens": 8}, {"max_length": 4, "min_length": 4}),
+        ({"max_length": 8, "min_length": 8}, {"max_new_tokens": 3, "min_new_tokens": 3}),
+    ):
+        pipe = TranslationPipeline(marian, tiny_tokenizer(), task="translation", device=-1, **made)
+        assert len(pipe("the cat", return_tensors=True, **asked)[0]["translation_token_ids"]) == 4
+
+
+@pytest.mark.parametrize(
+    "options", [{name: 0} for name in ("num_beams", "num_return_sequences", "max_new_tokens", "max_length")]
+)
+def test_a_search_for_nothing_is_refused(marian, monkeypatch, options):
+    name = next(iter(options))
+    with pytest.raises(ValueError, match=f"{name}=0 leaves nothing to find. Give 1 or more"):
+        build(marian)("the cat", **options)
+    config = GenerationConfig(**SPECIAL, decoder_start_token_id=0)
+    vars(config).update(options)  # as in a file that was written by hand
+    monkeypatch.setattr(marian, "generation_config", config)
+    with pytest.raises(ValueError, match=f"{name}=0 leaves nothing to find"):
+        TranslationPipeline(marian, tiny_tokenizer(), task="translation", device=-1)("the cat")
+
+
 def test_task_specific_params_of_the_config_give_prefix_and_parameters(marian, generate_calls, monkeypatch):
     params = {"translation_en_to_de": {"prefix": "cat sat ", "num_beams": 2, "max_length": 9}}
     monkeypatch.setattr(marian.config, "task_specific_params", params, raising=False)

@@ -1,19 +1,25 @@
 """What the pipelines do beyond transformers 4: long texts in parts, scores, attention maps."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import regex
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pipelines import TEXTS, TINY_MODELS, build, nllb, tiny_tokenizer
+from test_pipelines import OUR_SIZES, SPECIAL, TEXTS, TINY_MODELS, build, nllb, tiny_tokenizer
 from torch.utils.data import Dataset
-from transformers import GenerationConfig
+from transformers import GenerationConfig, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.analysis import cross_attention
-from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, split_text
+from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, reading_copy, split_text
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SENTENCES = ["The cat sat on a mat.", "A dog ran!", "The dog sat on the cat?"]
@@ -91,6 +97,36 @@ def test_parts_fit_and_put_together_are_the_text(text, limit):
     parts = split_text(text, lambda part: len(part) <= limit)
     assert "".join(parts) == text
     assert all(len(part) <= limit for part in parts)
+
+
+CHARACTERS = [
+    "e\u0301",
+    "क्षि",
+    "👨\u200d👩\u200d👧",
+    "❤\ufe0f",
+    "👍🏽",
+    "🇨🇳",
+    "1\ufe0f\u20e3",
+    "각",
+    "葛\U000e0100",
+    "か\u3099",
+    "a",
+]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from([*CHARACTERS, " ", "。", ", ", "\r\n"]), max_size=40), st.integers(9, 20))
+def test_no_cut_parts_a_character_from_its_signs(characters, limit):
+    parts = split_text("".join(characters), lambda part: len(part) <= limit)
+    assert "".join(parts) == "".join(characters)
+    whole = regex.findall(r"\X", "".join(characters))
+    assert [character for part in parts for character in regex.findall(r"\X", part)] == whole
+
+
+@pytest.mark.parametrize("character", CHARACTERS[:-1])
+def test_a_character_that_does_not_fit_is_refused_whole(character):
+    with pytest.raises(ValueError, match="larger max_source_length"):
+        split_text(f"a {character} b", lambda part: len(part) < len(character))
 
 
 def test_a_limit_below_one_character_is_refused():
@@ -202,6 +238,56 @@ def test_parts_of_a_text_know_their_languages():
     assert ids["translation_token_ids"].tolist().count(tokenizer.convert_tokens_to_ids("deu_Latn")) >= 3
 
 
+TAGGED = [">>en<< 今天天气很好。你好，世界！", "  >>en<<今天天气很好。你好，世界！"]
+
+
+@pytest.fixture(scope="module")
+def to_two_languages():
+    """A tiny model and its tokenizer, which knows >>en<< and >>zh<<."""
+    tokenizer = train_tokenizer(TAGGED[0], settings=TokenizerSettings(type="char"))
+    tokenizer.add_languages(["en", "zh"])
+    config = FunTransformerConfig(**{**SPECIAL, **OUR_SIZES, "vocab_size": len(tokenizer)}, decoder_start_token_id=1)
+    return FunTransformerForConditionalGeneration(config).eval(), tokenizer
+
+
+@pytest.mark.parametrize("task", ["translation", "text2text-generation"])
+@pytest.mark.parametrize("text", TAGGED)
+@pytest.mark.parametrize("wrap", [str, lambda text: [text], lambda text: (one for one in [text])])
+def test_every_part_carries_the_tag_of_the_text(to_two_languages, monkeypatch, task, text, wrap):
+    model, tokenizer = to_two_languages
+    seen, generate = [], model.generate
+    monkeypatch.setattr(model, "generate", lambda **kwargs: seen.extend(kwargs["input_ids"]) or generate(**kwargs))
+    pipe = pipeline(task, model=model, tokenizer=tokenizer, device="cpu", max_new_tokens=2)
+    list(pipe(wrap(text), long_text="split", max_source_length=9))
+    tag = tokenizer.convert_tokens_to_ids(">>en<<")
+    parts = sorted(tokenizer.decode(ids[1:], skip_special_tokens=True) for ids in seen)
+    assert parts == ["今天天气很好。", "你好，世界！"]
+    assert all(ids[0] == tag and len(ids) <= 9 for ids in seen)
+
+
+@pytest.mark.parametrize("long_text", [None, "split"])
+@pytest.mark.parametrize(
+    ("task", "text", "options"),
+    [
+        ("translation", ">>en<< >>en<< 今天", {}),
+        ("translation", ">>en<< 今天", {"tgt_lang": "zh"}),
+        ("translation", ">>en<< 今天", {"tgt_lang": "en"}),
+        ("translation_zh_to_en", ">>zh<< 今天", {}),
+        ("translation", "今天 >>en<< 好", {"tgt_lang": "en"}),
+        ("text2text-generation", ">>en<< 今天。>>zh<< 好", {}),
+    ],
+)
+def test_a_language_given_twice_is_refused(to_two_languages, task, text, options, long_text):
+    model, tokenizer = to_two_languages
+    pipe = pipeline(task, model=model, tokenizer=tokenizer, device="cpu", max_new_tokens=2)
+    with pytest.raises(ValueError, match=r"one target language, but here are .* and .* Leave one of them"):
+        pipe(text, long_text=long_text, **options)
+
+
+def test_what_only_looks_like_a_tag_is_text(marian):
+    assert build(marian)(">>en<< >>de<< the cat", long_text="split") == build(marian)("x x the cat")
+
+
 # ── scores ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -285,17 +371,69 @@ def test_attention_of_a_long_text_has_a_block_for_each_part(model):
     torch.testing.assert_close(attention[:, :, : first.shape[2], : first.shape[3]], first)
 
 
-def test_the_attention_implementation_is_restored_even_after_an_error(model, monkeypatch):
-    parts = [model, model.get_encoder(), model.get_decoder()]
-    before = [part.config._attn_implementation for part in parts]
+@pytest.mark.parametrize("fails", [False, True])
+def test_attention_switches_nothing_on_the_model(model, monkeypatch, fails):
+    seen = []
+    parts = [part for part in model.modules() if hasattr(part, "config")]
+
+    def look(module, arguments):
+        seen.append([part.config._attn_implementation for part in parts])
+        if fails:
+            raise ZeroDivisionError
+
     pipe = build(model, return_attention=True)
-    pipe(TEXTS[0])
-    assert [part.config._attn_implementation for part in parts] == before
-    monkeypatch.setattr(model, "forward", lambda **kwargs: 1 / 0)
     monkeypatch.setattr(model, "generate", lambda **kwargs: torch.tensor([[0, 4, 2]]))
-    with pytest.raises(ZeroDivisionError):
-        pipe(TEXTS[0])
-    assert [part.config._attn_implementation for part in parts] == before
+    hook = model.register_forward_pre_hook(look)  # the copy has it too
+    try:
+        with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+            pipe(TEXTS[0])
+    finally:
+        hook.remove()
+    assert len(seen) == 1 and {name for names in seen for name in names} == {"sdpa"}
+    assert {part.config._attn_implementation for part in parts} == {"sdpa"}
+
+
+def test_threads_may_ask_one_model_for_attention_and_for_none(model):
+    pipe, text = build(model), TEXTS[3]
+    expected = pipe(text, return_attention=True)[0]["attention"]
+    loss = model(**tiny_tokenizer()(text, return_tensors="pt"), labels=torch.tensor([[4, 5, 2]])).loss
+
+    def ask(i):
+        if i % 2:
+            return torch.equal(pipe(text, return_attention=True)[0]["attention"], expected)
+        with torch.no_grad():
+            batch = tiny_tokenizer()(text, return_tensors="pt")
+            return torch.equal(model(**batch, labels=torch.tensor([[4, 5, 2]])).loss, loss)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(24)))
+
+
+def test_a_reading_copy_shares_all_weights(model):
+    for kernel in (None, "eager"):
+        copied = reading_copy(model, kernel)
+        pairs = list(zip(copied.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values()))
+        assert pairs and all(one is other for one, other in pairs)
+        assert not {id(part) for part in copied.modules()} & {id(part) for part in model.modules()}
+
+
+def test_parts_in_other_modes_come_out_as_they_were(model):
+    model.train()
+    frozen = model.get_encoder().eval()
+    cross_attention(model, tiny_tokenizer(), TEXTS[0], TEXTS[1])
+    assert model.training and not frozen.training
+    model.eval()
+
+
+def test_compiled_and_hooked_models_give_attention(model, monkeypatch):
+    expected = build(model, return_attention=True)(TEXTS[0])[0]["attention"]
+    add_hook_to_module(model, ModelHook())
+    torch.testing.assert_close(build(model, return_attention=True)(TEXTS[0])[0]["attention"], expected)
+    remove_hook_from_module(model)
+    monkeypatch.setattr(model, "forward", torch.compile(model.forward, backend="eager"))
+    output_ids = model.generate(**tiny_tokenizer()(TEXTS[0], return_tensors="pt"), max_new_tokens=6, num_beams=4)
+    monkeypatch.setattr(model, "generate", lambda **kwargs: output_ids)
+    torch.testing.assert_close(build(model, return_attention=True)(TEXTS[0])[0]["attention"], expected)
 
 
 def test_nothing_is_read_twice_where_nothing_is_asked(marian, monkeypatch):

@@ -273,6 +273,14 @@ def test_the_tokenizers_library_alone_gives_the_same_ids(tmp_path, any_tokenizer
         assert plain.decode(plain.encode(text).ids) == normalise(text)
 
 
+def test_saving_switches_nothing_on_the_tokenizer(tmp_path):
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(vocab_size=400))
+    tokenizer(TEXTS, truncation=True, max_length=2, padding=True)
+    before = tokenizer.backend_tokenizer.to_str()
+    tokenizer.save_pretrained(tmp_path)
+    assert tokenizer.backend_tokenizer.to_str() == before and tokenizer.backend_tokenizer.truncation
+
+
 def test_auto_tokenizer_finds_the_class(tmp_path):
     G2P.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
@@ -413,6 +421,12 @@ def test_only_a_tokenizer_of_several_languages_asks_for_one():
         encode("cat", return_tensors=None, src_lang="zh")
     with pytest.raises(ValueError, match=r"tgt_lang='zho' is none of en, zh. Did you mean 'zh'"):
         encode("cat", return_tensors=None, tgt_lang="zho")
+    with pytest.raises(ValueError, match="Into which language"):
+        encode("cat >>en<<", return_tensors=None)
+    for text, tgt_lang in ((">>zh<< cat", "en"), (">>zh<< cat", "zh"), (">>zh<< cat >>en<< dog", None)):
+        with pytest.raises(ValueError, match=r"one target language, but here are >>zh<< and .* Leave one"):
+            encode(text, return_tensors=None, tgt_lang=tgt_lang)
+    assert encode(" >>zh<< cat", return_tensors=None) == encode(">>zh<< cat", return_tensors=None)
     ids = encode(">>zh<< cat", return_tensors=None).input_ids
     assert ids == encode("cat", return_tensors=None, tgt_lang="zh").input_ids
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from ..pipeline_fun_transformer import reading_copy
+
 
 @dataclass(frozen=True)
 class ExposureGap:
@@ -45,7 +47,7 @@ class ExposureGap:
 
 @torch.no_grad()
 def exposure_gap(model: PreTrainedModel, batches: Iterable[Mapping[str, torch.Tensor]]) -> ExposureGap:
-    """Measure both losses of a sequence-to-sequence model; it is in eval mode meanwhile.
+    """Measure both losses of a sequence-to-sequence model, which stays as it is: a copy of the same weights runs.
 
     The model's own prefix is as long as the true one: its end is held back until the reference has ended.
 
@@ -57,30 +59,26 @@ def exposure_gap(model: PreTrainedModel, batches: Iterable[Mapping[str, torch.Te
     Raises:
         ValueError: There is no label.
     """
-    was_training = model.training
-    model.eval()
+    model = reading_copy(model)  # no dropout; the model itself stays as it is
     # Sums by position: losses, hits (teacher-forced, free-running).
     loss, hits, counts = torch.zeros(2, 0, dtype=torch.double), torch.zeros(2, 0), torch.zeros(0, dtype=torch.long)
-    try:
-        for batch in batches:
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            labels = batch.pop("labels")
-            real = labels != -100  # (batch, target_len)
-            both = [
-                model(**batch, labels=labels).logits,  # (batch, target_len, vocab_size)
-                model(**batch, decoder_input_ids=own_prefixes(model, batch, labels.shape[1])).logits,
-            ]
-            if (longer := labels.shape[1] - len(counts)) > 0:
-                loss, hits, counts = (torch.nn.functional.pad(sums, (0, longer)) for sums in (loss, hits, counts))
-            width = labels.shape[1]
-            counts[:width] += real.sum(0).cpu()
-            for side, logits in enumerate(both):
-                true = labels.clamp_min(0).unsqueeze(-1)  # (batch, target_len, 1)
-                losses = -logits.float().log_softmax(-1).gather(-1, true).squeeze(-1)  # (batch, target_len)
-                loss[side, :width] += losses.masked_fill(~real, 0.0).sum(0).double().cpu()
-                hits[side, :width] += ((logits.argmax(-1) == labels) & real).sum(0).cpu()
-    finally:
-        model.train(was_training)
+    for batch in batches:
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        labels = batch.pop("labels")
+        real = labels != -100  # (batch, target_len)
+        both = [
+            model(**batch, labels=labels).logits,  # (batch, target_len, vocab_size)
+            model(**batch, decoder_input_ids=own_prefixes(model, batch, labels.shape[1])).logits,
+        ]
+        if (longer := labels.shape[1] - len(counts)) > 0:
+            loss, hits, counts = (torch.nn.functional.pad(sums, (0, longer)) for sums in (loss, hits, counts))
+        width = labels.shape[1]
+        counts[:width] += real.sum(0).cpu()
+        for side, logits in enumerate(both):
+            true = labels.clamp_min(0).unsqueeze(-1)  # (batch, target_len, 1)
+            losses = -logits.float().log_softmax(-1).gather(-1, true).squeeze(-1)  # (batch, target_len)
+            loss[side, :width] += losses.masked_fill(~real, 0.0).sum(0).double().cpu()
+            hits[side, :width] += ((logits.argmax(-1) == labels) & real).sum(0).cpu()
     if not counts.sum():
         raise ValueError("There is no label to predict: give batches with `labels` that are not all -100.")
     loss, hits, counts = (sums[..., counts > 0] for sums in (loss, hits, counts))

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from .card import read_header
 from .code import auto_map, custom_pipelines
 
-LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy"}
+LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "regex"}
 PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$")
 TOKENIZER_FILE = re.compile(r"^(tokenizer\.json|.*\.spm|.*\.model|vocab\.(json|txt))$")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ... import FunTransformerConfig
 from ..data.bpe_dropout import check_merges
@@ -83,7 +83,7 @@ def build_model(run: Run) -> PreTrainedModel:
     arguments, objective, tokenizer, device = run.arguments, run.objective, run.tokenizer, run.accelerator.device
     fields = recipe_fields(arguments)
     config_class = choose_config(fields.pop("model_type", "fun_transformer"), arguments.model)
-    needed = max(len(tokenizer), *(number + 1 for number in tokenizer.get_vocab().values()))  # some leave numbers out
+    needed = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))  # some leave numbers out
     given = arguments.model.get("vocab_size")
     if given is not None and given < needed:
         raise ValueError(f"model.vocab_size={given} is smaller than the tokenizer's {needed}. Leave it out.")
