@@ -326,6 +326,18 @@ def test_custom_pipelines_of_ours_are_hidden_and_saved_again(tiny_config, tmp_pa
     assert not hasattr(MarianConfig(), "custom_pipelines")
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [["x"], "abc", 5, None, *({"translation": info} for info in ("x", None, 5, {}, {"impl": None}, {"impl": ["a"]}))],
+)
+def test_damaged_custom_pipelines_hinder_no_model(folder, damaged):
+    """The property is read wherever a config is built or printed; what names no code cannot be run."""
+    edit_json(folder / "config.json", custom_pipelines=damaged)
+    pipe = pipeline("translation", model=str(folder), device="cpu")
+    assert pipe.model.config.custom_pipelines == {}
+    assert json.loads(pipe.model.config.to_json_string()).get("custom_pipelines") == damaged
+
+
 def test_custom_pipelines_of_others_still_ask_for_trust(tiny_model, tmp_path):
     model = tiny_model()
     model.config.custom_pipelines = {"translation": {**OUR_TASK, "impl": "their_pipeline.TranslationPipeline"}}
