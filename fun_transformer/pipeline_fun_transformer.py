@@ -610,7 +610,8 @@ class _CustomPipelines:
 
     A model on the Hub names this file in `custom_pipelines`, for those who do not have the package. `pipeline()` looks
     there before it looks at the registry and would ask for trust_remote_code=True. The value itself stays in the
-    config, so that it is saved again; custom pipelines with other code are left alone.
+    config, so that it is saved again; custom pipelines with other code are left alone. What names no code, in a config
+    that is damaged, is not shown either.
     """
 
     def __get__(self, config, config_class=None):
@@ -619,8 +620,14 @@ class _CustomPipelines:
         if "custom_pipelines" not in vars(config):
             raise AttributeError(f"{type(config).__name__} has no attribute custom_pipelines")
         ours = {task: f"{__name__.rpartition('.')[2]}.{cls.__name__}" for task, (cls, _) in TASKS.items()}
-        custom = vars(config)["custom_pipelines"] or {}
-        return {task: info for task, info in custom.items() if info.get("impl", "").split("--")[-1] != ours.get(task)}
+        custom = vars(config)["custom_pipelines"]
+        entries = custom.items() if isinstance(custom, dict) else ()
+        code = {task: info.get("impl") if isinstance(info, dict) else None for task, info in entries}
+        return {
+            task: custom[task]
+            for task, name in code.items()
+            if isinstance(name, str) and name.split("--")[-1] != ours.get(task)
+        }
 
     def __set__(self, config, value):
         vars(config)["custom_pipelines"] = value

@@ -13,9 +13,10 @@ import json
 import re
 import socket
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_loopback"
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
@@ -48,11 +49,12 @@ class HubServer:
         lfs: Files with these endings are uploaded by the LFS protocol, others inside the commit.
         die_at: A path; the server stops in the middle of reading the body of a request for it.
         requests: (method, path) of all requests.
+        sent: The bytes of the answers, by path.
     """
 
     def __init__(self):
         self.repos, self.objects, self.requests = {}, {}, []
-        self.lfs, self.die_at = [], None
+        self.lfs, self.die_at, self.sent = [], None, Counter()
 
     def __enter__(self):
         handler = type("BoundHandler", (Handler,), {"hub": self})
@@ -106,6 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             (r"/control", self.control),
             (r"/api/repos/create", self.create),
             (r"/api/validate-yaml", lambda: self.answer({"errors": [], "warnings": []})),
+            (rf"/api/models/{REPO}/paths-info/(?P<revision>[^/]+)", self.paths_info),
             (rf"/api/models/{REPO}/preupload/(?P<revision>[^/]+)", self.preupload),
             (rf"/{REPO}\.git/info/lfs/objects/batch", self.lfs_batch),
             (rf"/api/models/{REPO}/commit/(?P<revision>[^/]+)", self.commit),
@@ -151,6 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+            self.hub.sent[unquote(urlsplit(self.path).path)] += len(data)
 
     def refuse(self, status, message, code=None):
         self.answer({"error": message}, status, X_Error_Message=message, **({"X_Error_Code": code} if code else {}))
@@ -197,13 +201,18 @@ class Handler(BaseHTTPRequestHandler):
             if name not in files:
                 self.answer({}, 404, X_Repo_Commit=sha, X_Error_Code="EntryNotFound")
             else:
-                etag = f'"{git_oid(files[name])}"'
-                self.answer(files[name], X_Repo_Commit=sha, ETag=etag, Content_Type="application/octet-stream")
+                etag, data, status = f'"{git_oid(files[name])}"', files[name], 200
+                if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or ""):
+                    data, status = data[int(wanted[1]) : int(wanted[2]) + 1], 206
+                self.answer(data, status, X_Repo_Commit=sha, ETag=etag, Content_Type="application/octet-stream")
 
-    def tree(self, repo, revision):
+    def tree(self, repo, revision, wanted=None):
         if commit := self.open_revision(repo, revision):
-            files = commit[1].items()
+            files = [(name, data) for name, data in commit[1].items() if wanted is None or name in wanted]
             self.answer([{"type": "file", "path": n, "size": len(d), "oid": git_oid(d)} for n, d in files])
+
+    def paths_info(self, repo, revision):
+        self.tree(repo, revision, parse_qs(self.body.decode())["paths"])
 
     # ── push ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hub_server import TOKEN, HubServer
+from hub_server import TOKEN, HubServer, Repo
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, MarianConfig, MarianMTModel, pipeline
 
 import fun_transformer
-from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, cli
+from fun_transformer import HEADS, FunTransformerConfig, FunTransformerForConditionalGeneration, cli
 from fun_transformer.hub import Score, TrainingFacts, check_repo, push_model_repo, training_card
 from fun_transformer.hub.card import complete_card, read_header
+from fun_transformer.hub.check import find_problems
 from fun_transformer.hub.code import travelling_classes
-from fun_transformer.hub.push import prepare_files, read_bytes
+from fun_transformer.hub.contents import local_files, secret_problems
+from fun_transformer.hub.push import model_contents, prepare_files, read_bytes
+from fun_transformer.hub.weights import weight_problems
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -65,17 +70,24 @@ def save_marian(folder):
     tokenizer.save_pretrained(folder)
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A saved model, and the same in shards."""
+    for name, options in (("model", {}), ("shards", {"max_shard_size": "5KB"})):
+        save_model(tmp_path_factory.getbasetemp() / "saved" / name, **options)
+    return tmp_path_factory.getbasetemp() / "saved"
+
+
 @pytest.fixture
-def folder(tmp_path):
-    save_model(tmp_path / "model")
-    return tmp_path / "model"
+def folder(saved, tmp_path):
+    return shutil.copytree(saved / "model", tmp_path / "model")
 
 
 @pytest.fixture
 def repo(folder, tmp_path):
     """A folder with all that `push_model_repo` publishes."""
     (tmp_path / "repo").mkdir()
-    for name, content in prepare_files(folder, "me/cat", {}).items():
+    for name, content in prepare_files(model_contents(folder), "me/cat", {}).items():
         (tmp_path / "repo" / name).write_bytes(read_bytes(content))
     return tmp_path / "repo"
 
@@ -147,7 +159,7 @@ def test_relative_paths_that_exist_lose_their_folders_too(tmp_path, monkeypatch)
 
 
 def test_every_registered_head_and_task_is_named_and_its_code_is_there(folder):
-    files = prepare_files(folder, "me/cat", {})
+    files = prepare_files(model_contents(folder), "me/cat", {})
     config = json.loads(files["config.json"])
     assert set(config["auto_map"]) >= {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM", "AutoTokenizer"}
     heads = {name for name in fun_transformer.__all__ if re.match(r"FunTransformer(For|Model|Encoder)", name)}
@@ -167,14 +179,14 @@ def test_the_folder_is_never_changed_and_leftovers_of_training_stay_at_home(fold
     for name in ("training_args.bin", "optimizer.pt", ".secret"):
         (folder / name).write_bytes(b"x")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    files = prepare_files(folder, "me/cat", {"license": "mit"})
+    files = prepare_files(model_contents(folder), "me/cat", {"license": "mit"})
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert not {"training_args.bin", "optimizer.pt", ".secret"} & set(files)
 
 
 def test_a_card_keeps_its_text_and_gets_what_it_lacks(folder):
     (folder / "README.md").write_text(CARD)
-    card = prepare_files(folder, "me/cat", {"language": ["zh", "en"]})["README.md"].decode()
+    card = prepare_files(model_contents(folder), "me/cat", {"language": ["zh", "en"]})["README.md"].decode()
     assert read_header(card) == {
         "library_name": "transformers",
         "pipeline_tag": "translation",
@@ -185,7 +197,7 @@ def test_a_card_keeps_its_text_and_gets_what_it_lacks(folder):
     assert 'pipeline("translation", model="me/cat")' in card
     assert 'pipeline("translation", model="me/cat", trust_remote_code=True)' in card
     (folder / "README.md").write_text(card)
-    assert prepare_files(folder, "me/cat", {})["README.md"].decode() == card
+    assert prepare_files(model_contents(folder), "me/cat", {})["README.md"].decode() == card
 
 
 @pytest.mark.parametrize(
@@ -198,7 +210,7 @@ def test_a_card_keeps_its_text_and_gets_what_it_lacks(folder):
 )
 def test_the_card_tells_how_to_use_each_head_and_only_translators_get_pipelines(folder, head, auto_class, task):
     edit_json(folder / "config.json", architectures=[f"FunTransformer{head}"])
-    files = prepare_files(folder, "me/cat", {})
+    files = prepare_files(model_contents(folder), "me/cat", {})
     card = files["README.md"].decode()
     assert read_header(card)["pipeline_tag"] == task
     assert f'{auto_class}.from_pretrained("me/cat", trust_remote_code=True)' in card and f'pipeline("{task}", ' in card
@@ -210,14 +222,14 @@ def test_the_card_tells_how_to_use_each_head_and_only_translators_get_pipelines(
 def test_another_models_folder_gets_the_pipelines_and_what_is_ours_in_it(tmp_path):
     """Marian's own code is in transformers, but its task is not any more."""
     save_marian(tmp_path)
-    files = prepare_files(tmp_path, "me/marian", {})
+    files = prepare_files(model_contents(tmp_path), "me/marian", {})
     tokenizer = [None, "tokenization_fun_transformer.FunTransformerTokenizer"]
     assert json.loads(files["config.json"])["auto_map"] == {"AutoTokenizer": tokenizer}
     assert "translation" in json.loads(files["config.json"])["custom_pipelines"]
     ours = {"pipeline_fun_transformer.py", "tokenization_fun_transformer.py"}
     assert {name for name in files if name.endswith(".py")} == ours
     (tmp_path / "tokenizer_config.json").unlink()
-    files = prepare_files(tmp_path, "me/marian", {})
+    files = prepare_files(model_contents(tmp_path), "me/marian", {})
     assert "auto_map" not in json.loads(files["config.json"])
 
 
@@ -231,6 +243,241 @@ def test_a_push_that_would_not_work_is_refused_before_it_begins(folder, monkeypa
         (folder / pickle).write_bytes(b"x")
     with pytest.raises(ValueError, match=words):
         push_model_repo(folder, repo_id)
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Nothing is asked of the Hub."""
+    monkeypatch.setattr("fun_transformer.hub.push.HfApi", None)
+
+
+def test_only_what_a_model_repo_holds_is_published_and_the_rest_is_named(folder, no_hub):
+    (folder / "README.md").write_text(CARD + '![curve](curve.png) <img src="map.svg">\n')
+    kept = {"curve.png", "map.svg", "LICENSE", "NOTICE.txt", "vocab.json", "spiece.model", "chat_template.jinja"}
+    left = {
+        "events.out.tfevents.1",
+        "predictions.jsonl",
+        "other.png",
+        "rows.json",
+        "word2vec.model",
+        "notes.md",
+        "x.py",
+    }
+    left |= {"model-00001-of-00002.safetensors", INDEX, "optimizer.pt"}
+    for name in kept | left:
+        (folder / name).write_text("{}")
+    (folder / "checkpoints").mkdir()
+    contents = model_contents(folder)
+    assert kept <= set(contents.published) and set(contents.left_out) == left | {"checkpoints/"}
+    assert contents.problems == [] and check_repo(folder) == find_problems(local_files(folder, contents.published))
+    assert kept <= set(prepare_files(contents, "me/cat", {}))
+
+
+def test_code_that_a_config_names_is_published_with_what_it_imports(folder):
+    edit_json(folder / "config.json", auto_map={"AutoModel": "their_model.Model"})
+    (folder / "their_model.py").write_text("from .their_parts import x\n")
+    (folder / "their_parts.py").write_text("import os\n")
+    (folder / "script.py").write_text("import os\n")
+    contents = model_contents(folder)
+    assert contents.left_out == ["script.py"] and {"their_model.py", "their_parts.py"} <= set(contents.published)
+
+
+def link_to_a_secret(folder):
+    (folder.parent / "key").write_text("a secret")
+    (folder / "notes.txt").symlink_to(folder.parent / "key")
+
+
+def link_the_weights(folder):
+    (folder / "model.safetensors").rename(folder.parent / "blob")
+    (folder / "model.safetensors").symlink_to(folder.parent / "blob")
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_bytes(text.encode())
+
+
+TOKEN_TEXT = "hf_" + "aB3" * 11
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (link_to_a_secret, "notes.txt: links"),
+        (link_the_weights, "model.safetensors: links"),
+        *((write(name, "x"), f"{name} has the name of a secret") for name in ("token", "hf_token.txt", "id_rsa")),
+        *((write(name, "x"), f"{name} has the name of a secret") for name in ("prod.env", "key.pem", "api-keys.json")),
+        (write("README.md", f"# A cat\n\nlogin('{TOKEN_TEXT}')\n"), "README.md, line 3, has what looks like a token"),
+        (write("README.md", "git clone https://me:pass@huggingface.co/x\n"), "a password in an address"),
+        (
+            write("LICENSE", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
+            "LICENSE, line 1, has what looks like a private key",
+        ),
+        (write("vocab.txt", "AKIA" + "A1" * 8), "vocab.txt, line 1, has what looks like an API key"),
+        (lambda folder: edit_json(folder / "generation_config.json", x=TOKEN_TEXT), "generation_config.json, line"),
+        (lambda folder: (folder / "README.md").write_text("# A", encoding="utf-16"), "README.md is UTF-16"),
+    ],
+)
+def test_links_and_secrets_are_refused_by_push_and_check_alike(folder, no_hub, spoil, words):
+    spoil(folder)
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        push_model_repo(folder, "me/cat")
+    problems = check_repo(folder)
+    assert any(words in problem for problem in problems)
+    assert TOKEN_TEXT not in str(error.value) + str(problems)
+
+
+def test_our_own_texts_hold_no_secrets(repo):
+    assert list(secret_problems(local_files(repo, [path.name for path in repo.iterdir()]))) == []
+
+
+# ── damaged weights ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def edit_weights(change, name="model.safetensors"):
+    """A function that changes the tensors of a folder."""
+
+    def edit(folder):
+        tensors = load_file(folder / name)
+        change(tensors)
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+
+    return edit
+
+
+def edit_bytes(change, name="model.safetensors"):
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def edit_header(change):
+    """A function that changes the header of a folder's weights, whose length stays right."""
+
+    def edit(data):
+        size = int.from_bytes(data[:8], "little")
+        header = change(json.loads(data[8 : 8 + size]))
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+    return edit_bytes(edit)
+
+
+def set_value(value, dtype=None):
+    def change(tensors):
+        if dtype:
+            tensors.update({name: tensor.to(dtype) for name, tensor in tensors.items()})
+        tensors[FC1].view(-1)[7] = value
+
+    return change
+
+
+FC1 = "model.encoder.layers.0.feed_forward.fc1.weight"
+DAMAGES = [
+    (edit_bytes(lambda data: data[: len(data) // 2]), "model.safetensors is damaged: it has"),
+    (edit_bytes(lambda data: data[:-1]), "model.safetensors is damaged: it has"),
+    (edit_bytes(lambda data: data + b"x"), "model.safetensors is damaged: it has"),
+    (edit_bytes(lambda data: data[:100]), "it ends after 100 bytes, inside its header"),
+    (edit_bytes(lambda data: b""), "it has 0 bytes"),
+    (edit_bytes(lambda data: b"\xff" * 100), "does not begin as a safetensors file does"),
+    (edit_bytes(lambda data: b"version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
+    (edit_bytes(lambda data: data[:8] + b"[" + data[9:]), "its header is no list of tensors"),
+    (edit_bytes(lambda data: (9000).to_bytes(8, "little") + b"[" * 9000), "its header is no list of tensors"),
+    (edit_header(lambda header: [header]), "its header is no list of tensors"),
+    (edit_header(lambda header: {"a": {"dtype": "F32", "shape": 3, "data_offsets": [0, 12]}}), "no list of tensors"),
+    (edit_header(lambda header: header | {FC1: header[FC1] | {"shape": [24, 15]}}), "is not where its header says"),
+    (
+        edit_header(lambda header: header | {FC1: header[FC1] | {"data_offsets": [0, 8]}}),
+        "is not where its header says",
+    ),
+    (edit_weights(lambda tensors: tensors.clear()), "it holds no tensors"),
+    (edit_weights(lambda tensors: tensors.pop(FC1)), f"The weights lack {FC1}, which FunTransformerForConditional"),
+    (edit_weights(lambda tensors: tensors.pop("model.encoder.embed_tokens.weight")), "The weights lack"),
+    (edit_weights(lambda tensors: tensors.update({FC1: torch.zeros(24, 15)})), "has the shape (24, 15), but"),
+    (edit_weights(lambda tensors: tensors.update(more=torch.zeros(2))), "The weights hold more, which the model"),
+    (edit_weights(set_value(float("nan"))), f"NaN or infinite, in {FC1}"),
+    (edit_weights(set_value(float("-inf"), torch.float16)), f"NaN or infinite, in {FC1}"),
+    (edit_weights(set_value(float("nan"), torch.bfloat16)), f"NaN or infinite, in {FC1}"),
+    (lambda folder: edit_json(folder / "config.json", decoder_layers=1), "and 23 more, which the model of config"),
+    (edit_header(lambda header: header | {FC1: header[FC1] | {"shape": [1e9, "a"]}}), "no list of tensors"),
+    (lambda folder: edit_json(folder / "config.json", decoder_layers=10**9), "decoder_layers=1000000000, but there"),
+    (lambda folder: edit_json(folder / "config.json", d_model="16"), "config.json describes no FunTransformerFor"),
+    (lambda folder: edit_json(folder / "config.json", d_model=17), "config.json describes no FunTransformerFor"),
+    (
+        lambda folder: edit_json(folder / "config.json", architectures={"a": 1}),
+        "architectures=\"{'a': 1}\", which must",
+    ),
+    (lambda folder: edit_json(folder / "config.json", auto_map={"a": 1}), "auto_map=\"{'a': 1}\", which must be"),
+    (
+        lambda folder: edit_json(folder / "config.json", custom_pipelines=["x"]),
+        "custom_pipelines=\"['x']\", which must",
+    ),
+    (lambda folder: edit_json(folder / "config.json", model_type=5), "model_type='5', which must be a name"),
+    (
+        lambda folder: edit_json(folder / "tokenizer_config.json", tokenizer_class=[]),
+        "tokenizer_class='[]', which must",
+    ),
+    (write("generation_config.json", "{"), "generation_config.json is no JSON"),
+    (write("config.json", "[" * 100_000), "config.json is no JSON"),
+    (write("config.json", "\ufeff{}"), "config.json is no JSON"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_damaged_models_are_refused_by_push_and_check_alike(folder, no_hub, damage, words):
+    damage(folder)
+    assert any(words in problem for problem in check_repo(folder)), check_repo(folder)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        push_model_repo(folder, "me/cat")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            edit_weights(lambda tensors: tensors.update(x=tensors.popitem()[1]), "model-00001-of-00008.safetensors"),
+            "not in its files",
+        ),
+        (
+            edit_bytes(lambda data: data[:-1], "model-00002-of-00008.safetensors"),
+            "model-00002-of-00008.safetensors is",
+        ),
+        (lambda folder: (folder / "model-00003-of-00008.safetensors").unlink(), f"is missing: {INDEX} names it"),
+        (write(INDEX, '{"weight_map": []}'), "has no weight_map"),
+        (write(INDEX, '{"weight_map": {"w": "../model.safetensors"}}'), "has no weight_map"),
+        (write(INDEX, '{"weight_map": {"w": ["a"]}}'), "has no weight_map"),
+        (write(INDEX, "{"), f"{INDEX} is no JSON"),
+    ],
+)
+def test_damaged_shards_are_found(saved, tmp_path, no_hub, damage, words):
+    shutil.copytree(saved / "shards", tmp_path, dirs_exist_ok=True)
+    assert (tmp_path / "model-00001-of-00008.safetensors").exists()
+    assert check_repo(tmp_path) == [problem for problem in check_repo(tmp_path) if "safetensors" not in problem]
+    damage(tmp_path)
+    assert any(words in problem for problem in check_repo(tmp_path)), check_repo(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        push_model_repo(tmp_path, "me/cat")
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_whole_weights_have_no_problems(tmp_path, tie, dtype):
+    config = FunTransformerConfig(
+        vocab_size=40, d_model=16, encoder_layers=1, decoder_layers=1, tie_word_embeddings=tie
+    )
+    for head in HEADS.values():
+        head(config).to(dtype).save_pretrained(tmp_path / head.__name__)
+        files = tmp_path / head.__name__
+        config_fields = json.loads((files / "config.json").read_text())
+        assert list(weight_problems(local_files(files, os.listdir(files)), config_fields)) == []
+
+
+def test_other_families_weights_are_checked_with_what_their_library_knows(tmp_path):
+    """Marian computes its positions, ties three embeddings, and reads old names."""
+    save_marian(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    files = local_files(tmp_path, os.listdir(tmp_path))
+    assert list(weight_problems(files, config)) == []
+    assert list(weight_problems(files, config | {"model_type": "unknown"})) == []
+    edit_weights(lambda tensors: tensors.pop("model.encoder.layers.0.fc1.bias"))(tmp_path)
+    assert any("lack model.encoder.layers.0.fc1.bias" in problem for problem in weight_problems(files, config))
 
 
 # ── what is missing in a repo ─────────────────────────────────────────────────────────────────────────────────────
@@ -326,6 +573,18 @@ def test_custom_pipelines_of_ours_are_hidden_and_saved_again(tiny_config, tmp_pa
     assert not hasattr(MarianConfig(), "custom_pipelines")
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [["x"], "abc", 5, None, *({"translation": info} for info in ("x", None, 5, {}, {"impl": None}, {"impl": ["a"]}))],
+)
+def test_damaged_custom_pipelines_hinder_no_model(folder, damaged):
+    """The property is read wherever a config is built or printed; what names no code cannot be run."""
+    edit_json(folder / "config.json", custom_pipelines=damaged)
+    pipe = pipeline("translation", model=str(folder), device="cpu")
+    assert pipe.model.config.custom_pipelines == {}
+    assert json.loads(pipe.model.config.to_json_string()).get("custom_pipelines") == damaged
+
+
 def test_custom_pipelines_of_others_still_ask_for_trust(tiny_model, tmp_path):
     model = tiny_model()
     model.config.custom_pipelines = {"translation": {**OUR_TASK, "impl": "their_pipeline.TranslationPipeline"}}
@@ -364,7 +623,7 @@ found["private"] = cli.main(["push", new, "me/secret", "--private", "--language"
 push_model_repo(marian, "me/marian")
 for auto_class in (AutoModelForSeq2SeqLM, AutoTokenizer):
     auto_class.from_pretrained(new).push_to_hub("me/plain")
-found["problems"] = {name: check_repo(f"me/{name}") for name in ("cat", "secret", "marian", "plain")}
+found["problems"] = {name: check_repo(f"me/{name}") for name in ("cat", "secret", "marian", "plain", "damaged")}
 control(die_at="/api/models/me/cat/commit/main", lfs=[])
 found["regular"] = error_of(push_model_repo, old, "me/cat", token=token)
 found["gone"] = error_of(push_model_repo, old, "me/cat", token=token)
@@ -434,6 +693,15 @@ def run_child(hub, cache, script, *arguments):
     return json.loads(child.stdout.splitlines()[-1])
 
 
+HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1 << 18], "data_offsets": [0, 1 << 20]}}).encode()
+DAMAGED = {
+    "config.json": b"{}",
+    "model.safetensors": len(HEADER).to_bytes(8, "little") + HEADER + bytes((1 << 20) - 4),
+    "README.md": b"# A\n" + TOKEN_TEXT.encode(),
+    "logs/.env": b"x",
+}
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Two versions of a model pushed over HTTP, a private one, and an upload during which the server died."""
@@ -445,6 +713,8 @@ def world(tmp_path_factory):
     save_marian(tmp_path / "marian")
     folders = [tmp_path / name for name in ("old", "new", "marian")]
     hub = HubServer()
+    hub.repos["me/damaged"] = Repo()
+    hub.repos["me/damaged"].commit(DAMAGED)
     with hub:
         found = run_child(hub, tmp_path / "1", PUSH, *folders, TOKEN)
     hub.die_at = None
@@ -466,6 +736,19 @@ def test_each_push_is_one_commit_and_leaves_no_stale_weights(world):
     problems = world["pushed"]["problems"]
     assert problems["cat"] == problems["secret"] == problems["marian"] == []
     assert "AutoModelForSeq2SeqLM" in " ".join(problems["plain"])  # model.push_to_hub publishes no code
+
+
+@pytest.mark.slow
+def test_the_check_of_a_repo_on_the_hub_reads_headers_of_weights_and_finds_secrets(world):
+    problems = " ".join(world["pushed"]["problems"]["damaged"])
+    size = len(DAMAGED["model.safetensors"])
+    for words in (
+        f"has {size:,} bytes, where its header says {size + 4:,}",
+        "logs/.env has",
+        "README.md, line 2, has",
+    ):
+        assert words in problems
+    assert sum(sent for path, sent in world["hub"].sent.items() if path.startswith("/me/damaged/")) < 100_000
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+# What begins like a header, its lines, and what ends it; of any line ends.
+HEADER = re.compile(r"\A\s*---[ \t]*(\r\n|\r|\n)(?P<lines>.*?)(?<=[\r\n])---[ \t]*(\r\n|\r|\n|\Z)", re.DOTALL)
 PLACEHOLDER = "PATH_OR_NAME_OF_THIS_MODEL"
 TEMPLATE = Path(__file__).with_name("card_template.md")
 SHOWN_SAMPLES = 8
@@ -101,7 +102,7 @@ def training_card(name: str, task: str, facts: TrainingFacts) -> str:
         signatures=sorted({f"{score.label}: `{score.signature}`" for score in facts.scores if score.signature}),
         sample_table=table(["source", "reference", "model"], rows) if rows else "",
     )
-    return f"{str(card).rstrip()}\n"
+    return f"---\n{to_yaml(data.to_dict())}---\n{card.text.rstrip()}\n"
 
 
 def score_table(scores: Iterable[Score]) -> str:
@@ -172,7 +173,7 @@ HEAD_TASKS = {
 
 
 def complete_card(card: str, repo_id: str, auto_class: str, metadata: dict[str, Any]) -> str:
-    """Add to a card the metadata and the instructions that it lacks, and leave the rest as it is.
+    """Add to a card the metadata and the instructions that it lacks, and leave each other letter as it is.
 
     Args:
         card: The card as it is; empty where there is none.
@@ -184,25 +185,83 @@ def complete_card(card: str, repo_id: str, auto_class: str, metadata: dict[str, 
         The card.
 
     Raises:
-        ValueError: The header is no YAML mapping.
+        ValueError: The header is no YAML mapping, or no field can be added to it.
     """
-    card = card.replace("\r\n", "\n")
-    match = HEADER.match(card)
-    header = read_header(card)
+    header, match = read_header(card), HEADER.match(card)
     body = card[match.end() :] if match else card
-    task = default_task(header | metadata, auto_class)
+    newline = match[1] if match else "\r\n" if "\r\n" in card else "\n"
+    given = as_read(metadata)
+    task = default_task(header | given, auto_class)
     defaults = {"library_name": "transformers", "pipeline_tag": task, "tags": ["fun_transformer"]}
-    body = body.replace(PLACEHOLDER, repo_id) or f"\n# {repo_id.split('/')[-1]}\n"
+    wanted = {name: value for name, value in defaults.items() if name not in header}
+    wanted |= {name: value for name, value in metadata.items() if given[name] != header.get(name)}
+    lines = with_fields(match["lines"] if match else "", wanted, newline)
+    added = "" if body else f"\n# {repo_id.split('/')[-1]}\n"
     if "import fun_transformer" not in body:
-        body += usage(task, repo_id, auto_class, trusted=False)
+        added += usage(task, repo_id, auto_class, trusted=False)
     if "trust_remote_code" not in body:
-        body += usage(task, repo_id, auto_class, trusted=True)
-    wanted = defaults | header | metadata
-    if match and wanted == header:
-        text = match[1]  # with its comments
-    else:
-        text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True).strip()
-    return f"---\n{text}\n---\n{body}"
+        added += usage(task, repo_id, auto_class, trusted=True)
+    body = body.replace(PLACEHOLDER, repo_id)
+    return f"---{newline}{lines}---{newline}{body}{added.replace(chr(10), newline)}"
+
+
+def with_fields(lines: str, wanted: dict[str, Any], newline: str) -> str:
+    """Return the lines of a header with other values for some fields; what does not change is left as it is.
+
+    Args:
+        lines: The header without what begins and ends it.
+        wanted: The fields that are added, or replaced.
+        newline: How lines end.
+
+    Raises:
+        ValueError: The header is written in a form to which no field can be added.
+    """
+    root = yaml.compose(lines, yaml.BaseLoader)
+    fields = root.value if root else []
+    places = {key.value: (key.start_mark.index, last_leaf(value).end_mark.index) for key, value in fields}
+    indent = newline + " " * (root.start_mark.column if root else 0)
+    expected = as_read(read_fields(lines) | wanted)
+    texts = {name: indent.join(to_yaml({name: value}).splitlines()) for name, value in wanted.items()}
+    for name in sorted(texts.keys() & places, key=places.__getitem__, reverse=True):  # from the end
+        start, end = places[name]
+        end = start + len(lines[start:end].rstrip())
+        lines = lines[:start] + texts[name] + lines[end:]
+    lines += "".join(indent[len(newline) :] + texts[name] + newline for name in texts if name not in places)
+    try:
+        done = read_fields(lines)
+    except ValueError:
+        done = {}
+    if done != expected:
+        raise ValueError(
+            f"{', '.join(wanted)} cannot be written into the metadata at the top of README.md. "
+            "Give each of its fields a line, such as `license: mit`."
+        )
+    return lines
+
+
+def last_leaf(node: yaml.Node) -> yaml.Node:
+    """Return the part of a value that it ends with: a list or mapping on lines of its own ends in its last entry."""
+    while isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return node
+
+
+class HeaderDumper(yaml.SafeDumper):
+    """A writer that puts quotes around text that YAML 1.1 or 1.2 would read as something else, such as 1e3 and no."""
+
+
+HeaderDumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+.0-9]"), list("-+.0123456789"))
+
+
+def to_yaml(fields: dict[str, Any]) -> str:
+    """Return fields of a header as YAML."""
+    return yaml.dump(fields, Dumper=HeaderDumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def as_read(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields as `read_header` returns them: each value as it is written."""
+    return read_fields(to_yaml(fields)) if fields else {}
 
 
 def usage(task: str, repo_id: str, auto_class: str, trusted: bool) -> str:
@@ -219,20 +278,50 @@ def usage(task: str, repo_id: str, auto_class: str, trusted: bool) -> str:
     )
 
 
-def read_header(card: str) -> dict[str, Any]:
-    """Return the metadata at the top of a card; empty where there is none.
+def decode_card(data: bytes) -> str:
+    """Return the text of a README.md, with the line ends that it has, and without a byte order mark.
 
     Raises:
-        ValueError: It is no YAML mapping.
+        ValueError: It is no UTF-8.
     """
-    match = HEADER.match(card.replace("\r\n", "\n"))
     try:
-        header = yaml.safe_load(match[1]) or {} if match else {}
-    except yaml.YAMLError as error:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        encoding = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
+        raise ValueError(f"README.md is {encoding}. Save it as UTF-8.") from error
+
+
+def read_header(card: str) -> dict[str, Any]:
+    """Return the metadata at the top of a card, each value as it is written; empty where there is none.
+
+    What a value means depends on who reads it: `no` and `12:30` are words in YAML 1.2, a boolean and a number in 1.1.
+
+    Raises:
+        ValueError: It is no YAML mapping, has a field twice or does not end.
+    """
+    match = HEADER.match(card)
+    if match is None and re.match(r"\s*---[ \t]*[\r\n]+[\w-]+:", card):
+        raise ValueError("The metadata at the top of README.md does not end: add a line --- after it.")
+    return read_fields(match["lines"]) if match else {}
+
+
+def read_fields(lines: str) -> dict[str, Any]:
+    """Return the fields of a header.
+
+    Raises:
+        ValueError: It is no YAML mapping, or has a field twice.
+    """
+    try:
+        node = yaml.compose(lines, yaml.BaseLoader)
+        fields = yaml.load(lines, yaml.BaseLoader) if node else {}
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"The metadata at the top of README.md is no YAML: {error}") from error
-    if not isinstance(header, dict):
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise ValueError("The metadata at the top of README.md is no mapping of names to values.")
-    return header
+    names = [key.value for key, _ in node.value] if node else []
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"The metadata at the top of README.md has {', '.join(twice)} twice. Leave one.")
+    return fields
 
 
 def default_task(header: dict[str, Any], auto_class: str) -> str:
@@ -241,4 +330,5 @@ def default_task(header: dict[str, Any], auto_class: str) -> str:
     languages = header.get("language")
     if task == "text2text-generation" and isinstance(languages, list) and len(languages) > 1:
         task = "translation"
-    return header.get("pipeline_tag", task)
+    named = header.get("pipeline_tag")
+    return named if named and isinstance(named, str) else task

@@ -1,33 +1,41 @@
 """Find what would not work for other people who load a model from a repo."""
 
 import ast
-import json
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tokenizers import Tokenizer
 
-from .card import read_header
-from .code import auto_map, custom_pipelines
+from .card import decode_card, read_header
+from .code import auto_map, class_references, custom_pipelines, malformed_fields
+from .contents import (
+    CONTENTS,
+    RepoFiles,
+    folder_contents,
+    local_files,
+    name_problems,
+    read_json,
+    secret_problems,
+)
+from .weights import weight_problems
 
 LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "regex"}
-PICKLE = re.compile(r"\.(bin|pt|pth|pkl|pickle|ckpt)$")
 TOKENIZER_FILE = re.compile(r"^(tokenizer\.json|.*\.spm|.*\.model|vocab\.(json|txt))$")
-
-Read = Callable[[str], bytes]
+HEADER_BLOCK = 1 << 16  # bytes of a file with weights that are fetched together
 
 
 def check_repo(folder_or_id: str | Path, *, revision: str | None = None, token: str | None = None) -> list[str]:
-    """Find what would not work for other people; neither load weights nor run code.
+    """Find what would not work for other people, or should not be seen by them; run no code.
 
     Args:
-        folder_or_id: A model folder, or the name of a model on the Hub (of which the weights are not downloaded).
+        folder_or_id: A model folder, of which the files that would be published are checked, or the name of a model on
+            the Hub, of whose weights only names and shapes are fetched.
         revision: Branch, tag or commit on the Hub.
         token: A token of the Hub; by default that of `HF_TOKEN` or `hf auth login`.
 
@@ -39,18 +47,23 @@ def check_repo(folder_or_id: str | Path, *, revision: str | None = None, token: 
     """
     folder = Path(folder_or_id)
     if folder.is_dir():
-        names = {path.name for path in folder.iterdir() if path.is_file()}
-        return find_problems(names, lambda name: (folder / name).read_bytes())
+        contents = folder_contents(folder)
+        return contents.problems + find_problems(local_files(folder, contents.published))
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(folder_or_id)) or str(folder_or_id).startswith("."):
         raise FileNotFoundError(f"There is no model folder {folder_or_id}.")
     api, repo_id = HfApi(token=token), str(folder_or_id)
     with hub_errors(f"The Hub did not give {repo_id}"):
         info = api.model_info(repo_id, revision=revision)
+        file_system = HfFileSystem(token=token)
 
-        def read(name: str) -> bytes:
-            return Path(api.hf_hub_download(repo_id, name, revision=info.sha)).read_bytes()
+        def open_file(name: str) -> BinaryIO:
+            if name.endswith(".safetensors"):  # read in place
+                return file_system.open(f"{repo_id}/{name}", "rb", revision=info.sha, block_size=HEADER_BLOCK)
+            return open(api.hf_hub_download(repo_id, name, revision=info.sha), "rb")
 
-        return find_problems({file.rfilename for file in info.siblings or []}, read)
+        names = {file.rfilename for file in info.siblings or []}
+        files = RepoFiles(names, open_file, is_local=False)
+        return [*name_problems(names), *secret_problems(files), *find_problems(files)]
 
 
 @contextmanager
@@ -70,62 +83,37 @@ def hub_errors(what: str) -> Iterator[None]:
             enable_progress_bars()
 
 
-def find_problems(names: Collection[str], read: Read) -> list[str]:
-    """Return the problems of a repo, one sentence each.
-
-    Args:
-        names: The names of its files.
-        read: Returns the content of a file; never called for weights.
-    """
-    problems = [
-        f"{name} is a pickle, which can run any code when it is loaded. Save weights with save_pretrained "
-        "(safetensors), and leave other pickles out."
-        for name in sorted(names)
-        if PICKLE.search(name)
-    ]
-    config, tokenizer_config = {}, {}
+def find_problems(files: RepoFiles) -> list[str]:
+    """Return the problems of a repo, one sentence each, besides secrets and unsafe names."""
+    problems = list(missing_files(files.names))
+    contents: dict[str, dict[str, Any]] = {}
+    for name in sorted(files.names):
+        try:
+            if CONTENTS.fullmatch(name) and name.endswith(".json") and name != "tokenizer.json":
+                contents[name] = read_json(name, files)
+            elif name == "README.md":
+                read_header(decode_card(files.read(name)))
+        except ValueError as error:
+            problems.append(str(error))
+    config, tokenizer_config = (contents.get(name, {}) for name in ("config.json", "tokenizer_config.json"))
     try:
-        config = read_json("config.json", names, read)
-        tokenizer_config = read_json("tokenizer_config.json", names, read)
-        problems += missing_files(names, read)
-        if "README.md" in names:
-            read_header(read("README.md").decode())
+        if malformed := list(malformed_fields(config, tokenizer_config)):
+            return problems + malformed
+        problems += weight_problems(files, config)
     except ValueError as error:
         problems.append(str(error))
     if config:
         problems += map_problems(config, tokenizer_config)
-        problems += code_problems(config, tokenizer_config, names, read)
-    if config and "tokenizer.json" in names:
-        problems += vocabulary_problems(config, tokenizer_config, read)
-    return problems
+        problems += code_problems(config, tokenizer_config, files)
+    if config and "tokenizer.json" in files.names:
+        problems += vocabulary_problems(config, tokenizer_config, files)
+    return list(dict.fromkeys(problems))
 
 
-def read_json(name: str, names: Collection[str], read: Read) -> dict[str, Any]:
-    """Read a JSON object; an empty one where there is no such file.
-
-    Raises:
-        ValueError: It is no JSON object.
-    """
-    try:
-        value = json.loads(read(name)) if name in names else {}
-    except ValueError as error:
-        raise ValueError(f"{name} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} holds no JSON object.")
-    return value
-
-
-def missing_files(names: Collection[str], read: Read) -> Iterator[str]:
-    """Name missing files: those that every repo of a model needs, and the shards that an index names."""
+def missing_files(names: Collection[str]) -> Iterator[str]:
+    """Name missing files that every repo of a model needs; those with weights are checked with what is in them."""
     if "config.json" not in names:
         yield "config.json is missing: nothing can be loaded."
-    index = "model.safetensors.index.json"
-    if index in names and "model.safetensors" not in names:
-        shards = set(read_json(index, names, read).get("weight_map", {}).values())
-        for shard in sorted(shards - set(names)):
-            yield f"{shard} is missing, which {index} names."
-    elif "model.safetensors" not in names:
-        yield "model.safetensors is missing: there are no weights."
     if "tokenizer_config.json" not in names or not any(TOKENIZER_FILE.match(name) for name in names):
         yield "tokenizer.json or tokenizer_config.json is missing: save the tokenizer with save_pretrained."
     if "README.md" not in names:
@@ -148,37 +136,26 @@ def map_problems(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> It
         yield f"The auto_map of tokenizer_config.json lacks AutoTokenizer. {advice}"
 
 
-def class_references(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> set[str]:
-    """Return every `file.Class` that the configs name."""
-    maps = [config.get("auto_map"), tokenizer_config.get("auto_map")]
-    values = [value for entry in maps for value in (entry.values() if isinstance(entry, dict) else entry or [])]
-    values += [info.get("impl") for info in (config.get("custom_pipelines") or {}).values()]
-    flat = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
-    return {item for item in flat if item}
-
-
-def code_problems(
-    config: dict[str, Any], tokenizer_config: dict[str, Any], names: Collection[str], read: Read
-) -> Iterator[str]:
+def code_problems(config: dict[str, Any], tokenizer_config: dict[str, Any], files: RepoFiles) -> Iterator[str]:
     """Name classes that are not in the repo, and imports that fail where the package is not installed."""
     defined: dict[str, set[str]] = {}  # file -> its classes
     references = sorted(class_references(config, tokenizer_config))
     for reference in references:
         if "--" in reference:
             yield f"{reference} is code in another repo, which may vanish or be private. Push the model again."
-    own = [reference.split(".") for reference in references if "--" not in reference and "." in reference]
+    own = [reference.rsplit(".", 1) for reference in references if "--" not in reference and "." in reference]
     waiting = [f"{module}.py" for module, _ in own]
     while waiting:
         name = waiting.pop()
         if name in defined:
             continue
         defined[name] = set()
-        if name not in names:
+        if name not in files.names:
             yield f"{name} is missing, which the model's code needs."
             continue
         try:
-            tree = ast.parse(read(name))
-        except (SyntaxError, ValueError) as error:
+            tree = ast.parse(files.read(name))
+        except (SyntaxError, ValueError, RecursionError) as error:
             yield f"{name} is no Python: {error}"
             continue
         defined[name] = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -186,7 +163,7 @@ def code_problems(
         yield from problems
         waiting += [f"{sibling}.py" for sibling in siblings]
     for module, class_name in own:
-        if f"{module}.py" in names and class_name not in defined[f"{module}.py"]:
+        if f"{module}.py" in files.names and class_name not in defined[f"{module}.py"]:
             yield f"{module}.py has no class {class_name}, which a config names."
 
 
@@ -212,10 +189,10 @@ def imports(name: str, tree: ast.Module) -> tuple[set[str], list[str]]:
     return siblings, problems
 
 
-def vocabulary_problems(config: dict[str, Any], tokenizer_config: dict[str, Any], read: Read) -> Iterator[str]:
+def vocabulary_problems(config: dict[str, Any], tokenizer_config: dict[str, Any], files: RepoFiles) -> Iterator[str]:
     """Name token ids without a row in the embedding, and special tokens that model and tokenizer count differently."""
     try:
-        vocabulary = Tokenizer.from_buffer(read("tokenizer.json")).get_vocab(with_added_tokens=True)
+        vocabulary = Tokenizer.from_buffer(files.read("tokenizer.json")).get_vocab(with_added_tokens=True)
     except Exception as error:  # the Rust library raises plain Exception
         yield f"tokenizer.json cannot be read: {error}"
         return
@@ -229,7 +206,7 @@ def vocabulary_problems(config: dict[str, Any], tokenizer_config: dict[str, Any]
         token, number = tokenizer_config.get(f"{kind}_token"), config.get(f"{kind}_token_id")
         token = token.get("content") if isinstance(token, dict) else token
         numbers = number if isinstance(number, list) else [number]
-        if token in vocabulary and number is not None and vocabulary[token] not in numbers:
+        if isinstance(token, str) and token in vocabulary and number is not None and vocabulary[token] not in numbers:
             yield (
                 f"The tokenizer's {kind} token {token} is {vocabulary[token]}, but the model's {kind}_token_id is "
                 f"{number}. Make them equal."

@@ -4,15 +4,65 @@ All of it follows from what is registered with transformers' Auto classes: a hea
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING
+import transformers
+from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from ..pipeline_fun_transformer import TASKS
+
+
+def malformed_fields(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> Iterator[str]:
+    """Name fields of the configs that are not of the form in which transformers, and what follows here, reads them."""
+    checks = [
+        ("config.json", config, "model_type", is_name, "a name"),
+        ("config.json", config, "architectures", is_list_of_names, "a list of names"),
+        ("config.json", config, "auto_map", is_auto_map, "a map to file.Class"),
+        ("config.json", config, "custom_pipelines", is_pipeline_map, "a map from tasks to {impl: file.Class, ...}"),
+        ("tokenizer_config.json", tokenizer_config, "tokenizer_class", is_name, "a name"),
+        ("tokenizer_config.json", tokenizer_config, "auto_map", is_auto_map, "a map to file.Class"),
+    ]
+    for name, fields, field, is_right, form in checks:
+        value = fields.get(field)
+        if value is not None and not is_right(value):
+            yield f"{name} has {field}={str(value)[:50]!r}, which must be {form}. Save the model again."
+
+
+def is_name(value: Any) -> bool:
+    """Whether something is a text."""
+    return isinstance(value, str)
+
+
+def is_list_of_names(value: Any) -> bool:
+    """Whether something is a list of texts."""
+    return isinstance(value, list) and all(map(is_name, value))
+
+
+def is_auto_map(value: Any) -> bool:
+    """Whether something has the form of an `auto_map`; old tokenizers have a list instead."""
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [0]
+    names = [name for entry in entries for name in (entry if isinstance(entry, list) else [entry])]
+    return all(name is None or isinstance(name, str) for name in names)
+
+
+def is_pipeline_map(value: Any) -> bool:
+    """Whether something has the form of `custom_pipelines`."""
+    entries = value.values() if isinstance(value, dict) else [0]
+    return all(isinstance(entry, dict) and isinstance(entry.get("impl"), str) for entry in entries)
+
+
+def class_references(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> set[str]:
+    """Return every `file.Class` that the configs name."""
+    maps = [config.get("auto_map"), tokenizer_config.get("auto_map")]
+    values = [value for entry in maps for value in (entry.values() if isinstance(entry, dict) else entry or [])]
+    values += [info.get("impl") for info in (config.get("custom_pipelines") or {}).values()]
+    flat = [item for value in values for item in (value if isinstance(value, (list, tuple)) else [value])]
+    return {item for item in flat if item}
 
 
 def config_class_of(config: dict[str, Any]) -> type:
@@ -45,6 +95,17 @@ def travelling_classes(config: dict[str, Any], tokenizer_config: dict[str, Any])
             classes[name] = mapping[config_class]
     classes["AutoTokenizer"] = tokenizer_class_from_name(tokenizer_config.get("tokenizer_class", ""))
     return {name: cls for name, cls in classes.items() if isinstance(cls, type) and not is_in_transformers(cls)}
+
+
+def saved_class(config: dict[str, Any]) -> type[PreTrainedModel] | None:
+    """Return the class of the model that was saved; None where this installation does not know it."""
+    name = (config.get("architectures") or [""])[0]
+    try:
+        classes = [getattr(transformers, name, None), *travelling_classes(config, {}).values()]
+    except ValueError:
+        return None
+    found = [cls for cls in classes if isinstance(cls, type) and issubclass(cls, PreTrainedModel)]
+    return next((cls for cls in found if cls.__name__ == name), None)
 
 
 def is_in_transformers(cls: type) -> bool:

@@ -1,21 +1,21 @@
 """Publish a finished model folder with all that other people need to use it, in one commit."""
 
+import io
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from transformers.utils import logging
 
-from .card import complete_card, read_header
-from .check import find_problems, hub_errors, read_json
-from .code import auto_map, custom_pipelines, travelling_classes, travelling_files
+from .card import complete_card, decode_card, read_header
+from .check import find_problems, hub_errors
+from .code import auto_map, custom_pipelines, malformed_fields, travelling_classes, travelling_files
+from .contents import FolderContents, RepoFiles, folder_contents, read_json
 
 logger = logging.get_logger(__name__)
 
-# What the Trainer leaves in a model folder and the model does not need.
-LEFTOVERS = re.compile(r"^(training_args\.bin|optimizer.*|scheduler\.pt|scaler\.pt|rng_state.*|trainer_state\.json)$")
 WEIGHTS = re.compile(r"^(model.*\.safetensors|model\.safetensors\.index\.json|pytorch_model.*)$")
 
 
@@ -36,8 +36,9 @@ def push_model_repo(
     the repo that the folder does not have (other shards, say) are deleted in it, because they might be loaded instead.
 
     Args:
-        folder: What `save_pretrained` of model and tokenizer wrote, or `runs/NAME/model` of a training. Its subfolders
-            and hidden files are not published.
+        folder: What `save_pretrained` of model and tokenizer wrote, or `runs/NAME/model` of a training. Published are
+            weights, configs, the tokenizer, the card with its pictures, licenses, and code that the configs name;
+            what else is in the folder is left out with a warning.
         repo_id: The name on the Hub, "me/my-model"; created where it does not exist.
         private: Whether a new repo is private; by default what the owner has set. An existing repo stays what it is.
         token: A token of the Hub that may write; by default that of `HF_TOKEN` or `hf auth login`.
@@ -48,15 +49,19 @@ def push_model_repo(
         The commit, with `repo_url`, `commit_url` and `oid`.
 
     Raises:
-        ValueError: The folder has problems (`check_repo` would tell the same), or `repo_id` has no owner.
+        ValueError: The folder has problems (`check_repo` would tell the same), such as damaged weights, links or
+            secrets; or `repo_id` has no owner.
         OSError: The Hub refused or could not be reached.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise ValueError(f"repo_id={repo_id!r} is no name on the Hub. Give owner and name, such as me/my-model.")
-    files = prepare_files(Path(folder), repo_id, metadata or {})
-    if problems := find_problems(set(files), lambda name: read_bytes(files[name])):
-        raise ValueError(f"{folder} is not published, because it would not work: " + " ".join(problems))
-    header = read_header(read_bytes(files["README.md"]).decode())
+    contents = model_contents(Path(folder))
+    files = prepare_files(contents, repo_id, metadata or {})
+    if problems := contents.problems + find_problems(as_repo(files)):
+        raise ValueError(f"{folder} is not published. " + " ".join(problems))
+    if contents.left_out:
+        logger.warning(f"Not published, because no model repo needs it: {', '.join(contents.left_out)}.")
+    header = read_header(decode_card(read_bytes(files["README.md"])))
     if absent := [field for field in ("license", "language") if field not in header]:
         logger.warning(f"The card names no {' and no '.join(absent)}: pass metadata={{'{absent[0]}': ...}}.")
     api = HfApi(token=token)
@@ -76,22 +81,27 @@ def push_model_repo(
         return api.create_commit(repo_id, operations, commit_message=commit_message, parent_commit=before.sha)
 
 
-def prepare_files(folder: Path, repo_id: str, metadata: dict[str, Any]) -> dict[str, Path | bytes]:
-    """Return what is published: name -> the path of a file that stays as it is, or the new content of a file.
+def model_contents(folder: Path) -> FolderContents:
+    """Tell which files of a model folder are published.
 
     Raises:
         OSError: There is no such folder, or no model in it.
-        ValueError: Its config is broken or of an unknown model.
     """
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: it is not a model folder.")
-    files: dict[str, Path | bytes] = {
-        path.name: path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".") and not LEFTOVERS.fullmatch(path.name)
-    }
-    config = read_json("config.json", files, lambda name: read_bytes(files[name]))
-    tokenizer_config = read_json("tokenizer_config.json", files, lambda name: read_bytes(files[name]))
+    return folder_contents(folder)
+
+
+def prepare_files(contents: FolderContents, repo_id: str, metadata: dict[str, Any]) -> dict[str, Path | bytes]:
+    """Return what is published: name -> the path of a file that stays as it is, or the new content of a file.
+
+    Raises:
+        ValueError: The config is broken or of an unknown model, or the card cannot be read.
+    """
+    files: dict[str, Path | bytes] = dict(contents.published)
+    config, tokenizer_config = (read_json(name, as_repo(files)) for name in ("config.json", "tokenizer_config.json"))
+    if problems := list(malformed_fields(config, tokenizer_config)):
+        raise ValueError(" ".join(problems))
     files |= travelling_files(config, tokenizer_config)
 
     if names := auto_map(config, tokenizer_config):
@@ -103,7 +113,7 @@ def prepare_files(folder: Path, repo_id: str, metadata: dict[str, Any]) -> dict[
         config["custom_pipelines"] = tasks
     files["config.json"] = to_json(config)
 
-    card = read_bytes(files["README.md"]).decode() if "README.md" in files else ""
+    card = decode_card(read_bytes(files["README.md"])) if "README.md" in files else ""
     files["README.md"] = complete_card(card, repo_id, head_of(config), metadata).encode()
     return files
 
@@ -114,6 +124,16 @@ def head_of(config: dict[str, Any]) -> str:
     classes = travelling_classes(config, {})
     found = [name for name, cls in classes.items() if cls.__name__ == saved]
     return found[0] if found else "AutoModelForSeq2SeqLM" if custom_pipelines(config) else "AutoModel"
+
+
+def as_repo(files: dict[str, Path | bytes]) -> RepoFiles:
+    """Return the files that `prepare_files` returned as those of a repo."""
+
+    def open_file(name: str) -> BinaryIO:
+        content = files[name]
+        return content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
+
+    return RepoFiles(files, open_file)
 
 
 def read_bytes(content: Path | bytes) -> bytes:
