@@ -33,10 +33,14 @@ def is_lost_process(error: Exception) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
+def step_of(folder: Path) -> int:
+    """The number in the name of a folder `step-N`."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def step_folders(parent: Path) -> list[Path]:
     """All folders `step-N` of a folder, oldest first."""
-    folders = [path for path in parent.glob("step-*") if STEP.fullmatch(path.name)]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((path for path in parent.glob("step-*") if STEP.fullmatch(path.name)), key=step_of)
 
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:
