@@ -4,6 +4,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from fun_transformer import (
@@ -113,6 +114,46 @@ def test_a_folder_that_does_not_fit_is_refused(tiny_config, tmp_path):
     wider = FunTransformerForMaskedLM(tiny_config(d_model=32, encoder_ffn_dim=40))
     with pytest.raises(ValueError, match="no weight has the name and the shape"):
         take_weights(wider, tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_saved_in_half_precision_are_taken_in_the_precision_of_training(dtype, tiny_config, tmp_path):
+    pretrained = FunTransformerForMaskedLM(tiny_config())
+    tokenizer = save(pretrained.to(dtype), tmp_path)
+    model = FunTransformerForConditionalGeneration(tiny_config())
+    take_weights(model, tokenizer, tmp_path)
+    assert {weights.dtype for weights in model.parameters()} == {torch.float32}
+    name = "model.encoder.layers.0.feed_forward.fc1.weight"
+    assert torch.equal(model.get_parameter(name), pretrained.get_parameter(name).float())
+
+
+def cut_off(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def put_nan(file):
+    weights = load_file(file)
+    weights["model.encoder.layers.0.feed_forward.fc1.weight"][3, 3] = torch.nan
+    save_file(weights, file)
+
+
+def quantize(file):
+    save_file({name: weights.to(torch.int8) for name, weights in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_off, "cannot be read"),
+        (put_nan, "fc1.weight holds NaN or infinity"),
+        (quantize, r"weight is quantized \(int8\)"),
+    ],
+)
+def test_damaged_weights_to_begin_with_are_refused(damage, message, tiny_config, tmp_path):
+    tokenizer = save(FunTransformerForMaskedLM(tiny_config()), tmp_path)
+    damage(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        take_weights(FunTransformerForMaskedLM(tiny_config()), tokenizer, tmp_path)
 
 
 def test_prefixes_are_as_short_as_they_can_be():

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from datasets import DatasetDict
 from transformers import AutoTokenizer
@@ -52,7 +53,9 @@ def evaluate(
     arguments = resolve(arguments, len(splits[split]), accelerator.device)
     objective = OBJECTIVES[arguments.objective](splits, arguments.training)
     kernel = arguments.training.attn_implementation
-    loaded = objective.model_class.from_pretrained(model, attn_implementation=kernel).to(accelerator.device)
+    # Weights in float32 as in training, whatever they were saved in: autocast takes no others.
+    loaded = objective.model_class.from_pretrained(model, attn_implementation=kernel, dtype=torch.float32)
+    loaded.to(accelerator.device)
     objective.read_config(loaded.config)
     tokenizer = AutoTokenizer.from_pretrained(model)
     data = limit_lengths(arguments.data, longest_text(loaded.config))

@@ -300,7 +300,7 @@ class TrainingLoop:
                         checkpoint = self.save()
                 if self.stop.agreed:
                     raise Interrupted(self.stop.agreed, checkpoint)
-            if self.kept.best_score is None:  # a resumed run whose limit was lowered
+            if self.kept.best_score is None and not self.kept.not_finite:  # a resumed run whose limit was lowered
                 self.evaluate()
 
     def write_log(self, step: Step) -> None:
@@ -319,8 +319,9 @@ class TrainingLoop:
         if "validation" not in self.setup.splits:
             return
         step, rows = self.progress.step, self.setup.arguments.generation.eval_rows
-        scores = score(self.setup, self.kept.current, "validation", rows).values
-        found = scores[self.settings.metric_for_best_model]
+        evaluated = score(self.setup, self.kept.current, "validation", rows)
+        scores, found = evaluated.values, evaluated.values[self.settings.metric_for_best_model]
+        self.kept.note_scores(step, evaluated.not_finite())
         self.kept.keep(step, found)
         self.log.write({"step": step, "split": "validation", **scores, "seconds": round(self.elapsed(), 2)})
         self.log.say(f"step {step}: validation {show_scores(scores)}")

@@ -43,7 +43,14 @@ from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_packing, limit_lengths, longest_text, mixing_config
 from .recipe.reading import parse_arguments
 from .run.card import draw_curve, write_card
-from .run.checkpoints import CheckpointError, is_lost_process, writing
+from .run.checkpoints import (
+    CheckpointError,
+    checkpoint_folders,
+    find_problem,
+    is_lost_process,
+    step_of,
+    writing,
+)
 from .run.folder import empty_run, prepare_output_dir, write_start
 from .run.resuming import check_recipe
 from .run.run import Run, Scores
@@ -222,15 +229,21 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
 
     Returns:
         The scores by split.
+
+    Raises:
+        FloatingPointError: When a score of the last evaluation, or of the final model, is not finite.
+        CheckpointError: When the model cannot be written.
     """
     run, progress = loop.setup, loop.progress
     accelerator, splits = run.accelerator, run.splits
+    check_scores(loop, "validation", loop.kept.not_finite)
     model = loop.kept.final(progress.step)
     scores: dict[str, Scores] = {}
     if final := next((split for split in ("test", "validation") if split in splits), None):
         accelerator.print(f"Scoring the {final} split ({len(splits[final]):,} rows) ...")
         scores[final] = score(run, model, final)
         accelerator.print(f"{final}: {show_scores(scores[final].values)}")
+        check_scores(loop, final, scores[final].not_finite())
     if "test" in scores:
         loop.log.write({"step": progress.step, "split": "test", **scores["test"].values})
     if accelerator.is_main_process:
@@ -245,6 +258,31 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
         }
         write_model(run, model, details, scores)
     return {split: found.values for split, found in scores.items()}
+
+
+def check_scores(loop: TrainingLoop, split: str, not_finite: list[str]) -> None:
+    """Refuse to write a model with scores that are not finite.
+
+    Args:
+        loop: After its last step.
+        split: That was scored.
+        not_finite: Names of the scores that are NaN or infinite.
+
+    Raises:
+        FloatingPointError: There are some. The message names the last good model and checkpoint.
+    """
+    if not not_finite:
+        return
+    run, kept = loop.setup, loop.kept
+    models = [kept.folder(step) for step, _ in sorted(kept.saved)]
+    last = f" The last weights with finite validation scores are in {models[-1]}." if models else ""
+    earlier = [path for path in checkpoint_folders(run.output_dir) if step_of(path) <= kept.good_step]
+    good = next((path for path in reversed(earlier) if find_problem(path) is None), None)
+    way = f"Go on with --resume {good} --allow_changes" if good else "No checkpoint from before is left. Start again"
+    raise FloatingPointError(
+        f"Not finite on the {split} split after step {loop.progress.step}: {', '.join(not_finite)}. No model was "
+        f"written.{last} {way} and a lower training.learning_rate (now {run.arguments.training.learning_rate:g})."
+    )
 
 
 def write_model(run: Run, model: Any, details: dict[str, str], scores: dict[str, Scores]) -> None:

@@ -19,6 +19,8 @@ from ..run.run import Run
 from ..train_tokenizer import TokenizerSettings, train_tokenizer
 from .finished_tokenizer import load_finished_tokenizer, start_token_id
 
+AS_SAVED = ("dtype", "torch_dtype", "quantization_config")  # of the weights beside a config, not of the model
+
 
 def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> PreTrainedTokenizerBase:
     """Load the tokenizer that the recipe names, or train one on the training split.
@@ -77,11 +79,19 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def build_model(run: Run) -> PreTrainedModel:
     """Build a model with fresh weights, as large as the recipe says and with the tokenizer's vocabulary.
 
+    Weights train in float32, whatever they were saved in beside a config that the recipe names: in float16 the epsilon
+    of Adam is 0, and a step destroys them.
+
     Raises:
         ValueError: When the recipe's vocabulary is smaller than the tokenizer's, or its fields do not fit together.
     """
     arguments, objective, tokenizer, device = run.arguments, run.objective, run.tokenizer, run.accelerator.device
-    fields = recipe_fields(arguments)
+    if (named := arguments.model.get("dtype")) not in (None, "float32"):
+        raise ValueError(
+            f"model.dtype={named}: weights train in float32. Leave it out; training.precision is the number format of "
+            "the matrix products."
+        )
+    fields = {name: value for name, value in recipe_fields(arguments).items() if name not in AS_SAVED}
     config_class = choose_config(fields.pop("model_type", "fun_transformer"), arguments.model)
     needed = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))  # some leave numbers out
     given = arguments.model.get("vocab_size")
@@ -103,7 +113,7 @@ def build_model(run: Run) -> PreTrainedModel:
     kernel = choose_kernel(arguments, device)
     if device.type == "cuda":  # cuDNN's attention takes milliseconds to plan for each new size of a batch
         torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
-    model = objective.model_class.from_config(config, attn_implementation=kernel)
+    model = objective.model_class.from_config(config, attn_implementation=kernel, dtype=torch.float32)
     if model.can_generate():
         model.generation_config = build_generation_config(arguments.generation, model.config)
     if arguments.training.gradient_checkpointing:

@@ -13,15 +13,18 @@ other (Rothe et al. 2020, arXiv:1907.12461); of what both have, such as a shared
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel
 
 from ..recipe.arguments import TrainingArguments
 
+FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")  # a row for each token
 
 
@@ -66,20 +69,15 @@ def take_weights(model: PreTrainedModel, tokenizer, folder: Path) -> str:
         How many weights were taken, which are not in the folder, and which were not needed.
 
     Raises:
-        ValueError: When there is no model in the folder, or nothing in it fits.
+        ValueError: When there is no sound model in the folder, or nothing in it fits.
     """
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"training.init_from={folder} has no model.safetensors. Name the folder of a model: RUN/model."
-        )
-    given = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    own = model.state_dict()
+    given = read_weights(folder, needed=own.keys())
     source, target = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
     if source in given and target not in given and any(name.startswith("model.decoder.") for name in given):
         given[target] = given[source]  # tied weights are saved once
     rows = {name: matching_rows(tokenizer, folder, is_of_target(name)) for name in given if name.endswith(EMBEDDINGS)}
     used, filled, notes = set(), set(), []
-    own = model.state_dict()
     for name in sorted(own.keys() & given.keys(), reverse=True):  # of tied weights, the encoder's
         weights, new = own[name], given[name]
         if weights.data_ptr() in filled:
@@ -104,6 +102,36 @@ def take_weights(model: PreTrainedModel, tokenizer, folder: Path) -> str:
     missing, unused = prefixes(own.keys() - taken, taken), prefixes(given.keys() - used, used)
     parts = [f"{len(taken)} of {len(own)} weights were taken from {folder}", *notes]
     return f"{', '.join(parts)}; not in it: {', '.join(missing) or 'none'}; not needed: {', '.join(unused) or 'none'}."
+
+
+def read_weights(folder: Path, needed: Collection[str]) -> dict[str, torch.Tensor]:
+    """Read all weights of a model's folder.
+
+    Args:
+        folder: Of the model.
+        needed: Names of those that must be sound.
+
+    Raises:
+        ValueError: There are none, they cannot be read, are quantized, or hold NaN or infinity.
+    """
+    files, given = sorted(folder.glob("model*.safetensors")), {}
+    if not files:
+        raise ValueError(
+            f"training.init_from={folder} has no model.safetensors. Name the folder of a model: RUN/model."
+        )
+    for file in files:
+        try:
+            given |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"training.init_from: {file} cannot be read: {error}. Put back a whole copy.") from error
+    for name in sorted(given.keys() & needed):
+        weights = given[name]
+        if weights.dtype not in FORMATS:
+            kind = str(weights.dtype).removeprefix("torch.")
+            raise ValueError(f"training.init_from={folder}: {name} is quantized ({kind}). Name the model before that.")
+        if not weights.isfinite().all():
+            raise ValueError(f"training.init_from={folder}: {name} holds NaN or infinity. Name another model.")
+    return given
 
 
 def is_of_target(name: str) -> bool:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import DistributedType
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -52,6 +53,8 @@ class KeptModels:
         saved: Step and score of the models on disk that may be a part of the final one.
         measured: What the scores depend on beside the model; scores that differ in it cannot be compared.
         bad_evaluations: Number of evaluations since the best one.
+        not_finite: Names of the scores of the last evaluation that are NaN or infinite.
+        good_step: Step of the last evaluation whose scores all were finite.
 
     Raises:
         ValueError: When a running mean is asked for and no process has the whole weights.
@@ -61,7 +64,8 @@ class KeptModels:
         self.run, self.model, self.measured = run, model, describe_measuring(run)
         self.accelerator, self.settings = run.accelerator, run.arguments.training
         self.best_score: float | None = None
-        self.best_step, self.bad_evaluations = 0, 0
+        self.best_step, self.bad_evaluations, self.good_step = 0, 0, 0
+        self.not_finite: list[str] = []
         self.saved: list[tuple[int, float]] = []
         self.mean: AveragedModel | None = None
         if self.settings.ema_decay is not None:
@@ -83,8 +87,14 @@ class KeptModels:
         if self.mean is not None:
             self.mean.update_parameters(self.accelerator.unwrap_model(self.model))
 
+    def note_scores(self, step: int, not_finite: list[str]) -> None:
+        """Note which scores of this step's evaluation are not finite: its model is neither kept nor the best."""
+        self.not_finite, self.good_step = not_finite, self.good_step if not_finite else step
+
     def keep(self, step: int, score: float) -> None:
         """Save the model of this step, if it is among those that may become the final one."""
+        if self.not_finite:
+            return
         self.saved = self.choose([*self.saved, (step, score)])
         if (step, score) in self.saved:
             self.save(step)
@@ -102,7 +112,8 @@ class KeptModels:
 
     def compare(self, step: int, score: float) -> None:
         """Compare this step's score with the best one so far."""
-        if math.isfinite(score) and (self.best_score is None or self.sign * score < self.sign * self.best_score):
+        best = self.best_score
+        if not self.not_finite and (best is None or self.sign * score < self.sign * best):
             self.best_score, self.best_step, self.bad_evaluations = score, step, 0
         else:
             self.bad_evaluations += 1
@@ -182,7 +193,8 @@ class KeptModels:
         load = self.run.objective.model_class.from_pretrained
         kernel = self.accelerator.unwrap_model(self.model).config._attn_implementation
         folders = [self.folder(step) for step in steps]
-        model = average_models(folders, lambda folder: load(folder, attn_implementation=kernel))
+        # In float32 also where an older version trained, and saved, in half precision.
+        model = average_models(folders, lambda folder: load(folder, attn_implementation=kernel, dtype=torch.float32))
         return model.to(self.accelerator.device)
 
     def remove_beaten(self) -> None:
@@ -216,7 +228,7 @@ class KeptModels:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        names = ("best_score", "best_step", "saved", "bad_evaluations", "measured")
+        names = ("best_score", "best_step", "saved", "bad_evaluations", "measured", "not_finite", "good_step")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -224,3 +236,5 @@ class KeptModels:
         self.best_score, self.best_step = state["best_score"], state["best_step"]
         self.saved = [(step, score) for step, score in state["saved"]]
         self.bad_evaluations = state["bad_evaluations"]
+        self.not_finite = state.get("not_finite", [])  # older versions did not look
+        self.good_step = state.get("good_step", self.best_step)

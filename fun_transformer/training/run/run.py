@@ -52,6 +52,10 @@ class Scores:
     values: dict[str, Any]
     samples: list[dict[str, Any]] = field(default_factory=list)
 
+    def not_finite(self) -> list[str]:
+        """Name the scores that are NaN or infinite."""
+        return [name for name, value in self.values.items() if isinstance(value, float) and not math.isfinite(value)]
+
 
 def build_stream(run: Run, config: PreTrainedConfig) -> BatchStream:
     """Make batches of the training rows, as the recipe says.
