@@ -41,13 +41,8 @@ def run_main(*words: object, loop: type[TrainingLoop] = TrainingLoop) -> int:
 
 @pytest.mark.parametrize("named", [{"dtype": "float16"}, {"torch_dtype": "bfloat16"}])
 def test_a_config_saved_in_half_precision_gives_a_float32_model_to_train(named, recipe, tmp_path):
-    config = {
-        "d_model": 16,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "quantization_config": {"quant_method": "torchao"},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config | named), encoding="utf-8")
+    config = {"d_model": 16, "quantization_config": {"quant_method": "torchao"}, **named}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     arguments = parse_arguments([str(recipe), f"--model.config={tmp_path / 'config.json'}"])
     run, _ = prepare(arguments, build_accelerator(arguments))
     model = build_model(run)

@@ -29,6 +29,7 @@ from .recipe.arguments import SPLITS, DataArguments, RunArguments
 from .recipe.defaults import resolve
 from .recipe.model_config import limit_lengths, longest_text
 from .recipe.reading import parse_arguments
+from .run.folder import named_inputs
 from .run.run import Run, Scores
 from .scoring import score, show_scores
 from .tables import OBJECTIVES
@@ -96,6 +97,18 @@ def read_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]
     return parser.parse_known_args(argv)
 
 
+def check_outputs(arguments: RunArguments, outputs: list[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        ValueError: Naming the file.
+    """
+    for name, path in named_inputs(arguments):
+        for output in outputs:
+            if output.exists() and Path(path).exists() and output.samefile(path):
+                raise ValueError(f"{output} would be written over {name}={path}. Name another file.")
+
+
 def write_results(options: argparse.Namespace, found: Scores) -> None:
     """Write the files that the command line asks for."""
     if options.output:
@@ -120,6 +133,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.disable_progress_bar()
         of_training = "--training.metric_for_best_model=loss"  # always measured, whatever metrics are asked for now
         arguments: Any = replace(parse_arguments([str(recipe), of_training, *settings]), resume="no")
+        check_outputs(arguments, [path for path in (options.output, options.predictions) if path])
         accelerator = build_accelerator(arguments)
         found = evaluate(arguments, model, options.split, accelerator)
     except ErrorOfMainProcess:

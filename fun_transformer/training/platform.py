@@ -1,4 +1,4 @@
-"""What differs between operating systems: cores, peak memory, and how the C library keeps memory.
+"""What differs between operating systems: cores, memory, locks on files, processes.
 
 All code of the trainer that only one system has is in this file. Each function does something sensible, or nothing, on
 the others. Files and folders are in `fun_transformer/files.py`.
@@ -41,3 +41,59 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(mmap_threshold, 2**25)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def is_running(process: int) -> bool:
+    """Return whether there is a process of this number on this machine."""
+    import psutil  # a dependency of accelerate
+
+    return psutil.pid_exists(process)
+
+
+def lock_file(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed or this process ends.
+
+    Returns:
+        Whether this process has the lock now; None where the system or the disk has no locks.
+    """
+    try:
+        import fcntl  # Linux and macOS
+    except ImportError:
+        return lock_file_on_windows(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network disks
+        return None
+    return True
+
+
+def lock_file_on_windows(descriptor: int) -> bool | None:
+    """Do what `lock_file` does; the locked byte is beyond the end, as no other process could read it."""
+    try:
+        import msvcrt
+    except ImportError:
+        return None
+    os.lseek(descriptor, 2**30, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError:
+        return False
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    return True
+
+
+# Open files that a forked process closes: a lock lasts while a copy of its file is open, and children may live on.
+CLOSED_IN_CHILDREN: set[int] = set()
+
+
+def close_files_of_parent() -> None:
+    """Close, in a process that was just forked, what is not for children."""
+    while CLOSED_IN_CHILDREN:
+        os.close(CLOSED_IN_CHILDREN.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=close_files_of_parent)

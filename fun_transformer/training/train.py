@@ -51,8 +51,9 @@ from .run.checkpoints import (
     step_of,
     writing,
 )
-from .run.folder import empty_run, prepare_output_dir, write_start
-from .run.resuming import check_recipe
+from .run.folder import empty_run, name_output_dir, prepare_output_dir, write_recipe, write_start
+from .run.lock import RunLock
+from .run.resuming import check_recipe, describe_finished
 from .run.run import Run, Scores
 from .run.stopping import Interrupted
 from .scoring import resolve_bleu, score, show_scores
@@ -66,7 +67,7 @@ class TrainResult:
     """What a training gave.
 
     Attributes:
-        scores: By split, then by name; empty after a dry run.
+        scores: By split, then by name; empty after a dry run, and where the run was finished before.
         folder: The run's folder; the model is in `folder / "model"`.
     """
 
@@ -89,7 +90,8 @@ def train(
         loop: Makes the loop from the run, the model and the optimizer: a subclass of `TrainingLoop`, for instance.
 
     Raises:
-        ValueError: When arguments or data are not usable; nothing has been trained then.
+        ValueError: When arguments or data are not usable, or another run is at work in the folder; nothing has been
+            removed or trained then.
         Interrupted: After Ctrl-C or SIGTERM, with everything saved.
         FloatingPointError: When the loss or the gradient is not finite for too many steps.
         CheckpointError: When a checkpoint or the model cannot be written.
@@ -108,19 +110,42 @@ def train_with(
     accelerator: Accelerator, arguments: RunArguments, command: str, loop: Callable[[Run, Any, Any], TrainingLoop]
 ) -> TrainResult:
     """Do what `train` does, on processes that have been started and will be ended by it."""
-    output_dir, checkpoint = on_main_process(prepare_output_dir, arguments)
-    on_main_process(check_packing, arguments, accelerator.device)
-    run, report = prepare(arguments, accelerator, checkpoint)
+    output_dir = on_main_process(name_output_dir, arguments)
     if arguments.dry_run or arguments.profile is not None:
+        on_main_process(check_packing, arguments, accelerator.device)
+        run, _ = prepare(arguments, accelerator)
         accelerator.print(dry_run(build_loop(run, loop), arguments.profile))
         return TrainResult({}, output_dir)
-    begin(run, report, checkpoint)
-    trained = build_loop(run, loop, is_new=checkpoint is None)
-    if checkpoint is not None:
-        accelerator.print("\n".join([f"Going on from {checkpoint}.", *trained.load(checkpoint)]))
+    lock = RunLock(output_dir)
+    try:
+        on_main_process(lock.take)
+        return TrainResult(train_alone(accelerator, arguments, command, loop), output_dir)
+    finally:
+        lock.release()
+
+
+def train_alone(
+    accelerator: Accelerator, arguments: RunArguments, command: str, loop: Callable[[Run, Any, Any], TrainingLoop]
+) -> dict[str, dict[str, Any]]:
+    """Do what `train` does, in a folder in which no other run is at work.
+
+    Returns:
+        The scores by split; none where the run was finished before.
+    """
+    if finished := on_main_process(describe_finished, arguments):
+        accelerator.print(finished)
+        return {}
+    checkpoint = on_main_process(prepare_output_dir, arguments)
+    on_main_process(check_packing, arguments, accelerator.device)
+    run, report = prepare(arguments, accelerator, checkpoint)
+    if checkpoint is None:
+        trained = build_loop(run, loop)
+        on_main_process(begin, run, report)
+    else:
+        trained = go_on(run, checkpoint, loop)
     start_trackers(accelerator, run.arguments)
     trained.run()
-    return TrainResult(finish(trained, command), output_dir)
+    return finish(trained, command)
 
 
 def prepare(
@@ -164,26 +189,6 @@ def prepare(
     return Run(accelerator, resolved, objective, tokenizer, splits, output_dir), report
 
 
-def begin(run: Run, report: RowReport, checkpoint: Path | None) -> None:
-    """Write what the run is started with, now that all data have been checked; or hold a resumed run to it.
-
-    Raises:
-        ValueError: When the recipe of a resumed run has changed and may not.
-    """
-    if checkpoint is not None:
-        before = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["world_size"]
-        processes = run.accelerator.num_processes
-        run.accelerator.print(
-            *on_main_process(check_recipe, run.output_dir, run.arguments, before, processes), sep="\n"
-        )
-    elif run.accelerator.is_main_process:
-        run.output_dir.mkdir(parents=True, exist_ok=True)
-        empty_run(run.output_dir)
-        write_start(run.output_dir, run.arguments, report.to_dict())
-        save_tokenizer(run.tokenizer, run.output_dir / "tokenizer")
-    run.accelerator.wait_for_everyone()
-
-
 def build_loop(
     run: Run, loop: Callable[[Run, Any, Any], TrainingLoop] = TrainingLoop, is_new: bool = True
 ) -> TrainingLoop:
@@ -222,6 +227,30 @@ def build_loop(
         f"{config._attn_implementation} attention"
     )
     return built
+
+
+def begin(run: Run, report: RowReport) -> None:
+    """Remove an older run and write what this one is started with, now that nothing can be refused any more."""
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    empty_run(run.output_dir)
+    write_start(run.output_dir, run.arguments, report.to_dict())
+    save_tokenizer(run.tokenizer, run.output_dir / "tokenizer")
+
+
+def go_on(run: Run, checkpoint: Path, loop: Callable[[Run, Any, Any], TrainingLoop]) -> TrainingLoop:
+    """Build the loop of a resumed run, which must still be the same, and load its checkpoint; print what changes.
+
+    Raises:
+        ValueError: When the recipe, the model or the data have changed and may not.
+    """
+    accelerator = run.accelerator
+    before = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["world_size"]
+    changes = on_main_process(check_recipe, run.output_dir, run.arguments, before, accelerator.num_processes)
+    accelerator.print(*changes, sep="\n")
+    trained = build_loop(run, loop, is_new=False)
+    accelerator.print("\n".join([f"Going on from {checkpoint}.", *trained.load(checkpoint)]))
+    on_main_process(write_recipe, run.output_dir, run.arguments)
+    return trained
 
 
 def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:

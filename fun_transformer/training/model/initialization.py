@@ -114,7 +114,8 @@ def read_weights(folder: Path, needed: Collection[str]) -> dict[str, torch.Tenso
     Raises:
         ValueError: There are none, they cannot be read, are quantized, or hold NaN or infinity.
     """
-    files, given = sorted(folder.glob("model*.safetensors")), {}
+    files = sorted(folder.glob("model*.safetensors"))
+    given: dict[str, torch.Tensor] = {}
     if not files:
         raise ValueError(
             f"training.init_from={folder} has no model.safetensors. Name the folder of a model: RUN/model."

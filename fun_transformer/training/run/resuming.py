@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...files import commit_folder, write_atomically
-from ..recipe.arguments import RunArguments
+from ..recipe.arguments import AUTO, RunArguments
+from ..recipe.defaults import LIMITS
 from ..recipe.reading import changed_arguments
 from .checkpoints import checkpoint_folders, models_of, step_folders, step_of
-from .folder import write_recipe
+from .folder import is_finished
 
 # How long a run is and how often it is looked at: none of these changes what a step does. (With the schedules linear
 # and cosine the limits decide the learning rate, too; the change is printed.)
@@ -24,8 +25,38 @@ FREE_TO_CHANGE = {
 }
 
 
+def describe_finished(arguments: RunArguments) -> str | None:
+    """Say that there is nothing left to do: a run that is to go on has its model, and no checkpoint any more.
+
+    Returns:
+        What to print; None where there is something to do.
+
+    Raises:
+        ValueError: When the recipe now asks for something else.
+    """
+    output_dir = Path(arguments.output_dir or "")
+    if arguments.resume != "auto" or not is_finished(output_dir) or checkpoint_folders(output_dir):
+        return None
+    counts = {*LIMITS, "patience"}
+    changed = [
+        f"{name}: {old} -> {new}"
+        for name, (old, new) in changed_arguments(output_dir / "recipe.yaml", arguments).items()
+        if name not in FREE_TO_CHANGE - {f"training.{limit}" for limit in counts}
+        and new != AUTO  # what the run has chosen
+        and not (new is None and name.startswith("model."))
+    ]
+    text = f"The run in {output_dir} is finished: its model is {output_dir / 'model'}."
+    again = "Train again with --overwrite and without --resume, or in another output_dir."
+    if changed:
+        raise ValueError(
+            f"{text} It was trained with another recipe, which differs in {'; '.join(changed)}, and its checkpoints "
+            f"are gone, so it cannot go on. {again}"
+        )
+    return f"{text} Its checkpoints are gone, so there is nothing to go on from. {again}"
+
+
 def check_recipe(output_dir: Path, arguments: RunArguments, before: int, now: int) -> list[str]:
-    """Refuse to go on with another recipe, unless `allow_changes`; then write the recipe again.
+    """Refuse to go on with another recipe, unless `allow_changes`.
 
     Args:
         output_dir: Of the run.
@@ -51,7 +82,6 @@ def check_recipe(output_dir: Path, arguments: RunArguments, before: int, now: in
             f"with {output_dir / 'recipe.yaml'}, start a new run in another output_dir, or go on all the same with "
             "--allow_changes."
         )
-    write_recipe(output_dir, arguments)
     return [text for name, text in shown.items() if name.startswith(("training.", "generation.", "model.", "data."))]
 
 
