@@ -1,4 +1,4 @@
-"""A stand-in for the Hub on the loopback interface: enough of its HTTP for pushing and pulling models.
+"""A stand-in for the Hub on the loopback interface: enough of its HTTP for models, and for reading data sets.
 
     with HubServer() as hub:
         subprocess.run([...], env=os.environ | hub.environment(cache_folder))
@@ -126,6 +126,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.body = self.read_chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else None
         self.body = self.rfile.read(length) if self.body is None else self.body
+        path = path.replace("/api/datasets/", "/api/models/", 1).removeprefix("/datasets")  # one room for both kinds
         for pattern, handle in routes:
             if match := re.fullmatch(pattern, path):
                 return handle(**match.groupdict())

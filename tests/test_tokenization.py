@@ -1,5 +1,6 @@
 """The tokenizer loses nothing, whatever the text, the vocabulary, the side, and the way it was saved."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -329,6 +331,21 @@ def test_texts_without_any_character_are_refused(sides):
 # ── command line ──
 
 
+def test_command_line_reads_the_forms_that_data_files_may_have(tmp_path):
+    text = "".join(f"{text}\n" for text in TEXTS).encode()
+    packed = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(packed, "zstd") as stream:
+        stream.write(b"\xef\xbb\xbf" + text)
+    files = {"a.txt": b"\xef\xbb\xbf" + text, "a.bz2": bz2.compress(text), "a.zst": packed.getvalue().to_pybytes()}
+    expected = train_tokenizer(TEXTS, settings=TokenizerSettings(type="char"))
+    for number, (name, content) in enumerate(files.items()):
+        (tmp_path / name).write_bytes(content)
+        output_dir = tmp_path / str(number)
+        main(["--type", "char", "--output_dir", str(output_dir), str(tmp_path / name)])
+        loaded = FunTransformerTokenizer.from_pretrained(output_dir)
+        assert loaded.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str()
+
+
 def test_command_line_reads_plain_and_compressed_files(tmp_path, capsys):
     (tmp_path / "a.txt").write_text(TEXTS[0], encoding="utf-8")
     with gzip.open(tmp_path / "b.gz", "wt", encoding="utf-8") as file:
@@ -351,7 +368,7 @@ def test_command_line_refuses_a_full_folder_and_bad_bytes_and_leaves_nothing(tmp
     bad.write_bytes(b"good\n" + "é".encode("latin-1"))
     full.mkdir()
     (full / "kept").touch()
-    for file, output_dir, message in ((text, full, "not an empty folder"), (bad, new, "line 2, is not UTF-8")):
+    for file, output_dir, message in ((text, full, "not an empty folder"), (bad, new, "line 2 is not UTF-8")):
         with pytest.raises(SystemExit):
             main(["--vocab_size", "300", "--output_dir", str(output_dir), str(file)])
         assert message in capsys.readouterr().err

@@ -6,19 +6,28 @@ import gzip
 import importlib.util
 import json
 import lzma
+import os
+import re
+import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
+from hub_server import HubServer, Repo
+from pyarrow import parquet
 from transformers import AutoTokenizer
 
 from fun_transformer.training.data import built_in as training_data
 from fun_transformer.training.data import caching as training_caching
 from fun_transformer.training.data.built_in import generate_cmudict, sample_groups, word_families
 from fun_transformer.training.data.files import from_generator, rows_stamp
+from fun_transformer.training.data.readers import NOT_UTF8, ROW_BYTES, TOO_LONG, file_format
 from fun_transformer.training.data.report import RowReport
 from fun_transformer.training.data.rows import TokenRows
+from fun_transformer.training.data.sources import find_shards
 from fun_transformer.training.data.splits import load_splits
 from fun_transformer.training.data.tokenizing import languages_of, tokenize_splits
 from fun_transformer.training.recipe.arguments import SPLITS, DataArguments, SplitArguments
@@ -84,7 +93,7 @@ def save(folder, ending, compression=""):
 )
 def test_files_give_their_text_unchanged(tmp_path, ending, compression):
     splits, report = load({"dataset": save(tmp_path, ending, compression)})
-    assert pairs(splits["train"]) == PAIRS and splits["train"].column_names == ["source", "target"]
+    assert pairs(splits["train"]) == PAIRS and splits["train"].column_names == ["source", "target", "place"]
     assert report.to_dict()["train"]["read"] == report.to_dict()["train"]["kept"] == 4
 
 
@@ -110,7 +119,7 @@ def test_bytes_that_are_not_utf8_are_refused_with_file_and_line(tmp_path):
     path = write(
         tmp_path / "latin.jsonl", '{"source": "a", "target": "b"}\n{"source": "é", "target": "b"}\n', "latin-1"
     )
-    with pytest.raises(ValueError, match=r"latin.jsonl, line 2: byte 0xe9 is not UTF-8"):
+    with pytest.raises(ValueError, match=r"latin.jsonl\): 1 of 2 rows .* not UTF-8 \(`iconv .*: 1 \(line 2\)"):
         load({"dataset": path})
 
 
@@ -152,7 +161,9 @@ BAD_ROWS = [
 
 def test_bad_rows_are_refused_with_their_numbers(tmp_path):
     path = write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in BAD_ROWS))
-    with pytest.raises(ValueError, match=r"6 of 7 rows .*target is empty: 3 \(rows 2, 5, 6\).*--data.bad_rows drop"):
+    with pytest.raises(
+        ValueError, match=r"6 of 7 rows .*target is empty: 3 \(line 2, line 5, line 6\).*--data.bad_rows drop"
+    ):
         load({"dataset": path})
 
 
@@ -175,10 +186,14 @@ def test_a_stray_tab_never_cuts_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("a.jsonl", '{"source": "a", "target": "b"}\n{"source": \n', "line 2 is not JSON"),
-        ("a.jsonl", "[1]\n", "an object such as"),
-        ("a.json", "[1]", "an object such as"),
-        ("a.csv", 'source,target\n"a,b\n', "Is it really csv"),
+        ("a.jsonl", "[1]\n", "no JSON object: 1"),
+        ("a.json", "[1]", "no JSON object: 1"),
+        ("a.json", "[{}", "row 2 is not JSON. A list of objects"),
+        ("a.json", "[{} {}]", "row 2 is not JSON"),
+        ("a.json", "[{}] x", "text after the end of its JSON list"),
+        ("a.json", '[{"a": ' + "[" * 200_000, "row 1 is JSON nested too deeply"),
+        ("a.csv", 'source,target\n"a,b\n', "a quote that is not closed or doubled: 1"),
+        ("a.csv", '"source,target\n', "line 1, which should name the columns, is a quote"),
         ("a.csv", "source,target\n", "has no rows"),
         ("a.jsonl", "", "is empty"),
         ("a.jsonl", "\n\n", "has no rows"),
@@ -236,6 +251,247 @@ def test_sources_that_are_also_in_train_are_reported(tmp_path):
     assert "2 of 2 validation rows have a source that is also in train" in str(report)
 
 
+def test_rows_of_few_sources_that_cannot_be_held_out_are_explained(tmp_path):
+    files = write_lines(tmp_path, "a\nb\n" * 50, "".join(f"{row}\n" for row in range(100)))
+    with pytest.raises(
+        ValueError, match=r"100 rows have only 2 different sources.*rarest has 50, and at most 10 rows"
+    ):
+        load(files, validation=None)
+
+
+GOOD = '{"source": "a", "target": "b"}\n'
+LONG = "x" * (ROW_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    "ending, lines, problem, number",
+    [
+        (".jsonl", [GOOD, '{"source": \n', GOOD], "not JSON (one object a line is expected)", 2),
+        (".jsonl", ["[1]\n", GOOD], "no JSON object", 1),
+        (".jsonl", ["\n", '{"x": ' + "[" * 100_000 + "\n", GOOD], "JSON nested too deeply", 2),
+        (".jsonl", [GOOD, '{"x": ' + "1" * 5000 + "}\n"], "a number of too many digits", 2),
+        (".jsonl", [GOOD, GOOD, "\udce9\n", GOOD], NOT_UTF8, 3),
+        (".jsonl", [GOOD, '{"source": "a", "source": "b", "target": "c"}\n'], "several columns named source", 2),
+        (".jsonl", ['{"other": "a"}\n', GOOD], "source is empty", 1),
+        (".jsonl", [GOOD, f'{{"source": "{LONG}", "target": "b"}}\n', GOOD], TOO_LONG, 2),
+        (".json", ["\ufeff \n", GOOD, "\udce9\n"], NOT_UTF8, 3),
+        (".tsv", ["source\ttarget\n", "a\tb\n", "a\tb\tc\n"], "not as many columns as the header", 3),
+        (".tsv", ["source\ttarget\n", f"{LONG}\tb\n", "a\tb\n"], TOO_LONG, 2),
+        (".tsv", ["source\ttarget\n", "a\t\udce9\n", "a\tb\n"], NOT_UTF8, 2),
+        (".csv", ["source,target\n", '"a,b\n', "c,d\n"], "a quote that is not closed or doubled", 2),
+        (".csv", ["source,target\n", 'a,"b\nc"\n', 'a,"b"c\n', "c,d\n"], "a quote that is not closed or doubled", 4),
+        (".csv", ["source,target\n", 'a,"b\n', "\udce9\n", "c,d\n"], "a quote that is not closed or doubled", 2),
+        (".csv", ["source,target\n", "a\rb,c\n", "c,d\n"], "a carriage return outside quotes", 2),
+        (".json", ["[" + GOOD, ',{"source": "\udce9", "target": "b"}]'], "source is not text", 2),
+        (".json", ['[{"source": "a", "target": "b"}, 5, {"source": "a", "target": "b"}]'], "no JSON object", 2),
+    ],
+)
+def test_one_odd_row_is_named_by_its_place_or_dropped_and_never_refuses_a_file(
+    tmp_path, ending, lines, problem, number
+):
+    path = tmp_path / f"a{ending}"
+    path.write_bytes("".join(lines).encode(errors="surrogateescape"))
+    train = {"dataset": str(path)}
+    place = f"{'row' if lines[0].startswith('[{') else 'line'} {number}"
+    with pytest.raises(ValueError, match=re.escape(f"{problem}: 1 ({place})")):
+        load(train)
+    splits, report = load(train, bad_rows="drop")
+    assert report.to_dict()["train"]["dropped"][problem] == 1
+    assert set(pairs(splits["train"])) <= {("a", "b"), ("c", "d"), ("a", "b\nc")}
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv"])
+def test_a_long_field_in_a_column_that_is_not_used_costs_no_row(tmp_path, ending):
+    mark = "\t" if ending == ".tsv" else ","
+    lines = [("source", "target", "note"), ("a", "b", "x" * 200_000), ("c", "d", "")]
+    path = write(tmp_path / f"a{ending}", "".join(mark.join(line) + "\n" for line in lines))
+    assert pairs(load({"dataset": path})[0]["train"]) == [("a", "b"), ("c", "d")]
+
+
+def test_after_an_unclosed_quote_the_other_rows_are_read(tmp_path):
+    rows = "".join(f"s{row},t{row}\n" for row in range(20))
+    path = write(tmp_path / "a.csv", f'source,target\n{rows}"open,t\n{rows}he said ""yes"",t\n"x\ny",z\n')
+    splits, report = load({"dataset": path}, bad_rows="drop")
+    assert report.to_dict()["train"]["dropped"] == {"a quote that is not closed or doubled": 1}
+    assert len(splits["train"]) == 42 and pairs(splits["train"])[-1] == ("x\ny", "z")
+    assert splits["train"]["place"][-3:] == ["line 42", "line 43", "line 44"]
+
+
+def test_an_odd_line_of_one_side_drops_the_pair_alone(tmp_path):
+    files = write_lines(tmp_path, "a\nb\nc\n", "x\ny\nz\n")
+    Path(files["target"]).write_bytes(b"x\n\xe9\nz\n")
+    with pytest.raises(ValueError, match=r"target is not UTF-8.*1 \(line 2\)"):
+        load(files)
+    assert pairs(load(files, bad_rows="drop")[0]["train"]) == [("a", "x"), ("c", "z")]
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "parquet"])
+def test_two_columns_of_the_name_that_is_used_are_refused_and_others_are_not(tmp_path, form):
+    names, row = ["source", "target", "note", "note"], ["a", "b", "c", "d"]
+
+    def table(names):
+        path = tmp_path / f"{'-'.join(names)}.{form}"
+        if form == "parquet":
+            parquet.write_table(pa.table([[value] for value in row], names=names), path)
+            return str(path)
+        return write(path, "".join(("\t" if form == "tsv" else ",").join(line) + "\n" for line in (names, row)))
+
+    assert pairs(load({"dataset": table(names)})[0]["train"]) == [("a", "b")]
+    with pytest.raises(ValueError, match="several columns named source: 1"):
+        load({"dataset": table(["source", "target", "source", "note"])})
+
+
+def test_parquet_that_is_odd_is_explained(tmp_path):
+    datasets.Dataset.from_dict({"source": [], "target": []}).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match=r"none\.parquet has no rows"):
+        load({"dataset": str(tmp_path / "none.parquet")})
+    sides = pa.array([b"a", b"\xe9", b"c"], pa.binary()).view(pa.string())
+    parquet.write_table(pa.table({"source": sides, "target": pa.array(["x", "y", "z"])}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"not UTF-8.*1 \(row 2\)"):
+        load({"dataset": str(tmp_path / "a.parquet")})
+    datasets.Dataset.from_dict({"source": ["d"], "target": ["w"]}).to_parquet(tmp_path / "b.parquet")
+    splits, _ = load({"dataset": str(tmp_path / "*.parquet")}, bad_rows="drop")  # an empty shard among others
+    assert pairs(splits["train"]) == [("a", "x"), ("c", "z"), ("d", "w")]
+    assert splits["train"]["place"][:] == ["a.parquet row 1", "a.parquet row 3", "b.parquet row 1"]
+
+
+def test_a_long_json_list_is_read_item_by_item(tmp_path):
+    records = [{"source": f"s{row}", "target": "[" * row, "note": "x" * 1000} for row in range(1, 600)]
+    records[7]["note"] = "x" * 1_000_000
+    for name, indent in (("a.json", None), ("b.json.gz", 2)):
+        splits, _ = load({"dataset": write(tmp_path / name, json.dumps(records, indent=indent))})
+        assert pairs(splits["train"]) == [(record["source"], record["target"]) for record in records]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.json.xz", "bomb.tsv.bz2", "bomb.csv.gz"])
+def test_a_small_archive_never_fills_the_memory(tmp_path, name):
+    begin = {".json": b'[{"source": "', ".jsonl": b'{"source": "'}.get(file_format(name), b"source\ttarget,x\n")
+    with OPENERS[Path(name).suffix](tmp_path / name, "wb") as file:
+        file.write(begin)
+        for _ in range(12):
+            file.write(b"0" * 2**23)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=re.escape(TOO_LONG)):
+        load({"dataset": str(tmp_path / name), "source_column": "source"})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * 2**23  # what it unpacks to
+
+
+def test_a_message_about_very_many_columns_is_short(tmp_path):
+    path = write(tmp_path / "a.tsv", "\t".join(f"c{n}" for n in range(200_000)) + "\n" + "\t" * 199_999 + "\n")
+    with pytest.raises(ValueError, match=r"no column source. Its columns are c0, .*, c19, 199,980 more") as error:
+        load({"dataset": path})
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_pipes_and_folders_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(ValueError, match=r"a\.jsonl is a pipe .* Write it to a file first"):
+        load({"dataset": str(tmp_path / "a.jsonl")})
+    with pytest.raises(ValueError, match=r"a\.jsonl is a pipe"):
+        load({"source": str(tmp_path / "a.jsonl"), "target": str(tmp_path / "a.jsonl")})
+    with pytest.raises(ValueError, match="is a folder"):
+        load({"source": str(tmp_path), "target": str(tmp_path)})
+
+
+def test_links_that_loop_lead_to_each_file_once(tmp_path):
+    for name in ("a", "a/b", "other", ".hidden"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "x.jsonl", GOOD)
+    for number in range(3):
+        (tmp_path / "a" / f"up{number}").symlink_to(tmp_path)
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "other")
+    splits, _ = load({"dataset": str(tmp_path / "a" / "**" / "x.jsonl")})
+    assert len(splits["train"]) == 3
+    assert len(find_shards(str(tmp_path / "**" / "b" / "**" / "*.jsonl"))) == 1
+    assert find_shards(str(tmp_path / "oth*" / "**")) == [str(tmp_path / "other" / "x.jsonl")]
+
+
+def test_shards_below_the_current_folder_keep_their_short_names(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    write(tmp_path / "sub" / "x.jsonl", GOOD)
+    write(tmp_path / "y.jsonl", GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert find_shards("**/*.jsonl") == [os.path.join("sub", "x.jsonl"), "y.jsonl"]
+
+
+# ── folders and the Hub ──
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".tsv", ".csv", ".parquet", ".tsv.gz"])
+def test_a_folder_is_read_as_its_files_are(tmp_path, ending):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    form, compression = (ending, "") if ending.count(".") == 1 else (".tsv", ".gz")
+    Path(save(tmp_path, form, compression)).rename(folder / f"train{ending}")
+    (tmp_path / "one").mkdir()
+    Path(save(tmp_path, form, compression)).rename(folder / f"validation{ending}")
+    splits, _ = load({"dataset": str(folder)}, test={"dataset": str(folder), "split": "train[1:3]+validation[:1]"})
+    assert pairs(splits["train"]) == pairs(splits["validation"]) == PAIRS
+    assert pairs(splits["test"]) == [*PAIRS[1:3], PAIRS[0]]
+    everything, _ = load({"dataset": str(folder), "split": "all"})
+    assert pairs(everything["train"]) == PAIRS * 2
+    with pytest.raises(ValueError, match="there is no split dev; there are train, validation"):
+        load({"dataset": str(folder), "split": "dev"})
+
+
+def test_what_a_folder_says_of_its_tables_is_followed(tmp_path):
+    header = "---\nconfigs:\n- config_name: default\n  data_files: rows.csv\n  sep: ';'\n"
+    write(tmp_path / "README.md", f"{header}  names: [source, target]\n---\n")
+    write(tmp_path / "rows.csv", '"a;b";NA\nnull;"c, d"\n')
+    rows = {"dataset": str(tmp_path), "split": "train"}
+    assert pairs(load(rows)[0]["train"]) == [("a;b", "NA"), ("null", "c, d")]
+    write(tmp_path / "README.md", f"{header}  names: [source, target]\n  skiprows: 1\n---\n")
+    assert pairs(load(rows)[0]["train"]) == [("null", "c, d")]
+
+
+def test_a_saved_data_set_is_loaded(tmp_path):
+    rows = datasets.Dataset.from_dict({"source": ["a", "", "null"], "target": ["b", "c", "NA"]})
+    rows.save_to_disk(tmp_path / "rows")
+    datasets.DatasetDict(train=rows, dev=rows.select([2])).save_to_disk(tmp_path / "splits")
+    for name in ("rows", "splits"):
+        splits, _ = load({"dataset": str(tmp_path / name), "split": "train"}, bad_rows="drop")
+        assert pairs(splits["train"]) == [("a", "b"), ("null", "NA")]
+        assert splits["train"]["place"][:] == ["row 1", "row 3"]
+    with pytest.raises(ValueError, match=r"data.validation.split=validation: .* has train, dev"):
+        load({"dataset": str(tmp_path / "splits")}, bad_rows="drop")
+
+
+READ_FROM_THE_HUB = """
+import json
+from fun_transformer.training.data.sources import find_shards
+from fun_transformer.training.data.splits import load_splits
+from fun_transformer.training.recipe.arguments import DataArguments, SplitArguments
+rows = SplitArguments(dataset="me/pairs")
+print(json.dumps({name: split.to_list() for name, split in load_splits(DataArguments(rows, rows), 0)[0].items()}))
+"""
+
+
+@pytest.mark.slow
+def test_a_repository_of_the_hub_is_read_as_its_files_are_and_found_again_offline(tmp_path):
+    with HubServer() as hub:
+        hub.repos["me/pairs"] = Repo()
+        names = {"train.tsv": save(tmp_path, ".tsv"), "validation.tsv": save(tmp_path, ".tsv")}
+        hub.repos["me/pairs"].commit({name: Path(path).read_bytes() for name, path in names.items()})
+        root = str(Path(__file__).parents[1])
+        variables = os.environ | hub.environment(tmp_path / "home") | {"PYTHONPATH": root}
+        for offline in ("0", "1"):
+            result = subprocess.run(
+                [sys.executable, "-c", READ_FROM_THE_HUB],
+                env=variables | {"HF_HUB_OFFLINE": offline},
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+            )
+            assert result.returncode == 0, result.stderr
+            splits = json.loads(result.stdout.splitlines()[-1])
+            for name in ("train", "validation"):
+                assert [(row["source"], row["target"]) for row in splits[name]] == PAIRS
+
+
 class LetterTokenizer:
     """Each letter a token, then 2."""
 
@@ -247,7 +503,7 @@ class LetterTokenizer:
 def test_long_rows_are_refused_or_dropped_after_tokenization(tmp_path):
     splits, report = load(write_lines(tmp_path, "abc\na\nabcd\n", "x\nwxyz\nx\n"))
     options = DataArguments(max_source_tokens=4, max_target_tokens=4)
-    with pytest.raises(ValueError, match=r"source has more than 4 tokens: 1 \(row 3\).*--data.bad_rows drop"):
+    with pytest.raises(ValueError, match=r"source has more than 4 tokens: 1 \(line 3\).*--data.bad_rows drop"):
         tokenize_splits(splits, LetterTokenizer(), options)
     options.bad_rows = "drop"
     tokenized, later = tokenize_splits(splits, LetterTokenizer(), options)
@@ -256,6 +512,19 @@ def test_long_rows_are_refused_or_dropped_after_tokenization(tmp_path):
     both = report.followed_by(later).to_dict()["train"]
     assert (both["read"], both["kept"]) == (3, 1) and sum(both["dropped"].values()) == 2
     assert both["origin"].endswith("a.tgt")
+
+
+def test_long_rows_keep_their_number_in_the_file_when_some_were_held_out(tmp_path):
+    sources = [f"s{row}" if row != 41 else "s" * 50 for row in range(1, 101)]
+    files = write_lines(tmp_path, "\n".join(sources), "\n".join("t" * (1 + (row == 77)) for row in range(1, 101)))
+    splits, _ = load(files, validation=None, max_rows=99)
+    options = DataArguments(SplitArguments(**files), max_source_tokens=20, max_target_tokens=2)
+    with pytest.raises(ValueError, match=r"a\.tgt\): .*tokens: 1 \(line (41|77)\)"):
+        tokenize_splits(splits, LetterTokenizer(), options)
+    corpora = [([(sources[row], "t") for row in range(start, start + 50)], {}) for start in (0, 50)]
+    splits, _, arguments = load_mix(tmp_path, *corpora, max_source_tokens=20)
+    with pytest.raises(ValueError, match=r"tokens: 1 \(.*0\.jsonl line 41\)"):
+        tokenize_splits(splits, LetterTokenizer(), arguments)
 
 
 def bpe(texts):
@@ -474,7 +743,7 @@ def test_no_test_word_of_cmudict_is_in_training():
 @needs("cmudict")
 def test_cmudict_comes_with_references_and_a_count_of_what_was_left_out():
     splits, report = load({"dataset": "builtin:cmudict", "split": "validation"}, keep_stress=True)
-    assert splits["train"].column_names == ["source", "target", "references"] and len(splits["train"]) == 2000
+    assert splits["train"].column_names == ["source", "target", "place", "references"] and len(splits["train"]) == 2000
     assert any("1" in target for target in splits["train"]["target"][:20])
     entry = report.to_dict()["builtin:cmudict"]
     assert entry["read"] == entry["kept"] + sum(entry["dropped"].values()) > 130_000

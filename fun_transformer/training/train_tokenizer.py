@@ -8,15 +8,13 @@ Ids 0..4 are `<pad> <s> </s> <unk> <mask>`. `bpe` and `unigram` then have the 25
 
 import argparse
 import difflib
-import gzip
 import json
-import lzma
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from ..tokenization_fun_transformer import (
     build_pre_tokenizer,
     normalise,
 )
+from .data.readers import read_lines
 
 TYPES = ["bpe", "unigram", "char", "word"]
 LOWERCASE = ["none", "source", "both"]
@@ -236,19 +235,6 @@ def _build_symbols(counts: Counter, vocab_size: int, min_frequency: int) -> Toke
     return backend
 
 
-def read_lines(paths: Iterable[str | Path]) -> Iterator[str]:
-    """Yield the lines of UTF-8 text files, plain or compressed (.gz, .xz)."""
-    openers: dict[str, Callable] = {".gz": gzip.open, ".xz": lzma.open}
-    for path in map(Path, paths):
-        number = 0
-        with openers.get(path.suffix, open)(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise ValueError(f"{path}, line {number}, is not UTF-8 ({error}). Convert the file.") from error
-
-
 def save(tokenizer: FunTransformerTokenizer, output_dir: str | Path) -> None:
     """Save into a new folder, which appears only when it is complete.
 
@@ -275,7 +261,9 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Without the program's name; those of the process when None.
     """
     parser = argparse.ArgumentParser(prog="python -m training.train_tokenizer", description=__doc__.split("\n")[0])
-    parser.add_argument("files", nargs="+", metavar="FILE", help="text files (plain, .gz or .xz), a sentence a line")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="text files (plain, .gz, .xz, .bz2 or .zst), a sentence a line"
+    )
     parser.add_argument("--targets", nargs="+", metavar="FILE", help="text files of the target side")
     parser.add_argument("--type", default="bpe", help="bpe, unigram, char or word")
     parser.add_argument("--target_type", help="how the target side is split, when not like the source")
@@ -288,7 +276,8 @@ def main(arguments: list[str] | None = None) -> None:
     files, targets, output_dir = options.pop("files"), options.pop("targets"), options.pop("output_dir")
     try:
         settings = TokenizerSettings(**options)
-        tokenizer = train_tokenizer(read_lines(files), read_lines(targets) if targets else None, settings)
+        texts, target_texts = (chain.from_iterable(map(read_lines, paths or ())) for paths in (files, targets))
+        tokenizer = train_tokenizer(texts, target_texts if targets else None, settings)
         save(tokenizer, output_dir)
     except (ValueError, OSError) as error:
         parser.error(str(error))

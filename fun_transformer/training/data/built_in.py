@@ -17,7 +17,8 @@ from typing import Any
 import datasets
 
 from ..recipe.arguments import SPLITS, SplitArguments
-from .files import PAIR, check_columns, from_generator, read_lines, to_pair
+from .files import PAIR, check_columns, from_generator
+from .readers import Row, read_lines, to_pair
 from .report import RowReport
 
 PAIR_AND_REFERENCES = datasets.Features({**PAIR, "references": datasets.List(datasets.Value("string"))})
@@ -120,7 +121,7 @@ def generate_cmudict(split: str, keep_stress: bool, stamp: tuple) -> Iterator[di
         if places[word] != split:
             continue
         for target in pronunciations if split == "train" else pronunciations[:1]:
-            row = {"source": word, "target": target, "problem": ""}
+            row = {"source": word, "target": target, "problem": "", "place": word}
             yield row if split == "train" else row | {"references": pronunciations}
 
 
@@ -154,8 +155,9 @@ def read_hsk() -> tuple[dict[str, list[dict[str, str]]], int, dict[str, int]]:
 
 def generate_hsk(split: str, source_column: str, target_column: str, stamp: tuple) -> Iterator[dict[str, str]]:
     """Yield the rows of one split: Chinese sources and English targets, unless the columns zh and en are named."""
-    for pair in read_hsk()[0][split]:
-        yield to_pair({"source": pair["zh"], "target": pair["en"], **pair}, source_column, target_column)
+    for number, pair in enumerate(read_hsk()[0][split], 1):
+        values = {"source": pair["zh"], "target": pair["en"], **pair}
+        yield to_pair(Row(f"row {number}", values), source_column, target_column)
 
 
 def load_built_in(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:

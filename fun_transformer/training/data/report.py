@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import datasets
 import numpy as np
+
+SHOWN_ROWS = 5  # of each problem, in an error
 
 
 @dataclass
@@ -47,28 +50,28 @@ class RowReport:
         return "\n".join(table + notes)
 
 
-def choose_good(
-    dataset: datasets.Dataset, problems: Sequence[str] | np.ndarray, name: str, origin: str, bad_rows: str
-) -> tuple[datasets.Dataset, dict[str, int]]:
-    """Return the rows without a problem, and the number of the others by reason.
+def check_rows(
+    rows: datasets.Dataset, problems: Sequence[str] | np.ndarray, name: str, corpora: Sequence[str], bad_rows: str
+) -> dict[str, int]:
+    """Return the number of rows with a problem, by problem.
 
     Args:
-        dataset: The rows.
+        rows: With their `place` (and `corpus`, where there are several).
         problems: What is wrong with each row, (rows,); "" if nothing.
         name: The split, for the error.
-        origin: Where the split comes from, for the error.
+        corpora: Where the rows come from, for the error.
         bad_rows: "refuse" or "drop".
 
     Raises:
         ValueError: There are bad rows and they are refused, or no row is good.
     """
-    bad = Counter(problem for problem in problems if problem)
+    bad, origin = Counter(problem for problem in problems if problem), " and ".join(corpora)
     if bad and bad_rows == "refuse":
         found = []
         for problem, count in bad.most_common():
-            first = [str(row) for row, other in enumerate(problems, 1) if other == problem][:5]
-            more = ", ..." if count > len(first) else ""
-            found.append(f"{problem}: {count:,} (row{'s' * (count > 1)} {', '.join(first)}{more})")
+            first = islice((row for row, other in enumerate(problems) if other == problem), SHOWN_ROWS)
+            places = [place_of(rows[row], corpora) for row in first] + ["..."] * (count > SHOWN_ROWS)
+            found.append(f"{problem}: {count:,} ({', '.join(places)})")
         raise ValueError(
             f"data.{name} ({origin}): {bad.total():,} of {len(problems):,} rows cannot be used. {'; '.join(found)}. "
             "Correct them, or leave them out with --data.bad_rows drop."
@@ -76,6 +79,16 @@ def choose_good(
     if bad.total() == len(problems):
         reasons = f" ({'; '.join(f'{problem}: {count:,}' for problem, count in bad.items())})" if bad else ""
         raise ValueError(f"data.{name} ({origin}) has no row that can be used{reasons}.")
-    if bad:
-        dataset = dataset.select(np.flatnonzero(np.asarray(problems, dtype=object) == ""))
-    return dataset, dict(bad)
+    return dict(bad)
+
+
+def place_of(row: dict[str, Any], corpora: Sequence[str]) -> str:
+    """Return where the user finds a row, with the corpus where there are several."""
+    corpus = f"{corpora[row['corpus']]} " if "corpus" in row and len(corpora) > 1 else ""
+    return f"{corpus}{row['place']}"
+
+
+def good_rows(rows: datasets.Dataset, problems: Sequence[str] | np.ndarray) -> datasets.Dataset:
+    """Return the rows without a problem."""
+    is_good = np.asarray(problems, dtype=object) == ""
+    return rows if is_good.all() else rows.select(np.flatnonzero(is_good))

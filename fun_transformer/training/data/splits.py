@@ -4,107 +4,16 @@ Rows come from files, from the Hub or from a built-in data set. A row that canno
 stops the run or is dropped, as the recipe says, and is counted in a `RowReport`: nothing disappears silently.
 """
 
-import glob
 from collections import Counter
-from pathlib import Path
 
 import datasets
 import numpy as np
 
 from ..recipe.arguments import SPLITS, DataArguments, SplitArguments
-from .built_in import load_built_in
-from .caching import processes_for
 from .cleaning import clean, find_duplicates, row_keys
-from .files import (
-    FORMATS,
-    PAIR,
-    check_columns,
-    file_format,
-    find_shards,
-    from_generator,
-    generate_file_pairs,
-    generate_line_pairs,
-    progress_bars,
-    read_rows,
-    to_pair,
-)
-from .report import RowReport, choose_good
-
-
-def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:
-    """Return all rows of one corpus as `source`, `target`, `problem` (and `references`).
-
-    Args:
-        split: What the recipe says of the corpus.
-        name: Of the split that it belongs to.
-        keep_stress: Whether the phonemes of `builtin:cmudict` keep their stress digits.
-        report: Gets an entry for a built-in data set.
-
-    Raises:
-        ValueError: A file or column is missing, or a file cannot be read.
-    """
-    if split.dataset and split.dataset.startswith("builtin:"):
-        return load_built_in(split, name, keep_stress, report)
-    is_file = not split.dataset or file_format(split.dataset) in FORMATS
-    files = find_shards(split.dataset) if split.dataset else [path for path in (split.source, split.target) if path]
-    for path in files if is_file else []:
-        if not Path(path).is_file():
-            raise ValueError(f"data.{name}: there is no file {path}.")
-        if not Path(path).stat().st_size:
-            raise ValueError(f"data.{name}: the file {path} is empty.")
-    if not split.dataset:
-        return from_generator(generate_line_pairs, files, source=split.source, target=split.target)
-    columns = {"source_column": split.source_column, "target_column": split.target_column}
-    if is_file and file_format(split.dataset) != ".parquet":
-        for path in files:
-            first = next(read_rows(path), None)
-            if first is None:
-                raise ValueError(f"data.{name}: the file {path} has no rows.")
-            check_columns(first, split, name)
-        return from_generator(generate_file_pairs, files, paths=files, **columns)
-    rows = load_parquet(files) if is_file else load_hub(split, name)
-    if not len(rows):
-        raise ValueError(f"data.{name}: {split.dataset} has no rows.")
-    check_columns(rows[0], split, name)
-    with progress_bars(shown=len(rows) >= 5000):
-        return rows.map(
-            to_pair,
-            fn_kwargs=columns,
-            remove_columns=rows.column_names,
-            features=PAIR,
-            num_proc=processes_for(len(rows)),
-        )
-
-
-def load_parquet(paths: list[str]) -> datasets.Dataset:
-    """Return the rows of one or several parquet files.
-
-    Raises:
-        ValueError: A file cannot be read.
-    """
-    with progress_bars(shown=False):
-        try:
-            return datasets.Dataset.from_parquet([glob.escape(path) for path in paths])
-        except Exception as error:
-            raise ValueError(f"{' '.join(paths)} cannot be read: {error.__cause__ or error}") from error
-
-
-def load_hub(split: SplitArguments, name: str) -> datasets.Dataset:
-    """Return one split of a data set on the Hub.
-
-    Raises:
-        ValueError: It cannot be loaded.
-    """
-    dataset = split.dataset or ""
-    if Path(dataset).is_file():
-        raise ValueError(
-            f"data.{name}.dataset={dataset} is a file of unknown form. It must end in {', '.join(FORMATS)}; "
-            "plain text files are named in pairs, as source and target."
-        )
-    try:
-        return datasets.load_dataset(dataset, split.config, split=split.split or name)
-    except Exception as error:
-        raise ValueError(f"data.{name}: the data set {dataset} could not be loaded: {error}") from error
+from .files import progress_bars
+from .report import RowReport, check_rows, good_rows
+from .sources import load_pairs
 
 
 def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDict, RowReport]:
@@ -115,8 +24,8 @@ def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDi
         seed: Of the held-out rows and of `max_rows`.
 
     Returns:
-        The splits with text columns `source` and `target` (and `references`, a list, where a source has several
-        right targets), and the report.
+        The splits with text columns `source`, `target` and `place`, which is where the user finds the row (and
+        `references`, a list, where a source has several right targets), and the report.
 
     Raises:
         ValueError: Data are missing, or bad rows are refused.
@@ -165,14 +74,16 @@ def load_corpus(
         ValueError: Data are missing, or bad rows are refused.
     """
     rows = load_pairs(corpus, name, data_args.keep_stress, report)
-    rows, dropped = choose_good(rows, column_texts(rows, "problem"), name, str(corpus), data_args.bad_rows)
+    problems = column_texts(rows, "problem")
+    dropped = check_rows(rows, problems, name, [str(corpus)], data_args.bad_rows)
+    rows = good_rows(rows, problems)
     if name == "train" and data_args.clean:  # what a filter finds is dropped, never refused
         with progress_bars(shown=len(rows) >= 5000):
             problems = column_texts(clean(rows, data_args.clean), "problem")
         if "duplicates" in data_args.clean:
             problems[find_duplicates(rows) & (problems == "")] = "repeats an earlier pair"
-        rows, found = choose_good(rows, problems, name, str(corpus), "drop")
-        dropped |= found
+        dropped |= check_rows(rows, problems, name, [str(corpus)], "drop")
+        rows = good_rows(rows, problems)
     return rows.remove_columns("problem"), dropped
 
 
@@ -204,7 +115,7 @@ def hold_out(
         is_known = is_held_out | np.isin(row_keys(train, ["target", "source"]), held)
     held_out, kept = np.flatnonzero(is_held_out), np.flatnonzero(~is_known)
     if not len(held_out) or not len(kept):
-        raise ValueError(f"{len(train)} training rows are too few to hold some out. Name data.validation.")
+        raise ValueError(cannot_hold_out(train, validation_rows))
     entry = report.splits["train"]
     result = {"train": train.select(kept), "validation": train.select(held_out)}
     ordered = RowReport({name: rows for name, rows in report.splits.items() if name not in SPLITS})
@@ -217,6 +128,19 @@ def hold_out(
     if "test" in splits:
         result["test"], ordered.splits["test"] = splits["test"], report.splits["test"]
     return datasets.DatasetDict(result), ordered
+
+
+def cannot_hold_out(train: datasets.Dataset, validation_rows: int) -> str:
+    """Return why no row of train can be held out for validation, for an error."""
+    _, sizes = np.unique(row_keys(train, ["source"]), return_counts=True)
+    wanted = max(1, min(validation_rows, len(train) // 10))
+    if len(sizes) == len(train):
+        return f"{len(train)} training rows are too few to hold some out. Name data.validation."
+    return (
+        f"No row of train can be held out for validation: its {len(train):,} rows have only {len(sizes):,} different "
+        f"sources, and a source is held out with all its rows. The rarest has {sizes.min():,}, and at most {wanted:,} "
+        "rows (data.validation_rows, and a tenth of train) may go. Name data.validation."
+    )
 
 
 def sample_keys(keys: np.ndarray, rows: int) -> np.ndarray:

@@ -11,17 +11,21 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ...tokenization_fun_transformer import tag_language
-from ..recipe.arguments import DataArguments
+from ..recipe.arguments import DataArguments, SplitArguments
 from .caching import map_by_content
 from .files import progress_bars
-from .report import RowReport, choose_good
+from .report import RowReport, check_rows, good_rows
 
 
 def languages_of(data_args: DataArguments, name: str) -> list[str]:
     """Return the target language of each corpus of a split, where sources name it; else an empty list."""
+    return [corpus.tgt_lang or "" for corpus in corpora_of(data_args, name)] if data_args.tags_languages else []
+
+
+def corpora_of(data_args: DataArguments, name: str) -> list[SplitArguments]:
+    """Return the corpora that the rows of a split are from; held-out rows are from train."""
     split = getattr(data_args, name)
-    corpora = (split if split.is_named else data_args.train).corpora  # held-out rows are from train
-    return [corpus.tgt_lang or "" for corpus in corpora] if data_args.tags_languages else []
+    return (split if split.is_named else data_args.train).corpora
 
 
 def tokenize_splits(
@@ -43,7 +47,8 @@ def tokenize_splits(
     """
     tokenized, report = datasets.DatasetDict(), RowReport()
     limits = {"input_ids": data_args.max_source_tokens, "labels": data_args.max_target_tokens}
-    for name, rows in splits.items():
+    for name, placed in splits.items():
+        rows = placed.remove_columns("place")  # the same texts are tokenized once, wherever they are
         ids = datasets.List(datasets.Value("int32"))
         with progress_bars(shown=len(rows) >= 5000):
             rows = map_by_content(
@@ -58,7 +63,9 @@ def tokenize_splits(
         problems = np.full(len(rows), "", dtype=object)
         for side, column in (("target", "labels"), ("source", "input_ids")):
             problems[token_lengths(rows, column) > limits[column]] = f"{side} has more than {limits[column]} tokens"
-        tokenized[name], dropped = choose_good(rows, problems, name, "tokenized", data_args.bad_rows)
+        corpora = [str(corpus) for corpus in corpora_of(data_args, name)]
+        dropped = check_rows(placed, problems, name, corpora, data_args.bad_rows)
+        tokenized[name] = good_rows(rows, problems)
         report.add(name, "tokenized", len(rows), dropped)
     return tokenized, report
 

