@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, dynamic_module_utils
 
 from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise, tag_language
@@ -380,6 +380,75 @@ def test_every_real_sentence_comes_back(type):
     tokenizer = train_tokenizer(texts, settings=TokenizerSettings(type=type, vocab_size=8000))
     decoded = tokenizer.decode(tokenizer(texts).input_ids, skip_special_tokens=True)
     assert decoded == [normalise(text) for text in texts]
+
+
+# ── tokens added later ──
+
+ADDED = ["<num>", "cat", "New York", "数", "<num>er"]
+
+
+def with_added(type, lowercase="none"):
+    settings = TokenizerSettings(type=type, vocab_size=400, lowercase=lowercase)
+    tokenizer = train_tokenizer(TEXTS, TEXTS, settings)
+    tokenizer.add_tokens(ADDED[:2])
+    tokenizer.add_tokens(ADDED[2:])
+    return tokenizer
+
+
+WITH_ADDED = {type: with_added(type) for type in ("bpe", "unigram", "char")}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([*ADDED, "the", "今天", " ", "，", "o", "O"]), max_size=8).map("".join))
+@pytest.mark.parametrize("type", WITH_ADDED)
+def test_text_beside_added_tokens_comes_back(type, text):
+    tokenizer = WITH_ADDED[type]
+    ids = tokenizer(text).input_ids
+    if tokenizer.unk_token_id not in ids:
+        assert decode(tokenizer, ids) == normalise(text)
+    for token in ADDED[:2]:
+        assert (token in text) == (tokenizer.convert_tokens_to_ids(token) in ids) or token == "<num>"
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=any_text)
+@pytest.mark.parametrize("type", ["bpe", "unigram"])
+def test_added_tokens_change_no_other_text(type, text):
+    tokenizer = WITH_ADDED[type]
+    if not any(token in text for token in ADDED):
+        assert tokenizer(text).input_ids == SUBWORDS[type](text).input_ids
+
+
+@pytest.mark.parametrize("type", WITH_ADDED)
+def test_added_tokens_work_on_both_sides_and_are_saved(type, tmp_path):
+    tokenizer = with_added(type, lowercase="source")
+    tokenizer.save_pretrained(tmp_path)
+    text = "the<num>cat 今<num> 天 <num>"
+    for loaded in (tokenizer, AutoTokenizer.from_pretrained(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
+        batch = loaded(text, text_target=text)
+        assert decode(loaded, batch.input_ids) == decode(loaded, batch.labels) == text
+        assert batch.labels.count(loaded.convert_tokens_to_ids("<num>")) == 3
+        assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_a_word_that_is_added_parts_no_longer_word():
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(vocab_size=400))
+    tokenizer.add_tokens([AddedToken("ca", single_word=True)])
+    assert tokenizer("cat").input_ids == SUBWORDS["bpe"]("cat").input_ids
+    assert tokens(tokenizer, "ca t")[0] == "ca"
+
+
+def test_special_tokens_stay_as_they_were(subwords):
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(vocab_size=400))
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    tokenizer.add_tokens(["<sep>"], special_tokens=True)
+    assert tokens(tokenizer, "the <sep> cat") == ["▁the", "<sep>", "▁cat", "</s>"]
+    assert str(tokenizer.backend_tokenizer.pre_tokenizer) == str(before)
+
+
+def test_learning_by_the_librarys_method_is_refused(any_tokenizer):
+    with pytest.raises(NotImplementedError, match="train_tokenizer"):
+        any_tokenizer.train_new_from_iterator(TEXTS, 400)
 
 
 # ── several languages ──
