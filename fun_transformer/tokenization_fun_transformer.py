@@ -29,6 +29,7 @@ __all__ = [
     "build_pre_tokenizer",
     "normalise",
     "tag_language",
+    "unknown_characters",
 ]
 
 SPECIAL_TOKENS = {
@@ -122,6 +123,34 @@ def normalise(text, lowercase=False):
 def tag_language(text, language):
     """Put a token before a text that says which language to translate it into (Johnson et al., 2017)."""
     return f">>{language}<< {text}"
+
+
+def unknown_characters(tokenizer, text, is_target=False):
+    """Find what a vocabulary does not have: characters, or words where it has no smaller parts.
+
+    Args:
+        tokenizer: Any of transformers.
+        text: A source, or a target if `is_target`.
+        is_target: Look at the target's side of the tokenizer.
+
+    Returns:
+        The parts of the text that become `unk_token`, as often and in the order as they occur.
+    """
+    unknown = tokenizer.unk_token_id
+
+    def encode(text, **options):
+        return tokenizer(**{"text_target" if is_target else "text": text}, add_special_tokens=False, **options)
+
+    if unknown is None or unknown not in (encoded := encode(text, verbose=False)).input_ids:
+        return []
+    if tokenizer.is_fast:
+        encoded = encode(text, verbose=False, return_offsets_mapping=True)
+        spans = [span for span, token_id in zip(encoded.offset_mapping, encoded.input_ids) if token_id == unknown]
+        found = [text[start:end].strip() for start, end in spans]
+    else:
+        alone = {character: unknown in encode(character).input_ids for character in set(text)}
+        found = [character for character in text if alone[character]] or [text]
+    return [part for part in found if part not in ("", tokenizer.unk_token)]
 
 
 def is_plain(token):
@@ -257,6 +286,10 @@ class FunTransformerTokenizer(TokenizersBackend):
     def _decode(self, *args, use_source_tokenizer=False, **kwargs):
         side = self if use_source_tokenizer else self._target_side()
         return super(FunTransformerTokenizer, side)._decode(*args, **kwargs)
+
+    def unknown_characters(self, text, is_target=False):
+        """Return the characters, or words, of a text that are not in the vocabulary; see `unknown_characters`."""
+        return unknown_characters(self, text, is_target)
 
     @property
     def languages(self):

@@ -15,9 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
-from transformers import AutoTokenizer, dynamic_module_utils
+from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer, dynamic_module_utils
 
-from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise, tag_language
+from fun_transformer.tokenization_fun_transformer import (
+    BYTE_TOKENS,
+    FunTransformerTokenizer,
+    normalise,
+    tag_language,
+    unknown_characters,
+)
 from fun_transformer.training.train_tokenizer import TokenizerSettings, main, train_tokenizer
 
 TEXTS = [
@@ -120,6 +126,28 @@ def test_char_and_word_give_back_what_they_know(type, text):
 @pytest.mark.parametrize("type", ["char", "word"])
 def test_unknown_symbols_become_unk(type):
     assert tokens(SYMBOLS[type], "猫") == ["<unk>", "</s>"]
+
+
+def test_unknown_characters_are_found(subwords):
+    find = SYMBOLS["char"].unknown_characters
+    assert find("The cat 猫 ß, ßX <unk>") == ["猫", "ß", "ß", "X"]
+    assert find("The cat.") == find("") == []
+    assert SYMBOLS["word"].unknown_characters("The zebra, cat") == ["zebra"]
+    assert G2P.unknown_characters("Çat") == ["Ç"] and G2P.unknown_characters("K É AE", is_target=True) == ["É"]
+    assert subwords.unknown_characters("猫 zebra \U0010ffff") == []
+
+
+@pytest.mark.parametrize("is_target", [False, True])
+def test_unknown_characters_of_two_vocabularies(is_target):
+    apart = TokenizerSettings(type="char", vocab_size=40, target_type="char", target_vocab_size=40)
+    tokenizer = train_tokenizer(["abc"], ["xyz"], apart)
+    assert tokenizer.unknown_characters("ax", is_target) == (["a"] if is_target else ["x"])
+
+
+def test_unknown_characters_of_a_tokenizer_in_python(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3, "c": 4}))
+    plain = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), pad_token="[PAD]", unk_token="[UNK]")
+    assert unknown_characters(plain, "abéa猫é") == ["é", "猫", "é"] and unknown_characters(plain, "abc") == []
 
 
 def test_special_tokens_in_the_text_are_text_when_asked(any_tokenizer):
