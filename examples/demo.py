@@ -53,6 +53,8 @@ def last_line(output_dir: Path) -> str:
 
 def main() -> None:
     """Train, use, report."""
+    if len(sys.argv) < 3 or Path(sys.argv[1]).parent.name not in SHOWN:
+        sys.exit(f"usage: python -m examples.demo RECIPE OUTPUT_DIR [OPTIONS]; a recipe of {' or '.join(SHOWN)}")
     recipe, output_dir = Path(sys.argv[1]), Path(sys.argv[2])
     # What `accelerate launch -m fun_transformer.training RECIPE ...` runs on each of its processes.
     if code := train([str(recipe), "--output_dir", str(output_dir), "--overwrite", *sys.argv[3:]]):

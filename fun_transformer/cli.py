@@ -15,9 +15,10 @@ import argparse
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import BinaryIO, TextIO
 from . import __version__
 from .files import LineFile, count_lines
 
+SHOWN = 10  # unknown characters
 CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and translated at a time
 
 
@@ -90,13 +92,19 @@ def translate(args: argparse.Namespace) -> None:
         done = count_finished_lines(args, total) if args.resume else 0
         chunk = args.batch_size * CHUNK_BATCHES
         chunks = [lines[i : i + chunk] for i in range(done, total, chunk)]
-    pipe = load_translator(args)
-    translations = (translate_lines(pipe, lines, args.batch_size) for lines in chunks)
+    pipe, unknown = load_translator(args), Unknown()
+
+    def answer(lines: list[str]) -> list[str]:
+        unknown.look(pipe.tokenizer, lines)
+        return translate_lines(pipe, lines, args.batch_size)
+
+    translations = map(answer, chunks)
     first = next(translations, [])  # before an old file is replaced
     with open_output(args.output, done) as write, progress_bar(total, done) as advance, say_what_is_finished(args):
         for lines in chain([first], translations):
             write(lines)
             advance(len(lines))
+    unknown.say(args.command)
 
 
 def check_translate_arguments(args: argparse.Namespace) -> None:
@@ -177,12 +185,17 @@ def say_what_is_finished(args: argparse.Namespace) -> Iterator[None]:
 
 def load_translator(args: argparse.Namespace):
     """Return the translation pipeline that the arguments ask for."""
-    from .pipeline_fun_transformer import TranslationPipeline
+    from .pipeline_fun_transformer import TranslationPipeline, takes_languages
 
     options = {name: getattr(args, name) for name in ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device")}
     # T5 knows its tasks by names such as "translation_en_to_de".
     task = f"translation_{args.src_lang}_to_{args.tgt_lang}" if args.src_lang and args.tgt_lang else "translation"
     model, tokenizer = load_model(args.model)
+    languages = [f"--{name.replace('_', '-')}" for name in ("src_lang", "tgt_lang") if options[name]]
+    if languages and not takes_languages(model, tokenizer, task):
+        raise ValueError(
+            f"{args.model} has one language on each side and knows none by name: leave out {' and '.join(languages)}."
+        )
     try:
         return TranslationPipeline(
             model, tokenizer, task=task, **{name: value for name, value in options.items() if value is not None}
@@ -196,6 +209,36 @@ def translate_lines(pipe, lines: list[str], batch_size: int) -> list[str]:
     filled = [line for line in lines if line.strip()]
     texts = (record["translation_text"] for record in pipe(filled, batch_size=batch_size))
     return [" ".join(next(texts).splitlines()) if line.strip() else "" for line in lines]
+
+
+@dataclass
+class Unknown:
+    """Characters that a vocabulary does not have, by how often they occurred, and the number of lines they were in."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    lines: int = 0
+
+    def look(self, tokenizer, lines: Iterable[str], is_target: bool = False) -> None:
+        """Count those of some lines."""
+        from .tokenization_fun_transformer import unknown_characters
+
+        for line in lines:
+            found = unknown_characters(tokenizer, line, is_target)
+            self.counts.update(found)
+            self.lines += bool(found)
+
+    def say(self, command: str) -> None:
+        """Print one line on stderr where there were any."""
+        if not self.counts:
+            return
+        total, named = self.counts.total(), [part for part, _ in self.counts.most_common(SHOWN)]
+        kind = "characters" if all(len(part) == 1 for part in self.counts) else "characters or words"
+        more = f" and {len(self.counts) - SHOWN} others" if len(self.counts) > SHOWN else ""
+        print(
+            f"fun-transformer {command}: {total} {kind} in {self.lines} lines are not in the vocabulary: "
+            f"{', '.join(named)}{more}",
+            file=sys.stderr,
+        )
 
 
 # ── attention ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,6 +279,10 @@ def attention(args: argparse.Namespace) -> None:
     found = analysis.cross_attention(model, tokenizer, args.text, args.target)
     draw(found, args.output, kind=args.kind, **options)
     print(found.target)
+    unknown = Unknown()
+    unknown.look(tokenizer, [args.text])
+    unknown.look(tokenizer, [args.target] if args.target else [], is_target=True)
+    unknown.say(args.command)
 
 
 # ── push, check-repo ──────────────────────────────────────────────────────────────────────────────────────────────

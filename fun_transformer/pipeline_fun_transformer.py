@@ -338,6 +338,13 @@ class SummarizationPipeline(Text2TextGenerationPipeline):
             )
 
 
+def takes_languages(model: PreTrainedModel, tokenizer, task: str) -> bool:
+    """Tell whether `src_lang` and `tgt_lang` mean something: to a model of many languages, or to T5 for this task."""
+    if TRANSLATION_TASK.fullmatch(task) and task in (getattr(model.config, "task_specific_params", None) or {}):
+        return True
+    return hasattr(tokenizer, "_build_translation_inputs") and bool(getattr(tokenizer, "languages", True))
+
+
 class TranslationPipeline(Text2TextGenerationPipeline):
     """Translate: `[{"translation_text": str}]`.
 
@@ -348,6 +355,8 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     return_name = "translation"
 
     def _sanitize_parameters(self, src_lang=None, tgt_lang=None, **kwargs):
+        if (src_lang or tgt_lang) and not takes_languages(self.model, self.tokenizer, self.task):
+            logger.warning_once("This model looks at neither src_lang nor tgt_lang: it has one language on each side.")
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)
         return preprocess | _without_none({"src_lang": src_lang, "tgt_lang": tgt_lang}), forward, postprocess
 

@@ -29,6 +29,7 @@ __all__ = [
     "build_pre_tokenizer",
     "normalise",
     "tag_language",
+    "unknown_characters",
 ]
 
 SPECIAL_TOKENS = {
@@ -76,6 +77,26 @@ def build_pre_tokenizer(type):
     return pre_tokenizers.Sequence([mark_spaces, split] if type == "char" else [mark_spaces, drop_leading, split])
 
 
+def build_steps(type, lowercase=False, added=()):
+    """Build steps 1 to 3, where the plain tokens in `added` are found between them: (normalizer, pre-tokenizer).
+
+    Text on both sides of such a token is split from it before the pre-tokenizer looks, which cannot tell the beginning
+    of a text from the middle then. So for subwords the normalizer marks spaces, if there are added tokens.
+    """
+    normalizer = build_normalizer(lowercase)
+    if not added or type not in ("bpe", "unigram"):
+        return normalizer, build_pre_tokenizer(type)
+    words = [re.escape(normalizer.normalize_str(token.content).replace(" ", SPACE)) for token in added]
+    ends = [r"(?!\w)" if token.single_word else "" for token in added]
+    unmarked = "|".join([f"[{CJK}]", *(word + end for word, end in zip(words, ends) if word)])
+    marks = [
+        normalizers.Prepend(SPACE),
+        normalizers.Replace(" ", SPACE),
+        normalizers.Replace(Regex(rf"\A{SPACE}(?={unmarked})"), ""),
+    ]
+    return normalizers.Sequence([normalizer, *marks]), pre_tokenizers.Split(Regex(PIECES[type]), "isolated")
+
+
 def build_decoder():
     """Build the way back to text: ▁ to space, bytes to characters (impossible ones to U+FFFD), no leading space."""
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -104,12 +125,47 @@ def tag_language(text, language):
     return f">>{language}<< {text}"
 
 
+def unknown_characters(tokenizer, text, is_target=False):
+    """Find what a vocabulary does not have: characters, or words where it has no smaller parts.
+
+    Args:
+        tokenizer: Any of transformers.
+        text: A source, or a target if `is_target`.
+        is_target: Look at the target's side of the tokenizer.
+
+    Returns:
+        The parts of the text that become `unk_token`, as often and in the order as they occur.
+    """
+    unknown = tokenizer.unk_token_id
+
+    def encode(text, **options):
+        return tokenizer(**{"text_target" if is_target else "text": text}, add_special_tokens=False, **options)
+
+    if unknown is None or unknown not in (encoded := encode(text, verbose=False)).input_ids:
+        return []
+    if tokenizer.is_fast:
+        encoded = encode(text, verbose=False, return_offsets_mapping=True)
+        spans = [span for span, token_id in zip(encoded.offset_mapping, encoded.input_ids) if token_id == unknown]
+        found = [text[start:end].strip() for start, end in spans]
+    else:
+        alone = {character: unknown in encode(character).input_ids for character in set(text)}
+        found = [character for character in text if alone[character]] or [text]
+    return [part for part in found if part not in ("", tokenizer.unk_token)]
+
+
+def is_plain(token):
+    """Tell whether an added token is found in normalised text: not a special one, which takes the spaces beside it."""
+    return token.normalized and not token.special
+
+
 class FunTransformerTokenizer(TokenizersBackend):
     """A fast tokenizer whose source and target sides share one vocabulary, may be split differently, or are apart.
 
     `decode(tokenizer(text).input_ids, skip_special_tokens=True)` equals `normalise(text)` for every text with `bpe`
     and `unigram`, and with `char` and `word` where all symbols are in the vocabulary. As everywhere at Hugging Face,
     a special token written out in the text ("</s>") becomes that token; `split_special_tokens=True` keeps it text.
+    It holds with tokens that were added later (`add_tokens(["<num>"])`), except for spaces beside special ones and
+    ones with `normalized=False`, and after any in a `word` vocabulary.
 
     Everything is stored in tokenizer.json, except how the target side differs, which is in tokenizer_config.json:
     `source_type`, `target_type` and `lowercase` ("none", "source" or "both"). For letters to phonemes, with the types
@@ -118,6 +174,7 @@ class FunTransformerTokenizer(TokenizersBackend):
     With separate vocabularies a second tokenizer, `target_tokenizer` in tokenizer_config.json, encodes `text_target`.
     Decoding is then of target ids, as Marian does it; `decode(ids, use_source_tokenizer=True)` is of source ids.
     `get_target_vocab` and `convert_target_ids_to_tokens` are `get_vocab` and `convert_ids_to_tokens` of the target.
+    Tokens are added to the source's vocabulary.
 
     For models of several languages, `add_languages(["en", "zh"])` makes the special tokens `>>en<<` and `>>zh<<`, as
     OPUS-MT has them: a source begins with the language that it is to be translated into. Translation pipelines put
@@ -142,7 +199,7 @@ class FunTransformerTokenizer(TokenizersBackend):
             (target_backend, target_type, lowercase == "both"),
         ):
             if part is not None:
-                part.normalizer, part.pre_tokenizer = build_normalizer(is_lower), build_pre_tokenizer(type)
+                part.normalizer, part.pre_tokenizer = build_steps(type, is_lower)
                 part.decoder, part.post_processor = build_decoder(), build_post_processor()
         if target_backend is not None:
             sides["target_tokenizer"] = target_backend.to_str()
@@ -174,18 +231,42 @@ class FunTransformerTokenizer(TokenizersBackend):
         elif source_type == target_type and lowercase != "source":
             return self
         else:
-            backend = self._with_shared_vocabulary(build_normalizer(lowercase == "both"), target_type)
+            backend = self._with_shared_vocabulary(target_type, lowercase == "both")
         side = copy.copy(self)
         side._tokenizer = backend
         return side
 
-    def _with_shared_vocabulary(self, normalizer, type):
+    def _with_shared_vocabulary(self, type, lowercase):
         """Return a backend with the model and the added tokens of this one that normalises and splits differently."""
         backend = Tokenizer(self._tokenizer.model)
-        backend.normalizer, backend.pre_tokenizer = normalizer, build_pre_tokenizer(type)
+        added = [token for _, token in sorted(self.added_tokens_decoder.items())]
+        backend.normalizer, backend.pre_tokenizer = build_steps(type, lowercase, [*filter(is_plain, added)])
         backend.decoder, backend.post_processor = self._tokenizer.decoder, self._tokenizer.post_processor
-        backend.add_tokens([token for _, token in sorted(self.added_tokens_decoder.items())])
+        backend.add_tokens(added)
         return backend
+
+    def _add_tokens(self, new_tokens, special_tokens=False):
+        """Add tokens; plain ones are found in normalised text, so that decoding gives back the spaces beside them."""
+        known = self._tokenizer.get_added_tokens_decoder().values()
+        tokens = [AddedToken(token) if isinstance(token, str) else token for token in new_tokens]
+        new = {token.content for token in tokens if is_plain(token)} - {token.content for token in known}
+        if new and not special_tokens:
+            type, lowercase = self.init_kwargs["source_type"], self.init_kwargs["lowercase"] != "none"
+            plain = [token for token in (*known, *tokens) if is_plain(token)]
+            self._tokenizer.normalizer, self._tokenizer.pre_tokenizer = build_steps(type, lowercase, plain)
+        return super()._add_tokens(new_tokens, special_tokens)
+
+    def train_new_from_iterator(self, *args, **kwargs):
+        """Refuse: the library would lose the bytes of unknown characters and leave the target's side as it was.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "Learn another vocabulary with fun_transformer.training.train_tokenizer.train_tokenizer(texts, targets, "
+            "TokenizerSettings(type=..., vocab_size=...)): train_new_from_iterator would lose the byte tokens, and "
+            "leave the target's vocabulary as it is."
+        )
 
     @property
     def target_vocab_size(self):
@@ -205,6 +286,10 @@ class FunTransformerTokenizer(TokenizersBackend):
     def _decode(self, *args, use_source_tokenizer=False, **kwargs):
         side = self if use_source_tokenizer else self._target_side()
         return super(FunTransformerTokenizer, side)._decode(*args, **kwargs)
+
+    def unknown_characters(self, text, is_target=False):
+        """Return the characters, or words, of a text that are not in the vocabulary; see `unknown_characters`."""
+        return unknown_characters(self, text, is_target)
 
     @property
     def languages(self):

@@ -296,6 +296,58 @@ def test_a_dash_is_a_standard_stream(model_folder, expected, capsys, monkeypatch
     assert capsys.readouterr().out == "\n".join(expected) + "\n"
 
 
+# ── what the vocabulary and the model do not know ──
+
+
+@pytest.fixture
+def letters(tiny_model, tmp_path):
+    """The folder of a model from letters to phonemes."""
+    settings = TokenizerSettings(type="char", target_type="word", lowercase="source")
+    tokenizer = train_tokenizer(["cafe", "dog"], ["K AE F EY", "D AO G"], settings)
+    model = tiny_model(vocab_size=len(tokenizer), decoder_start_token_id=1)
+    for saved in (model, tokenizer):
+        saved.save_pretrained(tmp_path / "letters")
+    return tmp_path / "letters"
+
+
+def test_unknown_characters_are_counted_and_said(letters, capsys, monkeypatch):
+    argv = ["translate", "--model", letters, "--max-new-tokens", "2"]
+    assert run(*argv, "café", "cafe", "Éé dog猫é") == 0
+    said = "5 characters in 2 lines are not in the vocabulary: é, É, 猫"
+    assert capsys.readouterr().err == f"fun-transformer translate: {said}\n"
+    assert run(*argv, "cafe") == 0
+    assert capsys.readouterr().err == ""
+    assert run(*argv, stdin="café\n".encode(), monkeypatch=monkeypatch) == 0
+    assert "1 characters in 1 lines" in capsys.readouterr().err
+    assert run(*argv, "".join(map(chr, range(0x4E00, 0x4E10)))) == 0
+    assert capsys.readouterr().err.endswith("一, 丁, 丂, 七, 丄, 丅, 丆, 万, 丈, 三 and 6 others\n")
+
+
+def test_attention_says_what_is_unknown_on_either_side(letters, tmp_path, capsys):
+    argv = ["attention", "--model", letters, "café", "--target", "K XX", "-o", tmp_path / "page.html"]
+    assert run(*argv) == 0
+    said = "2 characters or words in 2 lines are not in the vocabulary: é, XX"
+    assert capsys.readouterr().err == f"fun-transformer attention: {said}\n"
+
+
+@pytest.mark.parametrize("options", [["--tgt-lang", "en"], ["--src-lang", "zh", "--tgt-lang", "en"]])
+def test_a_language_is_refused_by_a_model_that_knows_none(model_folder, options, capsys):
+    assert run("translate", "--model", model_folder, "cat", *options) == 2
+    error = capsys.readouterr().err
+    assert f"leave out {' and '.join(options[::2])}." in error and error.count("\n") == 1
+
+
+def test_a_model_of_several_languages_takes_one(tiny_model, tmp_path, capsys):
+    tokenizer = train_tokenizer(LINES, settings=TokenizerSettings(vocab_size=300))
+    tokenizer.add_languages(["en", "zh"])
+    for saved in (tiny_model(vocab_size=len(tokenizer), decoder_start_token_id=1), tokenizer):
+        saved.save_pretrained(tmp_path)
+    argv = ["translate", "--model", tmp_path, "cat", "--max-new-tokens", "2"]
+    assert run(*argv, "--src-lang", "zh", "--tgt-lang", "en") == 0
+    assert run(*argv, "--tgt-lang", "de") == 2
+    assert "none of en, zh" in capsys.readouterr().err
+
+
 def test_devices_are_written_to_not_replaced():
     with cli.open_output(os.devnull) as write:
         write(["gone"])

@@ -137,6 +137,14 @@ def test_an_example_comes_to_its_point(name, example, tiny_model, tmp_path):
         assert not pictures or f" {name}" in re.search("for name in(.*);", (ROOT / "Makefile").read_text())[1]
 
 
+@pytest.mark.parametrize("name", ["translate", "demo"])
+def test_an_example_without_its_arguments_says_which_it_needs(name, example, capsys):
+    with pytest.raises(SystemExit) as exit:
+        example(name)
+    assert exit.value.code not in (0, None)
+    assert f"usage: python -m examples.{name}" in f"{exit.value.code}{capsys.readouterr().err}"
+
+
 def test_a_minute_is_enough_to_learn_to_reverse(example, tmp_path):
     output = example("reverse", tmp_path, 400)
     assert int(re.search(r"(\d+)% of 200", output)[1]) >= 90

@@ -16,10 +16,16 @@ import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, dynamic_module_utils
+from tokenizers import AddedToken, Tokenizer
+from transformers import AutoTokenizer, Wav2Vec2CTCTokenizer, dynamic_module_utils
 
-from fun_transformer.tokenization_fun_transformer import BYTE_TOKENS, FunTransformerTokenizer, normalise, tag_language
+from fun_transformer.tokenization_fun_transformer import (
+    BYTE_TOKENS,
+    FunTransformerTokenizer,
+    normalise,
+    tag_language,
+    unknown_characters,
+)
 from fun_transformer.training.train_tokenizer import TokenizerSettings, main, train_tokenizer
 
 TEXTS = [
@@ -122,6 +128,28 @@ def test_char_and_word_give_back_what_they_know(type, text):
 @pytest.mark.parametrize("type", ["char", "word"])
 def test_unknown_symbols_become_unk(type):
     assert tokens(SYMBOLS[type], "猫") == ["<unk>", "</s>"]
+
+
+def test_unknown_characters_are_found(subwords):
+    find = SYMBOLS["char"].unknown_characters
+    assert find("The cat 猫 ß, ßX <unk>") == ["猫", "ß", "ß", "X"]
+    assert find("The cat.") == find("") == []
+    assert SYMBOLS["word"].unknown_characters("The zebra, cat") == ["zebra"]
+    assert G2P.unknown_characters("Çat") == ["Ç"] and G2P.unknown_characters("K É AE", is_target=True) == ["É"]
+    assert subwords.unknown_characters("猫 zebra \U0010ffff") == []
+
+
+@pytest.mark.parametrize("is_target", [False, True])
+def test_unknown_characters_of_two_vocabularies(is_target):
+    apart = TokenizerSettings(type="char", vocab_size=40, target_type="char", target_vocab_size=40)
+    tokenizer = train_tokenizer(["abc"], ["xyz"], apart)
+    assert tokenizer.unknown_characters("ax", is_target) == (["a"] if is_target else ["x"])
+
+
+def test_unknown_characters_of_a_tokenizer_in_python(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3, "c": 4}))
+    plain = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), pad_token="[PAD]", unk_token="[UNK]")
+    assert unknown_characters(plain, "abéa猫é") == ["é", "猫", "é"] and unknown_characters(plain, "abc") == []
 
 
 def test_special_tokens_in_the_text_are_text_when_asked(any_tokenizer):
@@ -397,6 +425,75 @@ def test_every_real_sentence_comes_back(type):
     tokenizer = train_tokenizer(texts, settings=TokenizerSettings(type=type, vocab_size=8000))
     decoded = tokenizer.decode(tokenizer(texts).input_ids, skip_special_tokens=True)
     assert decoded == [normalise(text) for text in texts]
+
+
+# ── tokens added later ──
+
+ADDED = ["<num>", "cat", "New York", "数", "<num>er"]
+
+
+def with_added(type, lowercase="none"):
+    settings = TokenizerSettings(type=type, vocab_size=400, lowercase=lowercase)
+    tokenizer = train_tokenizer(TEXTS, TEXTS, settings)
+    tokenizer.add_tokens(ADDED[:2])
+    tokenizer.add_tokens(ADDED[2:])
+    return tokenizer
+
+
+WITH_ADDED = {type: with_added(type) for type in ("bpe", "unigram", "char")}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([*ADDED, "the", "今天", " ", "，", "o", "O"]), max_size=8).map("".join))
+@pytest.mark.parametrize("type", WITH_ADDED)
+def test_text_beside_added_tokens_comes_back(type, text):
+    tokenizer = WITH_ADDED[type]
+    ids = tokenizer(text).input_ids
+    if tokenizer.unk_token_id not in ids:
+        assert decode(tokenizer, ids) == normalise(text)
+    for token in ADDED[:2]:
+        assert (token in text) == (tokenizer.convert_tokens_to_ids(token) in ids) or token == "<num>"
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=any_text)
+@pytest.mark.parametrize("type", ["bpe", "unigram"])
+def test_added_tokens_change_no_other_text(type, text):
+    tokenizer = WITH_ADDED[type]
+    if not any(token in text for token in ADDED):
+        assert tokenizer(text).input_ids == SUBWORDS[type](text).input_ids
+
+
+@pytest.mark.parametrize("type", WITH_ADDED)
+def test_added_tokens_work_on_both_sides_and_are_saved(type, tmp_path):
+    tokenizer = with_added(type, lowercase="source")
+    tokenizer.save_pretrained(tmp_path)
+    text = "the<num>cat 今<num> 天 <num>"
+    for loaded in (tokenizer, AutoTokenizer.from_pretrained(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
+        batch = loaded(text, text_target=text)
+        assert decode(loaded, batch.input_ids) == decode(loaded, batch.labels) == text
+        assert batch.labels.count(loaded.convert_tokens_to_ids("<num>")) == 3
+        assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_a_word_that_is_added_parts_no_longer_word():
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(vocab_size=400))
+    tokenizer.add_tokens([AddedToken("ca", single_word=True)])
+    assert tokenizer("cat").input_ids == SUBWORDS["bpe"]("cat").input_ids
+    assert tokens(tokenizer, "ca t")[0] == "ca"
+
+
+def test_special_tokens_stay_as_they_were(subwords):
+    tokenizer = train_tokenizer(TEXTS, settings=TokenizerSettings(vocab_size=400))
+    before = tokenizer.backend_tokenizer.pre_tokenizer
+    tokenizer.add_tokens(["<sep>"], special_tokens=True)
+    assert tokens(tokenizer, "the <sep> cat") == ["▁the", "<sep>", "▁cat", "</s>"]
+    assert str(tokenizer.backend_tokenizer.pre_tokenizer) == str(before)
+
+
+def test_learning_by_the_librarys_method_is_refused(any_tokenizer):
+    with pytest.raises(NotImplementedError, match="train_tokenizer"):
+        any_tokenizer.train_new_from_iterator(TEXTS, 400)
 
 
 # ── several languages ──
