@@ -40,13 +40,17 @@ class TokenizerArguments:
     path: str | None = arg(None, "folder or Hub name of a finished tokenizer; without it one is trained")
     type: Literal["bpe", "unigram", "char", "word"] = arg("bpe", "how text is cut into tokens")
     vocab_size: int = arg(
-        AUTO, "size of the vocabulary, special tokens included (char, word: at most)", BY_PAIRS, minimum=6
+        AUTO,
+        "size of the vocabulary, special tokens included (char, word: at most)",
+        BY_PAIRS,
+        minimum=6,
+        maximum=10_000_000,
     )
     target_type: Literal["bpe", "unigram", "char", "word"] | None = arg(
         None, "how target text is cut; null: as the source, with one shared vocabulary"
     )
     target_vocab_size: int | None = arg(
-        None, "size of a vocabulary of its own for the target; null: one for both sides", minimum=6
+        None, "size of a vocabulary of its own for the target; null: one for both sides", minimum=6, maximum=10_000_000
     )
     lowercase: Literal["none", "source", "both"] = arg("none", "which sides are lower-cased")
     max_rows: int = arg(
@@ -73,7 +77,7 @@ class SplitArguments:
     tgt_lang: str | None = arg(
         None, "language of the targets; where those of train differ, each source begins with the one wanted: >>en<<"
     )
-    weight: float = arg(1.0, "of a corpus among several: 2 shows its rows twice as often", above=0)
+    weight: float = arg(1.0, "of a corpus among several: 2 shows its rows twice as often", above=0, maximum=1_000_000)
     mix: "list[SplitArguments]" = field(
         default_factory=list, metadata={"help": "several corpora, each with the names above; or make the split a list"}
     )
@@ -142,23 +146,30 @@ class TrainingArguments:
         minimum=1,
     )
     batch_tokens: int = arg(
-        AUTO, "source + target tokens of a batch and process, padding included", BY_PAIRS, minimum=2
+        AUTO,
+        "source + target tokens of a batch and process, padding included",
+        BY_PAIRS,
+        minimum=2,
+        maximum=1_000_000_000,
     )
-    gradient_accumulation_steps: int = arg(AUTO, "batches summed into one optimizer step", BY_PAIRS, minimum=1)
+    gradient_accumulation_steps: int = arg(
+        AUTO, "batches summed into one optimizer step", BY_PAIRS, minimum=1, maximum=100_000
+    )
     learning_rate: float = arg(
         AUTO,
         "highest learning rate; for noam the factor on the paper's formula",
         f"{BY_PAIRS}; for noam 1.0",
         above=0,
+        maximum=1_000,
     )
     schedule: Literal["noam", "inverse_sqrt", "linear", "cosine"] = arg(
         "inverse_sqrt", "course of the learning rate after warm-up"
     )
     warmup_steps: int = arg(AUTO, "steps in which the learning rate rises from 0", BY_PAIRS, minimum=0)
-    weight_decay: float = arg(0.01, "AdamW's decoupled weight decay", minimum=0)
+    weight_decay: float = arg(0.01, "AdamW's decoupled weight decay", minimum=0, maximum=100)
     adam_beta1: float = arg(0.9, "decay of the mean of gradients", minimum=0, below=1)
     adam_beta2: float = arg(0.98, "decay of the mean of squared gradients", minimum=0, below=1)
-    adam_epsilon: float = arg(1e-9, "keeps the division of Adam finite", above=0)
+    adam_epsilon: float = arg(1e-9, "keeps the division of Adam finite", above=0, maximum=1)
     max_grad_norm: float | None = arg(1.0, "gradients are clipped to this norm; null: not at all", above=0)
     precision: Literal["fp32", "bf16"] = arg(
         AUTO,
@@ -170,8 +181,11 @@ class TrainingArguments:
         "CPU threads of each process",
         "OMP_NUM_THREADS where it is set, else this machine's cores shared by its processes",
         minimum=1,
+        maximum=4_096,
     )
-    seed: int = arg(42, "decides initial weights, dropout, order of batches and held-out rows", minimum=0)
+    seed: int = arg(
+        42, "decides initial weights, dropout, order of batches and held-out rows", minimum=0, maximum=4_000_000_000
+    )
     eval_steps: int = arg(
         AUTO, "steps between evaluations on the validation split", "one epoch, from 50 to 5,000 steps", minimum=1
     )
@@ -197,6 +211,7 @@ class TrainingArguments:
         "length of rows that hold several sentences; null: each sentence has a row",
         "128 on GPUs and 64 on CPUs that compute in bf16, where the model can, else null",
         minimum=2,
+        maximum=65_536,
     )
     attn_implementation: str = arg(AUTO, "attention kernel, such as sdpa or eager", "by the device")
     gradient_checkpointing: bool = arg(False, "trade time for memory: compute activations again in backward")
@@ -204,7 +219,10 @@ class TrainingArguments:
         default_factory=lambda: ["tensorboard"], metadata={"help": "where metrics.jsonl also goes"}
     )
     average_models: int = arg(
-        1, "the final model is the mean of this many that were saved at evaluations; 1: the best one", minimum=1
+        1,
+        "the final model is the mean of this many that were saved at evaluations; 1: the best one",
+        minimum=1,
+        maximum=1_000,
     )
     average: Literal["best", "last"] = arg(
         "best", "which of them: those with the best metric_for_best_model, or the last ones"
@@ -213,7 +231,7 @@ class TrainingArguments:
         None, "evaluate and save a running mean of the weights, such as 0.999; null: the weights", above=0, below=1
     )
     r_drop: float | None = arg(
-        None, "weight of the difference between two passes with different dropout, such as 5", above=0
+        None, "weight of the difference between two passes with different dropout, such as 5", above=0, maximum=1_000
     )
     scheduled_sampling: float | None = arg(
         None,
@@ -238,7 +256,9 @@ class TrainingArguments:
         "stop after this many steps in a row whose loss or gradient is not finite; such steps are skipped",
         minimum=1,
     )
-    timeout_minutes: float = arg(30.0, "a process that waits longer for the others ends the run", above=0)
+    timeout_minutes: float = arg(
+        30.0, "a process that waits longer for the others ends the run", above=0, maximum=525_600
+    )
 
 
 @dataclass
@@ -246,15 +266,17 @@ class GenerationArguments:
     """How the model generates when it is evaluated, and what is measured; the model keeps these settings."""
 
     config: str | None = arg(None, "generation_config.json, relative to the recipe; the settings here win over it")
-    num_beams: int = arg(1, "beams of the search; 1: greedy", minimum=1)
-    max_new_tokens: int = arg(256, "longest generated sequence", minimum=1)
-    length_penalty: float = arg(1.0, "exponent on the length in beam search; above 1 prefers longer sequences")
+    num_beams: int = arg(1, "beams of the search; 1: greedy", minimum=1, maximum=1_000)
+    max_new_tokens: int = arg(256, "longest generated sequence", minimum=1, maximum=1_000_000)
+    length_penalty: float = arg(
+        1.0, "exponent on the length in beam search; above 1 prefers longer sequences", minimum=-100, maximum=100
+    )
     metrics: list[str] = field(
         default_factory=lambda: ["bleu", "chrf"],
         metadata={"help": "what is measured on generated text; plug-ins add to these"},
     )
     eval_rows: int = arg(200, "validation rows generated for at intervals (the test set is always whole)", minimum=1)
-    batch_size: int = arg(64, "sentences generated at once", minimum=1)
+    batch_size: int = arg(64, "sentences generated at once", minimum=1, maximum=100_000)
     bleu_tokenize: Literal["13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab"] = arg(
         AUTO,
         "how BLEU cuts text into words, by sacreBLEU's names",
@@ -285,7 +307,10 @@ class RunArguments:
     allow_changes: bool = arg(False, "go on with a run although its recipe has changed")
     dry_run: bool = arg(False, "train a few steps, print what the run needs and how long it takes, write nothing")
     profile: int | None = arg(
-        None, "train this many steps, write where their time goes to OUTPUT_DIR/profile, and nothing else", minimum=1
+        None,
+        "train this many steps, write where their time goes to OUTPUT_DIR/profile, and nothing else",
+        minimum=1,
+        maximum=100_000,
     )
     plugins: list[str] = field(
         default_factory=list,

@@ -17,10 +17,20 @@ import sacrebleu
 from ..tables import METRICS, OBJECTIVES
 from .arguments import AUTO, SPLITS, RunArguments, SplitArguments
 from .defaults import LIMITS, chosen_fields
-from .model_config import LOSS_OPTIONS, model_type_of
-from .names import flatten, known_arguments, unknown_argument
+from .model_config import LOSS_OPTIONS, choose_config, mixing_config, model_type_of, recipe_fields
+from .names import flatten, known_arguments, shown, unknown_argument
 from .plugins import load_plugins
 
+LARGEST = 10**12  # of any number, where a field has no other limit
+MODEL_LIMITS = {  # what no model that can be trained comes near, by the ends of the fields' names
+    "d_model": 65_536,
+    "layers": 1_000,
+    "heads": 4_096,
+    "ffn_dim": 1_048_576,
+    "vocab_size": 10_000_000,
+    "max_position_embeddings": 10_000_000,
+    "kernel_size": 65_536,
+}
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -50,6 +60,7 @@ def convert(value: Any, kind: Any, name: str, auto: bool = False) -> Any:
         matching = [option for option in kinds if isinstance(option, type) and isinstance(value, option)]
         return convert(value, (matching or kinds)[0], name, auto)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        check_limits(value, {}, name)
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():  # 1e5 steps
         return int(value)
@@ -58,7 +69,7 @@ def convert(value: Any, kind: Any, name: str, auto: bool = False) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         hint = " Put it in quotes." if kind is str and value is not None else ""
         words = WORDS.get(kind, f"of the kind {getattr(kind, '__name__', kind)}")
-        raise ValueError(f"{name} must be {words}{' or auto' * auto}, got {value!r}.{hint}")
+        raise ValueError(f"{name} must be {words}{' or auto' * auto}, got {shown(value)}.{hint}")
     return value
 
 
@@ -70,9 +81,9 @@ def one_of(value: Any, allowed: tuple[str, ...], name: str) -> Any:
     """
     if value in allowed:
         return value
-    near = difflib.get_close_matches(str(value), allowed, n=1)
+    near = difflib.get_close_matches(shown(value).strip("'"), allowed, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.{hint}")
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}.{hint}")
 
 
 def convert_list(value: Any, kind: Any, name: str) -> list[Any]:
@@ -81,7 +92,7 @@ def convert_list(value: Any, kind: Any, name: str) -> list[Any]:
         return list(get_args(kind)) if value else []
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
-        raise ValueError(f"{name} must be a list, got {value!r}.")
+        raise ValueError(f"{name} must be a list, got {shown(value)}.")
     if not dataclasses.is_dataclass(kind):
         return [convert(item.strip() if isinstance(item, str) else item, kind, name) for item in items]
     section: type = kind  # type: ignore[assignment]
@@ -102,7 +113,7 @@ def check_limits(value: Any, limits: dict[str, float], name: str) -> None:
     Raises:
         ValueError: Naming the limit.
     """
-    if value is None or value == AUTO:
+    if not isinstance(value, int | float):
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value}.")
@@ -112,10 +123,10 @@ def check_limits(value: Any, limits: dict[str, float], name: str) -> None:
         "above": ("greater than", lambda limit: value > limit),
         "below": ("less than", lambda limit: value < limit),
     }
-    for rule, limit in limits.items():
+    for rule, limit in ({"minimum": -LARGEST, "maximum": LARGEST} | limits).items():
         words, holds = rules[rule]
         if not holds(limit):
-            raise ValueError(f"{name} must be {words} {limit:g}, got {value}.")
+            raise ValueError(f"{name} must be {words} {limit:,}, got {shown(value)}.")
 
 
 def convert_fields(section: Any, prefix: str = "") -> Any:
@@ -130,7 +141,7 @@ def convert_fields(section: Any, prefix: str = "") -> Any:
         name, kind, value = prefix + item.name, hints[item.name], getattr(section, item.name)
         if dataclasses.is_dataclass(kind):
             if not isinstance(value, kind):  # type: ignore[arg-type]
-                raise ValueError(f"{name} must be a {kind.__name__}, got {value!r}.")  # type: ignore[union-attr]
+                raise ValueError(f"{name} must be a {kind.__name__}, got {shown(value)}.")  # type: ignore[union-attr]
             values[item.name] = convert_fields(value, name + ".")
         elif name == "model":
             values["model"] = dict(convert(value, dict, name))
@@ -141,7 +152,13 @@ def convert_fields(section: Any, prefix: str = "") -> Any:
 
 
 def fix_paths(arguments: RunArguments) -> None:
-    """Make paths independent of the working directory: the run's recipe.yaml is read elsewhere."""
+    """Make paths independent of the working directory: the run's recipe.yaml is read elsewhere.
+
+    Raises:
+        ValueError: One of the section `model` is no text.
+    """
+    for name in arguments.model.keys() & {"config", "model_type"}:
+        arguments.model[name] = convert(arguments.model[name], str | None, f"model.{name}")
     arguments.plugins = [str(Path(path).resolve()) for path in arguments.plugins]
     if arguments.generation.config is not None:
         arguments.generation.config = str(Path(arguments.generation.config).resolve())
@@ -180,10 +197,10 @@ def check_split(split: SplitArguments, name: str, tags_languages: bool) -> None:
 
 
 def check_model(arguments: RunArguments) -> None:
-    """Check the names of the section `model`, and which of them are "auto".
+    """Check the names and values of the section `model`, and which of them are "auto".
 
     Raises:
-        ValueError: A name is not known, or its value is not ours to choose.
+        ValueError: A name is not known, its value does not fit, or is not ours to choose.
     """
     known = known_arguments()
     for name in arguments.model:
@@ -198,6 +215,26 @@ def check_model(arguments: RunArguments) -> None:
             raise ValueError(
                 f"model.{name} cannot be auto. Give a value or leave it out; auto is for {', '.join(sorted(allowed))}."
             )
+    check_model_values(arguments)
+
+
+def check_model_values(arguments: RunArguments) -> None:
+    """Check types and sizes of the model's fields, those of `model.config` included; sizes that are whole become int.
+
+    Raises:
+        ValueError: A value does not fit.
+    """
+    config_class = choose_config(model_type_of(arguments), arguments.model)
+    kinds = config_class.__annotations__  # of its own fields; those of transformers are for transformers to check
+    for name, value in recipe_fields(arguments).items():
+        if name not in kinds or name.endswith("token_id") or value == AUTO:  # the tokenizer says the ids
+            continue
+        value = convert(value, kinds[name], f"model.{name}")
+        limits = [limit for end, limit in MODEL_LIMITS.items() if name.endswith(end)]
+        check_limits(value, {"maximum": limits[0]} if limits else {}, f"model.{name}")
+        if name in arguments.model:
+            arguments.model[name] = value
+    mixing_config(arguments)
 
 
 def check_scores(arguments: RunArguments) -> None:

@@ -47,12 +47,31 @@ def recipe_fields(arguments: RunArguments) -> dict[str, Any]:
     """Return what the recipe says of the model, including what its `model.config` says."""
     fields = dict(arguments.model)
     path = fields.pop("config", None)
-    return json.loads(Path(path).read_text(encoding="utf-8")) | fields if path else fields
+    return read_json(path, "model.config") | fields if path else fields
+
+
+def read_json(path: str, name: str) -> dict[str, Any]:
+    """Return the fields of a JSON file.
+
+    Args:
+        path: Of the file.
+        name: What the recipe calls it, for the error.
+
+    Raises:
+        ValueError: It cannot be read, or is no JSON object.
+    """
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name}={path} cannot be read as JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{name}={path} must hold a JSON object, {{...}}, not a {type(fields).__name__}.")
+    return fields
 
 
 def model_type_of(arguments: RunArguments) -> str:
     """Return the kind of model that the recipe trains."""
-    return recipe_fields(arguments).get("model_type") or "fun_transformer"
+    return str(recipe_fields(arguments).get("model_type") or "fun_transformer")
 
 
 def mixing_config(arguments: RunArguments) -> PreTrainedConfig:

@@ -29,6 +29,18 @@ RENAMED = {
 KERNEL = "training.attn_implementation"  # of which version 0.1 wrote null where it chose
 
 
+LONGEST_VALUE = 200  # characters of a value or name that an error shows
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no numbers of thousands of digits
+        text = "a number of very many digits"
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "..."
+
+
 class Argument(NamedTuple):
     """What is known of a dotted name."""
 
@@ -55,7 +67,7 @@ def known_arguments(section: type = RunArguments, prefix: str = "") -> dict[str,
 
 def unknown_argument(name: str, known: Iterable[str]) -> ValueError:
     """Return the error for a name that does not exist, with the nearest one that does."""
-    names = list(known)
+    names, name = list(known), name[:LONGEST_VALUE]
     sections = {name.rpartition(".")[0] for name in names} - {""}
     if name in sections:
         inside = next(other for other in names if other.startswith(name + "."))
@@ -76,7 +88,7 @@ def flatten(section: Any, known: dict[str, Argument], prefix: str = "") -> dict[
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise ValueError(f"{prefix[:-1] or 'The recipe'} is a section of `name: value` lines, got {section!r}.")
+        raise ValueError(f"{prefix[:-1] or 'The recipe'} is a section of `name: value` lines, got {shown(section)}.")
     flat: dict[str, Any] = {}
     for key, value in section.items():
         name = f"{prefix}{key}"

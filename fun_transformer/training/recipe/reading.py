@@ -17,6 +17,7 @@ from ...hub import shipped_recipe
 from ..tables import METRICS, OBJECTIVES
 from .arguments import AUTO, SPLITS, GenerationArguments, RunArguments
 from .checks import check, convert_fields
+from .model_config import read_json
 from .names import RENAMED, Argument, flatten, known_arguments, replace_old_names, unknown_argument
 from .yaml12 import read_yaml
 
@@ -130,9 +131,9 @@ def absolute_files(flat: dict[str, Any], folder: Path) -> dict[str, Any]:
 def read_generation_config(flat: dict[str, Any]) -> dict[str, Any]:
     """Return what the JSON file named by generation.config says of our generation arguments."""
     path = flat.get("generation.config")
-    if path is None or not Path(path).is_file():  # a missing file is reported by `check`
+    if not isinstance(path, str) or not Path(path).is_file():  # a missing file is reported by `check`
         return {}
-    settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    settings = read_json(path, "generation.config")
     names = {option.name for option in dataclasses.fields(GenerationArguments)} - {"config"}
     return {f"generation.{name}": value for name, value in settings.items() if name in names}
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+LONGEST, DEEPEST, MOST_VALUES = 1_000_000, 50, 1_000_000  # characters, levels, values: no recipe comes near
+LONGEST_REASON = 500
+
 
 class RecipeLoader(yaml.SafeLoader):
     """YAML 1.2's core schema; a key that comes twice is refused."""
@@ -16,10 +19,13 @@ class RecipeLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         """Return a section as a dict."""
-        keys = [key.value for key, _ in node.value]
+        keys = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # refused by what comes next
+            if key.value in keys:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -44,9 +50,46 @@ def read_yaml(text: str, name: str) -> Any:
     """Return parsed YAML; `name` says in the error where the text came from.
 
     Raises:
-        ValueError: The text is not YAML.
+        ValueError: The text is not YAML, or has more depth or size than any recipe needs.
     """
+    if len(text) > LONGEST:
+        raise ValueError(f"{name} is not a recipe: {len(text):,} characters are longer than any recipe.")
     try:
-        return yaml.load(text, RecipeLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not valid YAML: {error}") from error
+        loader = RecipeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        count_nodes(node, {})
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise ValueError(f"{name} is not a recipe: it is nested deeper than any recipe needs.") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        reason = str(error)
+        raise ValueError(
+            f"{name} is not valid YAML: {reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + '...'}"
+        ) from error
+
+
+def count_nodes(node: yaml.Node, known: dict[int, int], depth: int = 1) -> int:
+    """Count the values of a document, those of an alias (*name) wherever it is used.
+
+    Args:
+        node: The document, or a part of it.
+        known: The counts of parts; those that have been entered and not been left have 0.
+        depth: Of the part.
+
+    Raises:
+        ValueError: There are too many, they are nested too deeply, or a part holds itself.
+    """
+    if known.get(id(node)) == 0:
+        raise ValueError(f"the alias in line {node.start_mark.line + 1} holds itself")
+    if depth > DEEPEST:
+        raise ValueError(f"line {node.start_mark.line + 1} is nested deeper than {DEEPEST} levels")
+    if id(node) not in known:
+        known[id(node)] = 0
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        known[id(node)] = 1 + sum(count_nodes(part, known, depth + 1) for part in parts)
+    if known[id(node)] > MOST_VALUES:
+        raise ValueError(f"there are more than {MOST_VALUES:,} values in it")
+    return known[id(node)]
