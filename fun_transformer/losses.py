@@ -33,6 +33,20 @@ def shift_tokens_right(
     return shifted.masked_fill(shifted == IGNORE_INDEX, pad_token_id)  # (batch, target_len)
 
 
+def number_of_labels(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
+    """Return what a sum over labels is divided by: never 0, so that a batch without labels has the loss 0, not NaN.
+
+    Args:
+        labels: Of any shape; -100 is not counted.
+        num_items_in_batch: The number, if the caller knows it: that of all batches that make up a step.
+    """
+    if num_items_in_batch is None:
+        num_items_in_batch = (labels != IGNORE_INDEX).sum()
+    elif isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(labels.device)
+    return num_items_in_batch + (num_items_in_batch == 0)
+
+
 class _LinearCrossEntropySum(torch.autograd.Function):
     """Sum the losses of all kept tokens; the gradients are computed in the forward pass, chunk by chunk."""
 
@@ -117,7 +131,7 @@ def linear_cross_entropy(
         labels: (...), in [0, vocab_size) or -100 = ignored.
         label_smoothing: epsilon, in [0, 1).
         num_items_in_batch: Divide the sum over tokens by this number, so that the loss is the same however a batch is
-            cut into smaller ones; the number of tokens that are not ignored when None.
+            cut into smaller ones; the number of tokens that are not ignored when None. 0 counts as 1.
         chunk_size: Number of tokens whose logits exist at one time. By default 4 million logits on a CPU, most of
             which its cache holds, and 64 million on a GPU, which gives it enough to do.
 
@@ -131,8 +145,4 @@ def linear_cross_entropy(
     # Inside the function torch.no_grad() cannot be seen any more.
     needs_grad = torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad)
     total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad)
-    if num_items_in_batch is None:
-        num_items_in_batch = (labels != IGNORE_INDEX).sum().clamp(min=1)
-    elif isinstance(num_items_in_batch, torch.Tensor):
-        num_items_in_batch = num_items_in_batch.to(total.device)
-    return total / num_items_in_batch
+    return total / number_of_labels(labels, num_items_in_batch)

@@ -37,7 +37,7 @@ from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
 from .layer_norm import LayerNorm
-from .losses import IGNORE_INDEX
+from .losses import IGNORE_INDEX, number_of_labels
 from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings
 from .mixers import MIXERS, keep_the_whole_source
 from .positions import (
@@ -608,9 +608,11 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
 
         Args:
             labels: (batch, target_len), the target itself, ending in `eos_token_id`: it is shifted here, to make the
-                decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored.
+                decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored, as in
+                `TokenModel.token_loss`.
             label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
-            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
+            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch; all
+                but -100 are counted, as a `Trainer` does.
             skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
                 own that reads `outputs.logits` in training needs False.
             (others): As in `FunTransformerModel.forward`.
@@ -725,7 +727,8 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
             input_ids: (batch, seq_len), some of them the mask token.
             attention_mask: (batch, seq_len), 1 = token, 0 = padding.
             inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
-            labels: (batch, seq_len), the hidden tokens; -100 where there is nothing to guess.
+            labels: (batch, seq_len), the hidden tokens; -100 where there is nothing to guess. `pad_token_id` is
+                ignored too, as in `TokenModel.token_loss`.
             label_smoothing, num_items_in_batch, skip_logits: As in `FunTransformerForConditionalGeneration.forward`.
 
         Returns:
@@ -779,7 +782,8 @@ class FunTransformerForSequenceClassification(FunTransformerPreTrainedModel):
             attention_mask: (batch, seq_len), 1 = token, 0 = padding.
             inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
             labels: (batch,) of class ids or numbers, or (batch, num_labels) of numbers or of 0.0 and 1.0.
-            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
+            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch; all
+                but -100 are counted, as a `Trainer` does.
 
         Returns:
             `loss`, `logits` (batch, num_labels), and what else was asked for.
@@ -794,8 +798,10 @@ class FunTransformerForSequenceClassification(FunTransformerPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels, logits, self.config)
+            counted = (labels != IGNORE_INDEX).sum()
             if num_items_in_batch is not None:
-                loss = loss * (labels != IGNORE_INDEX).sum() / num_items_in_batch
+                loss = loss * counted / number_of_labels(labels, num_items_in_batch)
+            loss = loss.where(counted > 0, 0.0)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -827,8 +833,10 @@ class FunTransformerForTokenClassification(FunTransformerPreTrainedModel):
             input_ids: (batch, seq_len).
             attention_mask: (batch, seq_len), 1 = token, 0 = padding.
             inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
-            labels: (batch, seq_len); -100 for padding, and for all tokens of a word but its first.
-            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
+            labels: (batch, seq_len); -100 for padding, and for all tokens of a word but its first. Any other number is
+                a class, `pad_token_id` too.
+            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch; all
+                but -100 are counted, as a `Trainer` does.
 
         Returns:
             `loss`, `logits` (batch, seq_len, num_labels), and what else was asked for.
@@ -837,7 +845,8 @@ class FunTransformerForTokenClassification(FunTransformerPreTrainedModel):
         logits = self.classifier(self.dropout(outputs.last_hidden_state))  # (batch, seq_len, num_labels)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=num_items_in_batch)
+            count = number_of_labels(labels, num_items_in_batch)
+            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=count)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -907,7 +916,8 @@ class FunTransformerForCausalLM(FunTransformerPreTrainedModel, GenerationMixin):
             position_ids: (batch, seq_len); counted from the mask and the cache when None.
             past_key_values: Keys and values of earlier steps.
             inputs_embeds: (batch, seq_len, d_model), instead of `input_ids`.
-            labels: (batch, seq_len), the text itself: it is shifted here. -100 and `pad_token_id` are ignored.
+            labels: (batch, seq_len), the text itself: it is shifted here. -100 and `pad_token_id` are ignored, as in
+                `TokenModel.token_loss`.
             shift_labels: (batch, seq_len), labels shifted already, as when a text is split over devices.
             use_cache: Return keys and values for the next step.
             logits_to_keep: Return the logits of this many last positions only, or of those positions; 0 keeps all.

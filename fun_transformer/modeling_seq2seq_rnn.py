@@ -583,12 +583,14 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
             past_key_values: The state after earlier tokens.
             inputs_embeds, decoder_inputs_embeds: (batch, len, d_model), instead of the ids.
             labels: (batch, target_len), the target itself, ending in `eos_token_id`: it is shifted here, to make the
-                decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored.
+                decoder's input when there is none, and nowhere else. -100 and `pad_token_id` are ignored, as in
+                `TokenModel.token_loss`.
             use_cache: Return the state for the next step.
             output_attentions: Return the attention weights.
             output_hidden_states: Return the states of the top layers; torch's kernels do not return those between.
             label_smoothing: Instead of the config's; 0 gives the cross-entropy whose exponential is the perplexity.
-            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch.
+            num_items_in_batch: Number of labels to divide the loss by, when this is a part of a larger batch; all
+                but -100 are counted, as a `Trainer` does.
             skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
                 own that reads `outputs.logits` in training needs False.
 

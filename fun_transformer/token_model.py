@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, Seq2SeqLMOutput
 
-from .losses import IGNORE_INDEX, linear_cross_entropy, shift_tokens_right
+from .losses import IGNORE_INDEX, linear_cross_entropy, number_of_labels, shift_tokens_right
 
 
 def tied_embeddings(config: PreTrainedConfig) -> dict[str, str]:
@@ -66,8 +66,11 @@ class TokenOutput:
             self.__dict__.pop("logits", None)
 
     def __getitem__(self, key):
-        if key == "logits" and key not in self:
-            raise KeyError(NO_LOGITS)
+        if "logits" not in self and key not in ("loss", 0):
+            if key == "logits":
+                raise KeyError(NO_LOGITS)
+            if not isinstance(key, str):  # outputs[1] is something else now, which a loss might take for the logits
+                raise IndexError(NO_LOGITS)
         return super().__getitem__(key)
 
     def __reduce__(self):
@@ -143,7 +146,9 @@ class TokenModel(PreTrainedModel):
         Returns:
             (batch, target_len), as in `shift_tokens_right`.
         """
-        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id, position_ids)
+        start = self.config.decoder_start_token_id
+        padding = start if self.config.pad_token_id is None else self.config.pad_token_id
+        return shift_tokens_right(labels, padding, start, position_ids)
 
     def token_loss(
         self,
@@ -155,12 +160,17 @@ class TokenModel(PreTrainedModel):
     ) -> torch.Tensor:
         """Compare the tokens that a model chooses with labels: chunked cross-entropy with label smoothing.
 
+        Labels of padding are to be -100, as everywhere in transformers. Padding with `pad_token_id` is ignored too,
+        unless a text ends with the same token, which has to be learned. A `Trainer`, which counts the labels, does not
+        know this: so the number that it gives is lowered here by the padding's share in this batch.
+
         Args:
             hidden_states: (batch, seq_len, d_model).
             output_layer: d_model -> vocab_size, without bias.
             labels: (batch, seq_len); -100 and `pad_token_id` are ignored.
             label_smoothing: Instead of the config's.
-            num_items_in_batch: Number of labels to divide by; of those that are not ignored when None.
+            num_items_in_batch: Number of labels to divide by, which counts all but -100; None for that of this batch,
+                without those ignored.
 
         Returns:
             Scalar.
@@ -170,5 +180,11 @@ class TokenModel(PreTrainedModel):
         weight = output_layer.weight
         if hasattr(weight, "full_tensor"):  # it is split over devices
             weight = weight.full_tensor()
-        labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX).to(weight.device)
-        return linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
+        labels = labels.to(weight.device)
+        counted = (labels != IGNORE_INDEX).sum()
+        if self.config.pad_token_id not in (None, self.config.eos_token_id):
+            labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX)
+        loss = linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
+        if num_items_in_batch is None:
+            return loss
+        return loss * (counted / number_of_labels(labels, None))  # times 1 without padding

@@ -16,10 +16,17 @@ from transformers import (
     DataCollatorForSeq2Seq,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
 )
 
 import fun_transformer
-from fun_transformer import FunTransformerForCausalLM, FunTransformerForConditionalGeneration
+from fun_transformer import (
+    FunTransformerForCausalLM,
+    FunTransformerForConditionalGeneration,
+    Seq2SeqRNNConfig,
+    Seq2SeqRNNForConditionalGeneration,
+)
 
 
 def close(actual, expected, atol=1e-5):
@@ -223,6 +230,148 @@ def test_gradient_accumulation_logs_the_loss_of_the_whole_batch(label_smoothing_
         weights.append(run.model.state_dict())
     assert_close(logged[0], logged[1], atol=2e-4, rtol=0)  # the log is rounded
     close(weights[0], weights[1])
+
+
+HEADS_WITH_A_LOSS = [head for head in MODELS if "For" in head.__name__] + [Seq2SeqRNNForConditionalGeneration]
+EVERY_LOSS = pytest.mark.parametrize("head", HEADS_WITH_A_LOSS, ids=lambda head: head.__name__)
+
+
+@pytest.fixture
+def build_plain(tiny_config):
+    """A function from a head to a tiny model without dropout and label smoothing, in training mode."""
+
+    def build(head):
+        torch.manual_seed(0)
+        config = tiny_config(dropout=0.0, label_smoothing=0.0, num_labels=3)
+        if head is Seq2SeqRNNForConditionalGeneration:
+            config = Seq2SeqRNNConfig(vocab_size=24, d_model=16, dropout=0.0, label_smoothing=0.0)
+        return head(config).train()
+
+    return build
+
+
+@pytest.fixture
+def train_a_step(build_plain, tmp_path):
+    """A function from a head, rows and training arguments to its Trainer, after one step of rows in their order."""
+
+    def train(head, rows, trainer_class=Trainer, compute_loss_func=None, **arguments):
+        settings = {"max_steps": 1, "logging_steps": 1, "train_sampling_strategy": "sequential", "optim": "sgd"}
+        settings |= {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True} | arguments
+        run = trainer_class(
+            model=build_plain(head),
+            args=TrainingArguments(output_dir=str(tmp_path / "trainer"), learning_rate=0.1, **settings),
+            train_dataset=rows,
+            compute_loss_func=compute_loss_func,
+        )
+        run.train()
+        return run
+
+    return train
+
+
+def rows_for(head, padding):
+    """8 texts, of 7 tokens and of 3 in turn, with labels for a head; `padding` fills up those of tokens."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 23, (8, 7), generator=generator)
+    ids[1::2, 3:] = 0
+    labels = ids.clone()
+    if "Token" in head.__name__:
+        labels = labels % 3
+    labels[1::2, 3:] = padding
+    if "Sequence" in head.__name__:
+        labels = ids[:, 0] % 3
+    return [dict(zip(("input_ids", "attention_mask", "labels"), row)) for row in zip(ids, (ids > 0).long(), labels)]
+
+
+@EVERY_LOSS
+def test_a_trainers_loss_is_the_mean_over_labels_however_they_are_padded_and_accumulated(
+    head, build_plain, train_a_step
+):
+    """With labels padded by `pad_token_id` the loss was too small by the padding's share, and the gradients too."""
+    columns = {name: torch.stack([row[name] for row in rows_for(head, -100)]) for name in rows_for(head, -100)[0]}
+    expected = build_plain(head)(**columns).loss.item()
+    padding = -100 if "Classification" in head.__name__ else 0
+    whole = train_a_step(head, rows_for(head, -100), per_device_train_batch_size=8)
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    in_parts = train_a_step(head, rows_for(head, padding), **parts)
+    for run in (whole, in_parts):
+        assert run.state.log_history[0]["loss"] == pytest.approx(expected, abs=1e-3)  # the log is rounded
+    close(in_parts.model.state_dict(), whole.model.state_dict())
+
+
+class LossOfOnesOwn(Trainer):
+    """Reads the logits of a training step, as much code for Trainer does."""
+
+    options: dict = {}
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs, **self.options)
+        logits, labels = outputs.logits.flatten(0, 1), inputs["labels"].flatten()
+        return nn.functional.cross_entropy(logits, labels)
+
+
+class LossOfLogitsAskedFor(LossOfOnesOwn):
+    options = {"skip_logits": False}
+
+
+SEQ2SEQ_HEADS = [FunTransformerForConditionalGeneration, Seq2SeqRNNForConditionalGeneration]
+
+
+@pytest.mark.parametrize("head", SEQ2SEQ_HEADS)
+def test_a_loss_of_ones_own_under_a_trainer_is_told_how_to_get_logits(head, train_a_step):
+    rows = rows_for(head, -100)
+    with pytest.raises(AttributeError, match="skip_logits=False"):
+        train_a_step(head, rows, LossOfOnesOwn)
+    expected = train_a_step(head, rows)
+    found = train_a_step(head, rows, LossOfLogitsAskedFor)
+    close(found.model.state_dict(), expected.model.state_dict())
+
+
+@pytest.mark.parametrize("head", SEQ2SEQ_HEADS)
+def test_a_compute_loss_func_gets_logits(head, train_a_step):
+    def loss_of(outputs, labels, num_items_in_batch):
+        logits = outputs.logits.flatten(0, 1)
+        return nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
+
+    rows = rows_for(head, -100)  # the Trainer takes the labels out, so the decoder's input has to be there
+    for row in rows:
+        row["decoder_input_ids"] = nn.functional.pad(row["labels"][:-1], (1, 0), value=1).clamp(min=0)
+    found = train_a_step(head, rows, compute_loss_func=loss_of)
+    close(found.model.state_dict(), train_a_step(head, rows).model.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [FunTransformerForConditionalGeneration, FunTransformerForCausalLM])
+def test_a_compiled_loss_of_ones_own_is_told_too(head, train_a_step):
+    rows = rows_for(head, -100)
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
+    with pytest.raises(AttributeError, match="skip_logits=False"):
+        train_a_step(head, rows, LossOfOnesOwn, **compiled)
+    train_a_step(head, rows, LossOfLogitsAskedFor, **compiled)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A group of this process alone."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("options", [{}, {"static_graph": True}, {"find_unused_parameters": True}], ids=str)
+@pytest.mark.parametrize("head", SEQ2SEQ_HEADS)
+def test_logits_are_told_of_and_given_under_ddp(head, options, process_group, build_plain, tiny_batch):
+    alone = build_plain(head)
+    alone(**tiny_batch).loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in alone.named_parameters()}
+    alone.zero_grad()
+    parallel = nn.parallel.DistributedDataParallel(alone, **options)
+    with pytest.raises(AttributeError, match="skip_logits=False"):
+        _ = parallel(**tiny_batch).logits
+    logits = parallel(**tiny_batch, skip_logits=False).logits
+    nn.functional.cross_entropy(logits.flatten(0, 1), tiny_batch["labels"].flatten()).backward()
+    close({name: parameter.grad for name, parameter in alone.named_parameters()}, expected)
+    del parallel  # before its group goes
 
 
 @pytest.mark.slow

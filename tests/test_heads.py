@@ -283,6 +283,56 @@ def test_the_losses_of_parts_add_up_to_that_of_the_batch(head, build, labels):
     torch.testing.assert_close(parts, expected)
 
 
+@EVERY_HEAD
+@pytest.mark.parametrize("count", [None, 0, torch.tensor(0), torch.tensor(7)], ids=str)
+def test_a_batch_without_labels_has_the_loss_0(count, head, build, labels):
+    """As when none of a few tokens is masked: NaN would end the training of the model."""
+    if head == "encoder":
+        return
+    model, batch = build(head), padded(PROMPTS, "right")
+    loss = model(**batch, labels=torch.full_like(labels(head), -100), num_items_in_batch=count).loss
+    loss.backward()
+    assert loss == 0
+    assert not any(parameter.grad.any() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def as_a_trainer_counts(head, labels):
+    return (labels[:, 1:] if head == "causal" else labels).ne(-100).sum()
+
+
+@pytest.mark.parametrize("head", ["masked", "causal"])
+def test_labels_padded_with_the_pad_token_cost_what_others_cost(head, build, labels):
+    """A Trainer counts them, since they are not -100: the loss of a batch with much padding became small."""
+    model, batch = build(head), padded(PROMPTS, "right")
+    expected = model(**batch, labels=labels(head)).loss
+    filled = labels(head).masked_fill(labels(head) == -100, model.config.pad_token_id)
+    for count in (None, as_a_trainer_counts(head, filled), int(as_a_trainer_counts(head, filled))):
+        torch.testing.assert_close(model(**batch, labels=filled, num_items_in_batch=count).loss, expected)
+
+
+@pytest.mark.parametrize("head", ["masked", "causal"])
+def test_a_pad_token_that_ends_texts_is_learned(head, build, labels):
+    model, batch = build(head, pad_token_id=2, eos_token_id=2, label_smoothing=0.0), padded(PROMPTS, "right")
+    ends = labels(head).clone()
+    ends[0, 4] = 2
+    without = ends.masked_fill(ends == 2, -100)
+    kept = as_a_trainer_counts(head, ends)
+    end = model(**batch, labels=ends.where(ends == 2, -100)).loss
+    others = model(**batch, labels=without, num_items_in_batch=kept).loss
+    torch.testing.assert_close(model(**batch, labels=ends).loss, others + end / kept)
+
+
+@pytest.mark.parametrize("head", ["sequence", "token"])
+def test_a_class_with_the_number_of_the_pad_token_is_a_class(head, build):
+    model, batch = build(head), padded(PROMPTS, "right")
+    zeros = torch.zeros(3, dtype=torch.long) if head == "sequence" else torch.zeros(3, 5, dtype=torch.long)
+    assert model.config.pad_token_id == 0
+    expected = -result(model, **batch).log_softmax(-1)[..., 0]
+    for count in (None, zeros.numel(), 2 * zeros.numel()):
+        loss = model(**batch, labels=zeros, num_items_in_batch=count).loss
+        torch.testing.assert_close(loss, expected.sum() / (count or zeros.numel()))
+
+
 @pytest.mark.parametrize("head", ["masked", "causal"])
 def test_training_returns_logits_only_when_asked(head, build, labels):
     model, batch = build(head).train(), padded(PROMPTS, "right")

@@ -68,9 +68,10 @@ def test_num_items_in_batch_divides_the_sum(count):
 
 
 @SMOOTHINGS
-def test_nothing_but_ignored_labels_gives_zero(label_smoothing):
+@pytest.mark.parametrize("count", [None, 0, torch.tensor(0), 7], ids=str)
+def test_nothing_but_ignored_labels_gives_zero(count, label_smoothing):
     hidden_states, weight, labels = example()
-    loss = linear_cross_entropy(hidden_states, weight, labels.fill_(-100), label_smoothing)
+    loss = linear_cross_entropy(hidden_states, weight, labels.fill_(-100), label_smoothing, count)
     assert loss == 0
     assert not any(gradient.any() for gradient in gradients(loss, hidden_states, weight))
 

@@ -74,9 +74,21 @@ def test_padding_never_changes_the_loss_or_the_gradients(tiny_model, tiny_batch)
     for ignored in (-100, model.config.pad_token_id):
         labels = pad_right(tiny_batch["labels"], 4, -100)
         labels[labels == -100] = ignored
-        padded_loss, padded_gradients = gradients(model, **{**tiny_batch, "labels": labels})
-        close(padded_loss, loss)
-        close(padded_gradients, expected)
+        for count in (None, (labels != -100).sum()):  # as a Trainer counts
+            padded_loss, padded_gradients = gradients(
+                model, **{**tiny_batch, "labels": labels, "num_items_in_batch": count}
+            )
+            close(padded_loss, loss)
+            close(padded_gradients, expected)
+
+
+def test_a_model_without_a_pad_token_trains_on_labels_padded_with_minus_100(tiny_model, tiny_batch):
+    model = tiny_model()
+    expected_loss, expected = gradients(model, **tiny_batch)
+    model.config.pad_token_id = None
+    loss, found = gradients(model, **tiny_batch)
+    close(loss, expected_loss)
+    close(found, expected)
 
 
 def test_a_row_does_not_see_the_batch_around_it(tiny_model, tiny_batch):
@@ -282,6 +294,10 @@ def test_an_output_without_logits_says_how_to_get_them(tiny_model, tiny_batch):
         _ = output.logits
     with pytest.raises(KeyError, match="skip_logits=False"):
         output["logits"]
+    for index in (1, -1, slice(2)):
+        with pytest.raises(IndexError, match="skip_logits=False"):
+            output[index]
+    assert output[0] is output["loss"] is output.loss
     assert getattr(output, "logits", None) is output.get("logits") is None
     assert len(output.to_tuple()) == 2 and "logits" not in str(output)  # the loss and the encoder's states
     detached = type(output)(**{name: tensor.detach() for name, tensor in output.items()})
