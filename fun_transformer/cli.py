@@ -407,7 +407,7 @@ def find_model(name: str) -> str:
         return snapshot_download(name, local_files_only=True)
     except OSError as error:
         raise OSError(
-            f"There is no folder {name} here, and the Hub could not be reached for a model {name}, of which nothing was "
+            f"There is no folder {name} here, and the Hub could not be reached for a model {name}; nothing of it was "
             "downloaded earlier. Check the network, HF_ENDPOINT and HF_HUB_OFFLINE."
         ) from error
 

@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -218,13 +220,30 @@ def test_odd_custom_pipelines_do_not_hinder_translating(model_folder, expected, 
 
 
 @pytest.mark.slow
-def test_without_a_network_a_name_is_refused_at_once(tmp_path):
-    """And not after the five retries of huggingface_hub, which take half a minute."""
+def test_without_a_network_a_name_is_refused_at_once_or_read_from_the_cache(model_folder, expected, tmp_path):
+    """And not after the five retries of huggingface_hub, which take half a minute for each file."""
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "fun_transformer.cli", "translate", "--model", "me/cat", "a"]
-    child = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
+    command = [
+        sys.executable,
+        "-m",
+        "fun_transformer.cli",
+        "translate",
+        "--device",
+        "cpu",
+        "--model",
+        "me/cat",
+        LINES[0],
+    ]
+    options = {"env": os.environ | environment, "capture_output": True, "text": True, "timeout": 100}
+    child = subprocess.run(command, **options)
     assert child.returncode == 2 and "Retry" not in child.stderr and child.stderr.count("\n") == 1
     assert "There is no folder me/cat here, and the Hub could not be reached for a model me/cat" in child.stderr
+    cached = tmp_path / "hub" / "models--me--cat"
+    shutil.copytree(model_folder, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    child = subprocess.run(command, **options)
+    assert child.stdout == f"{expected[0]}\n" and "Retry" not in child.stderr
 
 
 @pytest.mark.parametrize(
@@ -268,6 +287,18 @@ def test_without_the_extra_train_says_what_to_install(capsys, monkeypatch):
     assert run("train", "recipe.yaml") == 2
     error = capsys.readouterr().err
     assert error == "fun-transformer train: error: accelerate is not installed: pip install 'fun-transformer[train]'\n"
+
+
+@pytest.mark.parametrize("library", ["accelerate", "datasets", "sacrebleu"])
+def test_without_the_extra_the_trainers_import_says_what_to_install(monkeypatch, library):
+    for name in [name for name in sys.modules if name.startswith("fun_transformer.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(fun_transformer, "training", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"^{library} is not installed: pip install 'fun-transformer\[train\]"
+    ):
+        import_module("fun_transformer.training")
 
 
 def test_the_version_is_the_packages(capsys):
