@@ -28,6 +28,7 @@ from . import __version__
 from .files import LineFile, count_lines
 
 SHOWN = 10  # unknown characters
+HUB_SECONDS = 10  # without an answer, the Hub counts as not there
 CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and translated at a time
 
 
@@ -404,23 +405,72 @@ def load_model(name: str):
 
     Raises:
         OSError: `name` is no folder with a config.json, nor a name on the Hub.
+        ValueError: The model is damaged, or is none that turns text into text.
     """
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
+
+    from .hub.weights import folder_damage, some
+
+    place = find_model(name)
+    if damage := folder_damage(Path(place)):
+        raise ValueError(f"{name} is damaged: {' '.join(damage)}")
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(place, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except OSError as error:
+        if Path(place).exists():
+            raise
+        raise OSError(f"There is no folder {name} here, and the Hub did not give a model {name}: {error}") from error
+    except ImportError:  # names what to install
+        raise
+    except Exception as error:  # whatever a damaged file makes a library raise
+        raise ValueError(f"The model {name} cannot be loaded: {error}") from error
+    if report["missing_keys"]:
+        raise ValueError(f"{name} lacks weights of a {type(model).__name__}: {some(sorted(report['missing_keys']))}.")
+    if bad := [key for key, value in model.named_parameters() if not value.isfinite().all()]:
+        raise ValueError(f"{name} has weights that are NaN or infinite: {some(bad)}. Use a model from before that.")
+    return model, tokenizer
+
+
+def find_model(name: str) -> str:
+    """Return where a model is loaded from: its folder, its name on the Hub, or what was downloaded of it earlier.
+
+    Raises:
+        OSError: There is no such folder, and the Hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
 
     path = Path(name)
     if path.exists() and not (path / "config.json").is_file():
         raise FileNotFoundError(f"{name} holds no config.json: it is not a model folder.")
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"There is no model folder {name}.")
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    if path.exists() or hub_answers(name):
+        return name
     try:
-        return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        return snapshot_download(name, local_files_only=True)
     except OSError as error:
-        if path.exists():
-            raise
-        raise OSError(f"There is no folder {name} here, and the Hub did not give a model {name}: {error}") from error
+        raise OSError(
+            f"There is no folder {name} here, and the Hub could not be reached for a model {name}; nothing of it was "
+            "downloaded earlier. Check the network, HF_ENDPOINT and HF_HUB_OFFLINE."
+        ) from error
+
+
+def hub_answers(name: str) -> bool:
+    """Whether the Hub can be asked for a model; transformers would try six times to find out."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except HfHubHTTPError as error:
+        return error.response.status_code < 500
+    except Exception:  # of the HTTP library, whose name depends on the version of huggingface_hub
+        return False
+    return True
 
 
 def read_file(name: str) -> list[str]:

@@ -1,14 +1,19 @@
 """The command: lines in are lines out, mistakes are one line on stderr, and what is finished stays."""
 
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import fun_transformer
 from fun_transformer import __version__, cli, files
@@ -147,6 +152,100 @@ def test_a_mistake_is_one_line_and_status_2(model_folder, tmp_path, capsys, argv
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latin.txt", "model", "one.txt"]
 
 
+def change_config(**fields):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return change
+
+
+def change_file(name, change):
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def change_weights(change):
+    def save(folder):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return save
+
+
+NORM = "model.encoder.layers.0.self_attn_layer_norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change_file("model.safetensors", lambda data: data[:-9]), "is damaged: model.safetensors is damaged: it has"),
+        (
+            change_file("model.safetensors", lambda data: b""),
+            "is damaged: model.safetensors is damaged: it has 0 bytes",
+        ),
+        (change_weights(lambda tensors: tensors.pop(NORM)), f"is damaged: The weights lack {NORM}"),
+        (change_weights(lambda tensors: tensors.update({NORM: torch.ones(15)})), "has the shape (15,)"),
+        (change_weights(lambda tensors: tensors[NORM].fill_(float("nan"))), f"NaN or infinite: {NORM}"),
+        (
+            change_config(vocab_size="abc"),
+            "is damaged: config.json describes no FunTransformerForConditionalGeneration",
+        ),
+        (change_config(d_model=17), "d_model=17 is not divisible by encoder_attention_heads"),
+        (change_config(encoder_layers=10**9), "encoder_layers=1000000000, but"),
+        (change_config(pad_token_id="x"), "pad_token_id"),
+        (change_config(model_type=5), "model type `5`"),
+        (change_config(architectures=["FunTransformerForMaskedLM"]), "is damaged: "),
+        (change_file("config.json", lambda data: b"["), "config.json is no JSON"),
+        (change_file("config.json", lambda data: b"[" * 100_000), "config.json is no JSON"),
+        (change_file("generation_config.json", lambda data: b"[]"), "generation_config.json holds no JSON object"),
+        (change_file("generation_config.json", lambda data: b"{"), "generation_config.json"),
+        (change_file("tokenizer.json", lambda data: b"{}"), "cannot be loaded"),
+        (change_file("tokenizer.json", lambda data: data[:99]), "cannot be loaded"),
+        (change_file("tokenizer_config.json", lambda data: b"[]"), "cannot be loaded"),
+    ],
+)
+def test_a_damaged_model_folder_is_one_line_and_status_2(model_folder, capsys, damage, message):
+    damage(model_folder)
+    capsys.readouterr()
+    assert run("translate", "--model", model_folder, "--device", "cpu", "a") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fun-transformer translate: error: ") and error.count("\n") == 1 and message in error
+
+
+def test_odd_custom_pipelines_do_not_hinder_translating(model_folder, expected, capsys):
+    change_config(custom_pipelines=["x"], architectures=None)(model_folder)
+    assert run("translate", "--model", model_folder, "--device", "cpu", LINES[0]) == 0
+    assert capsys.readouterr().out == f"{expected[0]}\n"
+
+
+@pytest.mark.slow
+def test_without_a_network_a_name_is_refused_at_once_or_read_from_the_cache(model_folder, expected, tmp_path):
+    """And not after the five retries of huggingface_hub, which take half a minute for each file."""
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    command = [
+        sys.executable,
+        "-m",
+        "fun_transformer.cli",
+        "translate",
+        "--device",
+        "cpu",
+        "--model",
+        "me/cat",
+        LINES[0],
+    ]
+    options = {"env": os.environ | environment, "capture_output": True, "text": True, "timeout": 100}
+    child = subprocess.run(command, **options)
+    assert child.returncode == 2 and "Retry" not in child.stderr and child.stderr.count("\n") == 1
+    assert "There is no folder me/cat here, and the Hub could not be reached for a model me/cat" in child.stderr
+    cached = tmp_path / "hub" / "models--me--cat"
+    shutil.copytree(model_folder, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    child = subprocess.run(command, **options)
+    assert child.stdout == f"{expected[0]}\n" and "Retry" not in child.stderr
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -188,6 +287,18 @@ def test_without_the_extra_train_says_what_to_install(capsys, monkeypatch):
     assert run("train", "recipe.yaml") == 2
     error = capsys.readouterr().err
     assert error == "fun-transformer train: error: accelerate is not installed: pip install 'fun-transformer[train]'\n"
+
+
+@pytest.mark.parametrize("library", ["accelerate", "datasets", "sacrebleu"])
+def test_without_the_extra_the_trainers_import_says_what_to_install(monkeypatch, library):
+    for name in [name for name in sys.modules if name.startswith("fun_transformer.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(fun_transformer, "training", raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"^{library} is not installed: pip install 'fun-transformer\[train\]"
+    ):
+        import_module("fun_transformer.training")
 
 
 def test_the_version_is_the_packages(capsys):

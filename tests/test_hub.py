@@ -699,6 +699,7 @@ DAMAGED = {
     "model.safetensors": len(HEADER).to_bytes(8, "little") + HEADER + bytes((1 << 20) - 4),
     "README.md": b"# A\n" + TOKEN_TEXT.encode(),
     "logs/.env": b"x",
+    "training_args.bin": b"x",
 }
 
 
@@ -748,6 +749,7 @@ def test_the_check_of_a_repo_on_the_hub_reads_headers_of_weights_and_finds_secre
         "README.md, line 2, has",
     ):
         assert words in problems
+    assert "training_args.bin is a pickle" in problems
     assert sum(sent for path, sent in world["hub"].sent.items() if path.startswith("/me/damaged/")) < 100_000
 
 

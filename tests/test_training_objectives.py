@@ -1,6 +1,7 @@
 """Every objective trains by recipe only; its labels sit where they should; its model works in its pipeline."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def rows_of(name: str, folder: Path) -> list[str]:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[name] * 12), encoding="utf-8")
     return [option for split in ("train", "validation", "test") for option in (f"--data.{split}.dataset", str(path))]
+
+
+@pytest.mark.parametrize(
+    ("objective", "library"), [("sequence_classification", "sklearn"), ("token_classification", "seqeval")]
+)
+def test_a_library_that_scores_need_is_missed_before_the_training(monkeypatch, objective, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"{library} is not installed: pip install 'fun-transformer\[train\]'"):
+        OBJECTIVES[objective](DatasetDict(), TrainingArguments())
 
 
 @pytest.mark.slow

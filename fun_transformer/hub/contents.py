@@ -83,7 +83,8 @@ def folder_contents(folder: Path) -> FolderContents:
     files = {path.name: path for path in visible if path.is_file()}
     wanted = wanted_names(local_files(folder, set(files)))
     published = {name: path for name, path in files.items() if name in wanted}
-    problems = [*name_problems(files), *secret_problems(local_files(folder, published))]
+    kept = [name for name in files if not LEFTOVERS.fullmatch(name)]
+    problems = [*name_problems(kept), *secret_problems(local_files(folder, published))]
     if links := [name for name, path in files.items() if path.is_symlink()]:
         problems.append(
             f"{', '.join(links)}: links, of which it is not seen what they would publish. "
@@ -175,7 +176,7 @@ def name_problems(names: Collection[str]) -> Iterator[str]:
     """Name files whose names say that they are secrets, or can run any code."""
     for name in sorted(names):
         last = name.rpartition("/")[2]
-        if PICKLE.search(last) and not LEFTOVERS.fullmatch(last):
+        if PICKLE.search(last):
             yield (
                 f"{name} is a pickle, which can run any code when it is loaded. Save weights with save_pretrained "
                 "(safetensors), and leave other pickles out."

@@ -5,14 +5,15 @@ import math
 import operator
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from transformers import PreTrainedModel
 
-from .code import is_in_transformers, saved_class
-from .contents import INDEX, WEIGHTS, RepoFiles, weight_files, weight_map
+from .code import is_in_transformers, malformed_fields, saved_class
+from .contents import INDEX, WEIGHTS, RepoFiles, local_files, read_json, weight_files, weight_map
 
 DTYPES = {
     "F64": torch.float64,
@@ -44,6 +45,21 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: int
     end: int
+
+
+def folder_damage(folder: Path) -> list[str]:
+    """Name what would hinder the loading of a folder's weights, as far as the headers of its files tell it."""
+    if not folder.is_dir():
+        return []
+    files = replace(local_files(folder, {path.name for path in folder.iterdir()}), is_local=False)
+    if WEIGHTS not in files.names and INDEX not in files.names:
+        return []
+    try:
+        read_json("generation_config.json", files)  # transformers would leave a broken one out without a word
+        config = read_json("config.json", files)
+        return [] if any(malformed_fields(config, {})) else list(weight_problems(files, config))
+    except ValueError as error:
+        return [str(error)]
 
 
 def weight_problems(files: RepoFiles, config: dict[str, Any]) -> Iterator[str]:

@@ -7,24 +7,30 @@
 In the shell: `fun-transformer train RECIPE.yaml`, or `accelerate launch -m fun_transformer.training RECIPE.yaml`.
 """
 
-from .data.batches import PaddedBatches, TokenBudgetSampler, pad_batch
-from .data.packing import PackedBatches, PackingSampler, pack_batch
-from .loop import TrainingLoop
-from .metrics import ReferenceMetric
-from .objectives import Objective, Seq2Seq
-from .recipe.arguments import (
-    DataArguments,
-    GenerationArguments,
-    RunArguments,
-    SplitArguments,
-    TokenizerArguments,
-    TrainingArguments,
-)
-from .recipe.reading import parse_arguments
-from .run.run import Run, Scores
-from .scoring import score
-from .tables import register_metric, register_objective
-from .train import TrainResult, build_loop, prepare, train
+try:
+    from .data.batches import PaddedBatches, TokenBudgetSampler, pad_batch
+    from .data.packing import PackedBatches, PackingSampler, pack_batch
+    from .loop import TrainingLoop
+    from .metrics import ReferenceMetric
+    from .objectives import Objective, Seq2Seq
+    from .recipe.arguments import (
+        DataArguments,
+        GenerationArguments,
+        RunArguments,
+        SplitArguments,
+        TokenizerArguments,
+        TrainingArguments,
+    )
+    from .recipe.reading import parse_arguments
+    from .run.run import Run, Scores
+    from .scoring import score
+    from .tables import register_metric, register_objective
+    from .train import TrainResult, build_loop, prepare, train
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.startswith("fun_transformer"):
+        raise
+    text = f"{error.name} is not installed: pip install 'fun-transformer[train]'"
+    raise ModuleNotFoundError(text, name=error.name) from error
 
 __all__ = [
     "DataArguments",

@@ -11,6 +11,7 @@
 The training loop is the same for all: a model gives the loss of a batch, divided by the number of its items.
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -287,9 +288,12 @@ class SequenceClassification(Objective):
     pipeline = "text-classification"
     predicts = True
     evaluation_options: dict[str, Any] = {}
+    scored_by = "sklearn"  # a library that is asked for before the training, not at its first evaluation
 
     def __init__(self, splits, settings):
         super().__init__(splits, settings)
+        if find_spec(self.scored_by) is None:
+            raise ImportError(f"{self.scored_by} is not installed: pip install 'fun-transformer[train]'")
         self.labels = self.find_labels(splits) if "train" in splits else []
 
     @classmethod
@@ -355,6 +359,7 @@ class TokenClassification(SequenceClassification):
     name = "token_classification"
     model_class = AutoModelForTokenClassification
     pipeline = "token-classification"
+    scored_by = "seqeval"
 
     def split_target(self, target):
         return target.split()

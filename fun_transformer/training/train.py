@@ -358,7 +358,7 @@ def main(argv: list[str] | None = None, run: Callable[[RunArguments, str], Any] 
         return 128 + signal.SIGINT
     except ErrorOfMainProcess:
         return 2
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         return complain(error, code=2)
     except RuntimeError as error:
         if not is_lost_process(error):
