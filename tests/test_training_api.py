@@ -1,6 +1,7 @@
 """The trainer as a library: called from Python, its parts used one by one."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from fun_transformer.training import (
     train,
 )
 from fun_transformer.training.engine import build_accelerator, choose_threads
+from fun_transformer.training.recipe.checks import check
 from fun_transformer.training.run.card import describe_data
 from fun_transformer.training.tables import OBJECTIVES
 
@@ -189,3 +191,22 @@ def test_saving_is_rarer_than_evaluating_where_the_corpus_is_small(tmp_path):
 def test_public_names_are_there():
     assert all(hasattr(training, name) for name in training.__all__)
     assert {"RunArguments", "train", "TrainingLoop", "TokenBudgetSampler", "pad_batch"} <= set(training.__all__)
+
+
+@pytest.mark.slow
+def test_a_run_in_a_thread_trains(arguments):
+    with ThreadPoolExecutor(1) as pool:  # signals reach the main thread alone
+        assert pool.submit(train, arguments).result().scores["test"]["loss"] > 0
+
+
+def test_null_is_off_for_lists_too(arguments):
+    arguments.training.report_to = None
+    arguments.generation.metrics = ""
+    checked = check(arguments)
+    assert checked.training.report_to == [] and checked.generation.metrics == []
+
+
+@pytest.mark.parametrize("wrong", [{"a": 1}, "recipe.yaml", None])
+def test_what_is_no_recipe_is_refused(wrong):
+    with pytest.raises(TypeError, match="RunArguments"):
+        train(wrong)

@@ -1,6 +1,7 @@
 """A trained model is scored again by its run's recipe, on its own rows or on others."""
 
 import json
+import re
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -86,3 +87,15 @@ def test_mistakes_are_told_before_anything_is_read(finished, words, message, cap
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert run_main(tmp_path) == 2
     assert "is no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_without_test_rows_the_held_out_ones_are_scored(tmp_path):
+    recipe = write_digits_recipe(tmp_path)
+    options = ["--training.max_steps=4", f"--data.train.dataset={tmp_path / 'train.jsonl'}"]
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(re.sub(r"(?m)^  (test|validation):\n(    .*\n)+", "", text), encoding="utf-8")
+    trained = train(parse_arguments([str(recipe), *options]))
+    assert set(trained.scores) == {"validation"}
+    assert run_main(trained.folder, "--output", tmp_path / "scores.json") == 0
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["split"] == "validation"

@@ -29,6 +29,7 @@ from fun_transformer.training.run.checkpoints import (
     find_model_problem,
     find_problem,
 )
+from fun_transformer.training.train import words_to_resume
 
 KILLED = -9
 
@@ -617,3 +618,39 @@ def test_setting_aside_that_was_killed_is_done_again(children, recipe, whole, fi
     assert children.run(recipe, finished, *resume) == [0], children.log(finished)
     assert_same_runs(finished, whole)
     assert not list(finished.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["r.yaml", "--output_dir", "out"], ["r.yaml", "--output_dir", "out", "--resume"]),
+        (["r.yaml", "--overwrite", "--seed", "3"], ["r.yaml", "--seed", "3", "--resume"]),
+        (["--resume", "auto", "r.yaml", "--overwrite", "true"], ["r.yaml", "--resume"]),
+        (["--resume", "r.yaml", "--dry-run"], ["r.yaml", "--dry-run", "--resume"]),
+        (["--resume=out/checkpoints/step-4", "r.yaml"], ["r.yaml", "--resume"]),
+    ],
+)
+def test_the_command_to_go_on_with_is_one_that_goes_on(words, expected):
+    assert words_to_resume(words) == expected
+
+
+@pytest.mark.slow
+def test_an_epoch_of_a_language_model_begins_again_that_version_0_1_0_cut_in_another_way(children, recipe, tmp_path):
+    output_dir = tmp_path / "run"
+    options = ["--objective=masked_lm", "--training.metric_for_best_model=loss", "--training.batch_tokens=100"]
+    assert children.run(recipe, output_dir, *options, "--training.max_steps", "4") == [0], children.log(output_dir)
+    path = output_dir / "checkpoints" / "step-4" / "trainer_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    lengths = [len(json.loads(line)["source"]) + 1 for line in (recipe.parent / "train.jsonl").open(encoding="utf-8")]
+    state["data"] = zlib.crc32(np.array(lengths, dtype=np.int64).tobytes() * 2)  # what that version noted
+    del state["rows"], state["measured"]
+    path.write_text(json.dumps(state, indent=1), encoding="utf-8")
+    partial = path.parent.with_name("partial")
+    path.parent.rename(partial)
+    (partial / "manifest.json").unlink()
+    commit_with_manifest(partial, path.parent)
+    more = ["--training.max_steps", "6", "--resume"]
+    shutil.rmtree(output_dir / "model")
+    assert children.run(recipe, output_dir, *options, *more) == [0], children.log(output_dir)
+    assert "this epoch begins again" in children.log(output_dir)
+    assert trainer_state(output_dir)["batch"] == 2

@@ -36,7 +36,7 @@ from .tables import OBJECTIVES
 
 
 def evaluate(
-    arguments: RunArguments, model: Path, split: str = "test", accelerator: Accelerator | None = None
+    arguments: RunArguments, model: str | Path, split: str = "test", accelerator: Accelerator | None = None
 ) -> Scores:
     """Score a model on a split of a recipe.
 
@@ -62,7 +62,7 @@ def evaluate(
     data = limit_lengths(arguments.data, longest_text(loaded.config))
     splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
     accelerator.print(report.followed_by(of_tokens))
-    run = Run(accelerator, arguments, objective, tokenizer, splits, model.parent)
+    run = Run(accelerator, arguments, objective, tokenizer, splits, Path(model).parent)
     return score(run, loaded, split)
 
 
@@ -90,7 +90,7 @@ def read_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run (with recipe.yaml and model/)")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="what to score on (default: test)")
+    parser.add_argument("--split", choices=SPLITS, help="what to score on (default: test, else validation)")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="another model of the run's kind")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the scores there")
     parser.add_argument("--predictions", type=Path, metavar="FILE.jsonl", help="write the generated rows there")
@@ -135,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments: Any = replace(parse_arguments([str(recipe), of_training, *settings]), resume="no")
         check_outputs(arguments, [path for path in (options.output, options.predictions) if path])
         accelerator = build_accelerator(arguments)
+        options.split = options.split or ("test" if arguments.data.test.is_named else "validation")
         found = evaluate(arguments, model, options.split, accelerator)
     except ErrorOfMainProcess:
         return 2

@@ -2,11 +2,11 @@
 
 The loss is exact over processes and accumulated batches: the sum over all labels of an optimizer step, divided by
 their number. Each part of a run keeps what it needs to go on: the position in the data (`BatchStream`), the models
-that were kept (`KeptModels`), the log (`RunLog`), the bad steps (`BadSteps`), and the counts of the
-loop itself (`Progress`).
+that were kept (`KeptModels`), the log (`RunLog`), the bad steps (`BadSteps`), the counts of the loop (`Progress`).
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -88,6 +88,8 @@ class TrainingLoop:
         accelerator = self.accelerator
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         changes = self.compare_rows(state)
+        if not self.stream.is_cut_alike(state):
+            changes.append("Version 0.1.0 cut the batches of this objective in another way: this epoch begins again.")
         try:
             accelerator.load_state(str(checkpoint))
         except RuntimeError as error:
@@ -266,9 +268,8 @@ class TrainingLoop:
         Args:
             count: How many; without end when None.
         """
-        while count is None or count > 0:
+        for _ in itertools.count() if count is None else range(count):
             yield self.train_step(0.0)
-            count = None if count is None else count - 1
 
     def run(self) -> None:
         """Train until a limit is reached.
@@ -280,7 +281,7 @@ class TrainingLoop:
         """
         progress, settings, log = self.progress, self.settings, self.log
         self.started = self.clock() - progress.seconds
-        log.load_state_dict(log.state_dict())  # the clock of its window begins now
+        log.restart_clock()
         with self.stop, log.progress(self.done()):
             done = self.agreed_done()
             while done < 1.0 and not self.kept.is_patience_over():

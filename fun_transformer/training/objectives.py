@@ -199,6 +199,7 @@ class Objective:
         return 6.0 * model.num_parameters(exclude_embeddings=True)
 
 
+@register_objective
 class Seq2Seq(Objective):
     """Write the target of a source, token by token, as the Transformer of the paper does."""
 
@@ -233,6 +234,7 @@ class Seq2Seq(Objective):
         return super().flops_per_token(model, source_len, target_len)
 
 
+@register_objective
 class MaskedLM(Objective):
     """Predict 15 % of the tokens, of which 80 % are masked, 10 % replaced and 10 % kept."""
 
@@ -254,6 +256,7 @@ class MaskedLM(Objective):
         return batch
 
 
+@register_objective
 class CausalLM(Objective):
     """Predict each token from those before it: `<s> tokens </s>`."""
 
@@ -280,6 +283,7 @@ class CausalLM(Objective):
         return {"input_ids": ids, "labels": [[-100, *row[1:]] for row in ids]}
 
 
+@register_objective
 class SequenceClassification(Objective):
     """Predict one label for a text: the target."""
 
@@ -353,6 +357,7 @@ class SequenceClassification(Objective):
         return label_scores(predicted, true)
 
 
+@register_objective
 class TokenClassification(SequenceClassification):
     """Predict one tag for each word; the first token of a word carries it, the others are ignored."""
 
@@ -395,7 +400,3 @@ class TokenClassification(SequenceClassification):
 
     def score(self, predicted, true):
         return tag_scores(predicted, true)
-
-
-for _objective in (Seq2Seq, MaskedLM, CausalLM, SequenceClassification, TokenClassification):
-    register_objective(_objective)

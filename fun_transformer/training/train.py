@@ -4,7 +4,9 @@ From sentence pairs to a model folder that `from_pretrained` and `pipeline()` ta
 tokenizer unless the recipe names one, build the model, train it, score it on the test split, write it with its card.
 """
 
+import itertools
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -58,8 +60,6 @@ from .run.run import Run, Scores
 from .run.stopping import Interrupted
 from .scoring import resolve_bleu, score, show_scores
 from .tables import OBJECTIVES
-
-MODULE = "fun_transformer.training"
 
 
 @dataclass(frozen=True)
@@ -346,12 +346,12 @@ def main(argv: list[str] | None = None, run: Callable[[RunArguments, str], Any] 
         The exit code.
     """
     argv = sys.argv[1:] if argv is None else argv
-    command = f"accelerate launch -m {MODULE}"
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    command = "accelerate launch -m fun_transformer.training" if several else "fun-transformer train"
     try:
         run(parse_arguments(argv), f"{command} {shlex.join(argv)}")
     except Interrupted as interrupted:
-        again = [word for word in argv if word not in ("--overwrite", "--resume")]
-        print(f"{interrupted}\nGo on with: {command} {shlex.join(again)} --resume", file=sys.stderr)
+        print(f"{interrupted}\nGo on with: {command} {shlex.join(words_to_resume(argv))}", file=sys.stderr)
         return interrupted.exit_code
     except KeyboardInterrupt:
         print("\nStopped. Nothing was saved since the last checkpoint.", file=sys.stderr)
@@ -369,14 +369,27 @@ def main(argv: list[str] | None = None, run: Callable[[RunArguments, str], Any] 
         )
     except (CheckpointError, FloatingPointError) as error:
         return complain(error)
+    except BrokenPipeError:  # as of `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes at its end
+        return 1
     except OSError as error:
-        return complain(f"{error}. Mend it; if there is a checkpoint, go on with --resume.")
+        return complain(f"{error}. Fix it; if there is a checkpoint, go on with --resume.")
     return 0
+
+
+def words_to_resume(argv: list[str]) -> list[str]:
+    """Return the words of a command line that goes on with the run of another one."""
+    kept = [word for word in argv if not word.startswith(("--overwrite", "--resume"))]
+    values = [following for word, following in itertools.pairwise(argv) if word in ("--overwrite", "--resume")]
+    for value in values:  # of an option that is gone
+        if not value.startswith("--") and not value.endswith((".yaml", ".yml")) and value in kept:
+            kept.remove(value)
+    return [*kept, "--resume"]
 
 
 def complain(error: object, code: int = 1) -> int:
     """Print an error as one line of this program; return the exit code."""
-    print(f"{MODULE}: {error}", file=sys.stderr)
+    print(f"fun-transformer train: {error}", file=sys.stderr)
     return code
 
 

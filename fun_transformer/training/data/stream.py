@@ -85,7 +85,7 @@ class BatchStream:
             self.made = self.take(count)
 
     def advance(self, taken: Sequence[MicroBatch]) -> None:
-        """Move the position behind these batches."""
+        """Move the position past these batches."""
         last = taken[-1]
         if last.epoch != self.epoch:
             self.resized = []
@@ -110,6 +110,13 @@ class BatchStream:
         parts = [np.ascontiguousarray(part, dtype=np.int64).tobytes() for part in lengths]
         return state["data"] == zlib.crc32(b"".join(parts))
 
+    def is_cut_alike(self, state: dict[str, Any]) -> bool:
+        """Tell whether a checkpoint's batches were cut as these are.
+
+        Version 0.1.0 counted the labels of language models and taggers as tokens of their own.
+        """
+        return "rows" in state or self.source.objective.counts_targets
+
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
@@ -122,9 +129,9 @@ class BatchStream:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint, perhaps of another number of processes; rows that changed begin this epoch again."""
-        same_rows = self.has_same_rows(state)
-        self.epoch, self.batch = state["epoch"], state["batch"] if same_rows else 0
-        self.resized = [(processes, batches) for processes, batches in state["resized"]] if same_rows else []
+        goes_on = self.has_same_rows(state) and self.is_cut_alike(state)
+        self.epoch, self.batch = state["epoch"], state["batch"] if goes_on else 0
+        self.resized = [(processes, batches) for processes, batches in state["resized"]] if goes_on else []
         if state["world_size"] != self.world_size:
             if self.batch:
                 self.resized.append((state["world_size"], self.batch))

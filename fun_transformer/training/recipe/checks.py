@@ -90,7 +90,8 @@ def convert_list(value: Any, kind: Any, name: str) -> list[Any]:
     """Return a value as a list of a type; text is cut at its commas (`--generation.metrics bleu,chrf`)."""
     if isinstance(value, bool) and get_origin(kind) is Literal:  # --data.clean true
         return list(get_args(kind)) if value else []
-    items = value.split(",") if isinstance(value, str) else value
+    items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+    items = [] if items is None else items  # null is off
     if not isinstance(items, list | tuple):
         raise ValueError(f"{name} must be a list, got {shown(value)}.")
     if not dataclasses.is_dataclass(kind):
@@ -329,7 +330,12 @@ def check(arguments: RunArguments) -> RunArguments:
 
     Raises:
         ValueError: Naming what does not fit and how to fix it.
+        TypeError: The arguments are something else.
     """
+    if not isinstance(arguments, RunArguments):
+        raise TypeError(
+            f"A recipe in Python is a RunArguments, got {shown(arguments)}. Read a file with parse_arguments."
+        )
     arguments = convert_fields(arguments)
     fix_paths(arguments)
     load_plugins(arguments.plugins)

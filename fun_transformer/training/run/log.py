@@ -61,6 +61,10 @@ class RunLog:
         self.bar.set_postfix_str(f"step {step}, loss {loss:.3f}, {speed:,.0f} tok/s, {gflops:,.0f} GFLOP/s")
         self.window = Window(self.clock)
 
+    def restart_clock(self) -> None:
+        """Count the time of the steps since the last line from now on."""
+        self.window = Window(self.clock, self.window.read())
+
     def sync(self) -> None:
         """Wait until metrics.jsonl is on the disk."""
         if self.accelerator.is_main_process and self.path.exists():

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a run finishes its step, saves, and ends."""
 
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class StopRequest:
         self.accelerator, self.received, self.agreed, self.since = accelerator, 0, 0, 0.0
 
     def __enter__(self) -> "StopRequest":
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        is_main = threading.current_thread() is threading.main_thread()  # signals reach no other
+        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
         self.previous = {number: signal.signal(number, self.on_signal) for number in numbers}
         return self
 
