@@ -1,5 +1,6 @@
 """Several processes train as one: real processes over gloo, on one machine."""
 
+import gc
 import json
 import os
 import random
@@ -209,6 +210,53 @@ def test_a_dead_process_ends_the_others_and_leaves_the_last_checkpoint(children,
     step = int(checkpoint_folders(output_dir)[-1].name.removeprefix("step-"))
     more = ["--training.max_steps", str(step + 2), "--resume"]
     assert children.run(recipe, output_dir, *more, processes=2) == [0, 0], children.log(output_dir)
+
+
+def answer_late(end: str) -> Callable:
+    """A training that ends while rank 0 still waits, in a thread of gloo, for an answer that comes seconds late."""
+    from accelerate import Accelerator
+
+    from fun_transformer.training.loop import TrainingLoop
+    from fun_transformer.training.train import train
+
+    real = Accelerator.free_memory
+
+    def free_memory(self, *objects):
+        torch.distributed.barrier()
+        if self.process_index:
+            time.sleep(3)
+        torch.distributed.all_reduce(torch.ones(3), async_op=True)
+        return real(self, *objects)
+
+    class Ending(TrainingLoop):
+        def count(self, taken):
+            if self.progress.step == 5 and end == "error":
+                raise FloatingPointError("of the test")
+            if self.progress.step == 5 and end == "interrupt" and not self.accelerator.process_index:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().count(taken)
+
+    def train_and_count_threads(arguments, command):
+        try:
+            return train(arguments, command, loop=Ending)
+        finally:
+            gc.collect()  # where a prepared model that is left would be destroyed
+            names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+            print("threads of gloo:", [name for name in names if "gloo" in name])
+
+    Accelerator.free_memory = free_memory
+    return train_and_count_threads
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("end", "codes"), [("finish", [0, 0]), ("error", [1, 1]), ("interrupt", [130, 143])])
+def test_processes_end_although_an_answer_is_late(children, recipe, tmp_path, end, codes):
+    output_dir = tmp_path / "run"
+    job = {"processes": 2, "patch": ["test_training_distributed", "answer_late", end], "timeout": 90}
+    assert children.run(recipe, output_dir, **job) == codes, children.log(output_dir)
+    for rank in range(2):
+        assert "threads of gloo: []" in children.log(output_dir, rank)
 
 
 # ── accelerate launch ────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """What a run trains with: device, precision, processes, threads, trackers."""
 
 import os
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -77,6 +78,32 @@ def start_trackers(accelerator: Accelerator, arguments: RunArguments) -> None:
     flat = flat_values(arguments)
     config = {name: value if isinstance(value, int | float | str) else str(value) for name, value in flat.items()}
     accelerator.init_trackers("fun_transformer", config)
+
+
+def end_processes(accelerator: Accelerator, error: BaseException | None = None) -> None:
+    """End trackers and processes, without a chance that one waits forever.
+
+    The prepared model refers to the processes' connections. If it outlived them, its end would wait for the threads of
+    gloo while holding the lock (the GIL) that one of these may be waiting for. So it goes first, and with it the
+    frames of an error, which refer to it. After an error on GPUs the connections are left alone: NCCL would wait for
+    the other processes.
+
+    Args:
+        accelerator: Whose objects nothing else refers to.
+        error: That ends the run.
+    """
+    if error is not None and not is_on_gloo():
+        return
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    accelerator.free_memory()
+    accelerator.end_training()
+
+
+def is_on_gloo() -> bool:
+    """Tell whether there are several processes, on CPUs."""
+    return torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo"
 
 
 class ErrorOfMainProcess(ValueError):

@@ -30,6 +30,7 @@ from .dry_run import dry_run
 from .engine import (
     ErrorOfMainProcess,
     build_accelerator,
+    end_processes,
     main_process_first,
     on_main_process,
     start_trackers,
@@ -99,10 +100,12 @@ def train(
     arguments = check(arguments)
     accelerator = accelerator or build_accelerator(arguments)
     logging.disable_progress_bar()  # of saving and loading: there is one bar, that of the training
-    result = train_with(accelerator, arguments, command, loop)
-    # What was prepared must be gone before the processes part: it refers to their connections.
-    accelerator.free_memory()
-    accelerator.end_training()
+    try:
+        result = train_with(accelerator, arguments, command, loop)
+    except BaseException as error:
+        end_processes(accelerator, error)
+        raise
+    end_processes(accelerator)
     return result
 
 
