@@ -43,6 +43,7 @@ CONTRACT = [
     # ── transformers: tokenizers, pipelines, tables ──
     ("transformers.tokenization_utils_tokenizers.TokenizersBackend", "_tokenizer", "the backend of `tokenizers`"),
     ("transformers.tokenization_utils_tokenizers.TokenizersBackend", "_decode", "decoding of the target's side"),
+    ("transformers.tokenization_utils_tokenizers.TokenizersBackend", "_add_tokens", "spaces beside added tokens"),
     ("transformers.tokenization_utils_tokenizers.TokenizersBackend", "_save_pretrained", "saving without truncation"),
     ("transformers.tokenization_utils_base.PreTrainedTokenizerBase", "_auto_class", "saved code of the tokenizer"),
     ("transformers.NllbTokenizer", "_build_translation_inputs", "tokenizers of many languages prepare their inputs"),
