@@ -3,23 +3,13 @@
 import dataclasses
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
 from fun_transformer.training.train import main, train
 
 SHORT = ["--training.max_steps", "2", "--training.eval_steps", "2", "--training.save_steps", "2"]
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Begin and end without a run in this process."""
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 def precision_of(folder):
