@@ -119,6 +119,18 @@ def tiny_batch():
     }
 
 
+@pytest.fixture
+def fresh_accelerate():
+    """No run was in this process before, and none is after: accelerate keeps its state as long as a process lives."""
+    from accelerate.state import AcceleratorState
+
+    threads = torch.get_num_threads()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def children():
     """Runs trainings in forked processes (tests/forked_runs.py)."""

@@ -3,8 +3,6 @@
 import json
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
@@ -13,19 +11,10 @@ from fun_transformer.training.evaluate import evaluate
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 LEARNED = ["--model.position_embedding_type", "learned", "--model.max_position_embeddings", "5"]  # of 3 to 7
 SHORT = ["--training.max_steps", "2", "--training.eval_steps", "2", "--training.save_steps", "2"]
 DROPPED = ["--data.bad_rows", "drop", "--generation.max_new_tokens", "50"]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps its state in the process; a run in a process of its own has none."""
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
 
 
 def run(folder, *options):

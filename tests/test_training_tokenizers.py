@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -22,18 +21,9 @@ import fun_transformer  # noqa: F401  registers its classes
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 DIGITS = list("0123456789")
 SHORT = ["--training.max_steps", "2", "--training.eval_steps", "2", "--training.save_steps", "2"]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps its state in the process; a run in a process of its own has none."""
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
 
 
 def numbered(*tokens):

@@ -73,7 +73,7 @@ CONTRACT = [
     (nn.Module, "_parameters", "what a module holds (tests)"),
     # ── accelerate, datasets, evaluate, and what tests alone use ──
     ("accelerate.state.GradientState", "_set_sync_gradients", "accumulation without the data loader of accelerate"),
-    ("accelerate.state.AcceleratorState", "_reset_state", "several runs in one process (tests)"),
+    ("accelerate.state.AcceleratorState", "_reset_state", "several runs in one process"),
     ("accelerate.state.PartialState", "_shared_state", "several runs in one process (tests)"),
     ("accelerate.commands.launch", "_validate_launch_command", "launch configurations are understood (tests)"),
     ("datasets.Dataset", "_indices", "where selected rows are on disk"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, broadcast_object_list, parse_flag_from_env
 
@@ -35,6 +36,26 @@ def choose_threads(threads: int | str, processes_here: int, cores: int) -> int |
     return max(1, cores // processes_here)
 
 
+def forget_last_run(precision: str) -> None:
+    """Make accelerate forget the precision of an earlier run of this process: it would refuse another.
+
+    Args:
+        precision: Of the run to come, "no" or "bf16".
+
+    Raises:
+        ValueError: The earlier run had several processes, which have parted.
+    """
+    if not is_initialized():
+        return
+    state = AcceleratorState()
+    if state.distributed_type != DistributedType.NO and not torch.distributed.is_initialized():
+        raise ValueError(
+            "Several processes train together only once. Start new ones for another run, with accelerate launch."
+        )
+    if state.mixed_precision != precision:
+        AcceleratorState._reset_state()
+
+
 def build_accelerator(arguments: RunArguments) -> Accelerator:
     """Start the engine: device, precision, processes and trackers."""
     waiting = timedelta(minutes=arguments.training.timeout_minutes)
@@ -46,10 +67,11 @@ def build_accelerator(arguments: RunArguments) -> Accelerator:
         if threads := choose_threads(arguments.training.threads, processes_here, available_cores()):
             torch.set_num_threads(threads)
         keep_freed_memory()
-    precision = choose_precision(arguments.training, state.device)
+    precision = "bf16" if choose_precision(arguments.training, state.device) == "bf16" else "no"
+    forget_last_run(precision)
     accelerator = Accelerator(
         cpu=cpu,
-        mixed_precision="bf16" if precision == "bf16" else "no",
+        mixed_precision=precision,
         log_with=usable_trackers(arguments),
         project_config=ProjectConfiguration(arguments.output_dir, logging_dir=f"{arguments.output_dir}/tensorboard"),
     )
