@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import remove_folder, write_atomically
-from ..data.files import find_shards
+from ..data.sources import find_shards
 from ..recipe.arguments import AUTO, SPLITS, RunArguments
 from ..recipe.names import known_arguments
 from ..recipe.reading import read_recipe
