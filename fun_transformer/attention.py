@@ -207,6 +207,12 @@ def eager_attention(
     return context.transpose(1, 2), weights  # (batch, query_len, heads, head_dim), ...
 
 
+NO_GRADIENTS = (
+    "attn_implementation=flex_attention computes no gradients on a CPU. Choose one of eager, sdpa, or run the model "
+    "under torch.no_grad()."
+)
+
+
 class MultiHeadAttention(nn.Module):
     """MultiHead(Q, K, V) = Concat(head_1, ..., head_h) W^O, head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V) (3.2.2).
 
@@ -292,9 +298,10 @@ class MultiHeadAttention(nn.Module):
         if positions is not None:
             query = positions.turn(query)
         key, value = self.keys_and_values(hidden_states, encoder_hidden_states, past_key_values, positions)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            attn_implementation or self.config._attn_implementation, eager_attention
-        )
+        kernel = attn_implementation or self.config._attn_implementation
+        if kernel == "flex_attention" and query.device.type == "cpu" and (query.requires_grad or key.requires_grad):
+            raise ValueError(NO_GRADIENTS)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention)
         context, weights = attention(
             self,
             query,

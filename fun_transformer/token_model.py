@@ -7,7 +7,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, Seq2SeqLMOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .config_checks import check_known
 from .losses import IGNORE_INDEX, linear_cross_entropy, number_of_labels, shift_tokens_right
 
 
@@ -107,6 +109,24 @@ class TokenModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.d_model**-0.5)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+        """Refuse an attention kernel that cannot run here in a sentence; the library asks whenever one is chosen.
+
+        Raises:
+            ValueError: Naming the kernels that can.
+        """
+        try:
+            return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+        except Exception as error:  # of many types: a package that is missing, no such name, no network for a kernel
+            supported = {"sdpa": self._supports_sdpa, "flex_attention": self._supports_flex_attn}
+            usable = ["eager", *(name for name, is_supported in supported.items() if is_supported)]
+            exists = attn_implementation in ALL_ATTENTION_FUNCTIONS.valid_keys() or "/" in str(attn_implementation)
+            if not exists:
+                check_known("attn_implementation", attn_implementation, dict.fromkeys(usable))
+            reason = error if self._supports_flash_attn else f"A {self.config.model_type} has no such kernel."
+            cannot = f"attn_implementation={attn_implementation} cannot run here."
+            raise ValueError(f"{cannot} Choose one of {', '.join(usable)}. {reason}") from error
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
         """Return the tied weights that the model names: the library would tie all of them or none.

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from transformers import (
+    AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
     TrainingArguments,
 )
+from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
 import fun_transformer
 from fun_transformer import (
@@ -57,6 +59,59 @@ def test_flex_attention_equals_eager(norm_position, tiny_model, seq2seq_batch):
     with torch.compiler.set_stance("force_eager"):  # compiling takes minutes on a CPU
         actual = tiny_model("flex_attention", norm_position=norm_position)(**seq2seq_batch)
     close(actual.logits, tiny_model("eager", norm_position=norm_position)(**seq2seq_batch).logits)
+
+
+UNUSABLE = {
+    "flash_attention_2": "cannot run here. Choose one of eager, sdpa, flex_attention. .*installed",
+    "flash_attention_3": "cannot run here. Choose one of eager, sdpa, flex_attention. .*installed",
+    "someone/some-kernel": "cannot run here. Choose one of eager, sdpa, flex_attention. .*kernels",
+    "spda": "is not known. Did you mean sdpa[?] Choose one of eager, sdpa, flex_attention",
+    "flash": "is not known. .*Choose one of eager, sdpa, flex_attention",
+    "": "is not known. Choose one of eager, sdpa, flex_attention",
+    3: "is not known. Choose one of eager, sdpa, flex_attention",
+}
+
+
+@pytest.mark.skipif(is_flash_attn_2_available() or is_kernels_available(), reason="it can run here")
+@pytest.mark.parametrize(("name", "message"), UNUSABLE.items(), ids=str)
+def test_a_kernel_that_cannot_run_is_refused_with_those_that_can(name, message, tiny_model, tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    doors = [
+        lambda: type(model).from_pretrained(tmp_path, attn_implementation=name),
+        lambda: AutoModelForSeq2SeqLM.from_pretrained(tmp_path, attn_implementation=name),
+        lambda: AutoModelForSeq2SeqLM.from_config(copy.deepcopy(model.config), attn_implementation=name),
+        lambda: model.set_attn_implementation(name),
+    ]
+    for door in doors:
+        with pytest.raises(ValueError, match=f"^attn_implementation={name} {message}"):
+            door()
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("name", ["sdpa", "flex_attention", "flash_attention_2"])
+def test_an_rnn_has_no_fused_kernel_and_says_so(name):
+    config = Seq2SeqRNNConfig(vocab_size=24, d_model=16)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    assert model.config._attn_implementation == "eager"
+    message = f"{name} cannot run here. Choose one of eager. A seq2seq_rnn has no such kernel"
+    with pytest.raises(ValueError, match=message):
+        model.set_attn_implementation(name)
+    with pytest.raises(ValueError, match=message):
+        AutoModelForSeq2SeqLM.from_config(config, attn_implementation=name)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["all", "adapters"])
+def test_flex_attention_says_that_it_does_not_train_on_a_cpu(frozen, tiny_model, tiny_batch):
+    model = tiny_model("flex_attention").train()
+    if frozen:
+        model.requires_grad_(False)
+        model.get_decoder().layers[0].encoder_attn.k_proj.weight.requires_grad_(True)
+    with torch.compiler.set_stance("force_eager"):
+        with pytest.raises(ValueError, match=r"no gradients on a CPU. Choose one of eager, sdpa"):
+            model(**tiny_batch)
+        with torch.no_grad():
+            assert model(**tiny_batch).loss.isfinite()
 
 
 @pytest.mark.slow

@@ -11,8 +11,11 @@ import yaml
 from accelerate.state import AcceleratorState
 from forked_runs import read_metrics, write_digits_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
+from transformers.utils import is_flash_attn_2_available
 
 from fun_transformer.training.platform import keep_freed_memory
+from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
+from fun_transformer.training.recipe.model_config import problem_with_kernel
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import main, train
 
@@ -146,6 +149,50 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_lost(option, value,
     assert main([str(recipe), "--overwrite", "--training.packing", "32", *metric, f"--{option}", value]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.skipif(is_flash_attn_2_available(), reason="it can run here")
+@pytest.mark.parametrize(
+    ("kernel", "options", "message"),
+    [
+        (
+            "flash_attention_2",
+            [],
+            "training.attn_implementation=flash_attention_2 cannot run here. Choose one of eager,",
+        ),
+        ("spda", [], "training.attn_implementation=spda is not known. Did you mean sdpa?"),
+        ("sdpa", ["--model.model_type", "seq2seq_rnn"], "Choose one of eager. A seq2seq_rnn has no such kernel."),
+        ("flex_attention", [], "training.attn_implementation=flex_attention computes no gradients on a CPU."),
+    ],
+)
+def test_a_kernel_that_cannot_train_is_refused_before_anything_is_read(
+    kernel, options, message, recipe, tmp_path, capsys
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "train.jsonl").unlink()
+    assert main([str(recipe), "--overwrite", "--training.attn_implementation", kernel, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "kernel", "settings", "problem"),
+    [
+        ("cuda", "flex_attention", {}, None),
+        ("cuda", "flex_attention", {"attention_dropout": 0.1}, "cannot train with model.attention_dropout"),
+        ("cuda", "flash_attention_2", {"precision": "bf16"}, None),
+        ("cuda", "flash_attention_2", {"precision": "fp32"}, "needs training.precision bf16 or fp16"),
+        ("cpu", "flash_attention_2", {"precision": "bf16"}, "does not run on a CPU"),
+        ("cpu", "flex_attention", {}, "computes no gradients on a CPU"),
+    ],
+)
+def test_what_a_kernel_needs_of_device_and_recipe(device, kernel, settings, problem):
+    model = {"attention_dropout": settings.pop("attention_dropout", 0.0)}
+    arguments = RunArguments(model=model, training=TrainingArguments(attn_implementation=kernel, **settings))
+    assert problem_with_kernel(arguments, torch.device(device), trains=True) == problem
+    if kernel == "flex_attention":
+        assert problem_with_kernel(arguments, torch.device(device), trains=False) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="told to glibc alone")

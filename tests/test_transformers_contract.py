@@ -28,6 +28,7 @@ CONTRACT = [
     ("transformers.PreTrainedModel", "_auto_class", "whether saved code travels with the model"),
     ("transformers.PreTrainedModel", "_can_compile_fullgraph", "generate() compiles with a static cache"),
     ("transformers.PreTrainedModel", "_can_record_outputs", "hidden states and attention weights of the layers"),
+    ("transformers.PreTrainedModel", "_check_and_adjust_attn_implementation", "whether a kernel can run"),
     ("transformers.PreTrainedModel", "_init_weights", "fresh weights"),
     ("transformers.PreTrainedModel", "_is_stateful", "no assisted generation with an RNN"),
     ("transformers.PreTrainedModel", "_no_split_modules", "layers stay whole when a model is spread over devices"),

@@ -27,7 +27,7 @@ from .data.tokenizing import tokenize_splits
 from .engine import ErrorOfMainProcess, build_accelerator, main_process_first
 from .recipe.arguments import SPLITS, DataArguments, RunArguments
 from .recipe.defaults import resolve
-from .recipe.model_config import limit_lengths, longest_text
+from .recipe.model_config import check_kernel, limit_lengths, longest_text
 from .recipe.reading import parse_arguments
 from .run.folder import named_inputs
 from .run.run import Run, Scores
@@ -47,9 +47,10 @@ def evaluate(
         accelerator: Built from the recipe when None.
 
     Raises:
-        ValueError: When the recipe has no such split, or its data are not usable.
+        ValueError: When the recipe has no such split, or its data or its attention kernel are not usable.
     """
     accelerator = accelerator or build_accelerator(arguments)
+    check_kernel(arguments, accelerator.device, trains=False)
     splits, report = main_process_first(load_one_split, arguments.data, split, arguments.training.seed)
     arguments = resolve(arguments, len(splits[split]), accelerator.device)
     objective = OBJECTIVES[arguments.objective](splits, arguments.training)

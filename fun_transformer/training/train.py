@@ -43,7 +43,7 @@ from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
 from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
-from .recipe.model_config import check_packing, limit_lengths, longest_text, mixing_config
+from .recipe.model_config import check_kernel, check_packing, limit_lengths, longest_text, mixing_config
 from .recipe.reading import parse_arguments
 from .run.card import draw_curve, write_card
 from .run.checkpoints import (
@@ -116,6 +116,7 @@ def train_with(
     output_dir = on_main_process(name_output_dir, arguments)
     if arguments.dry_run or arguments.profile is not None:
         on_main_process(check_packing, arguments, accelerator.device)
+        on_main_process(check_kernel, arguments, accelerator.device)
         run, _ = prepare(arguments, accelerator)
         accelerator.print(dry_run(build_loop(run, loop), arguments.profile))
         return TrainResult({}, output_dir)
@@ -140,6 +141,7 @@ def train_alone(
         return {}
     checkpoint = on_main_process(prepare_output_dir, arguments)
     on_main_process(check_packing, arguments, accelerator.device)
+    on_main_process(check_kernel, arguments, accelerator.device)
     run, report = prepare(arguments, accelerator, checkpoint)
     if checkpoint is None:
         trained = build_loop(run, loop)

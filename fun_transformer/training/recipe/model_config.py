@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
 from ...masks import packing_problem
@@ -136,6 +136,46 @@ def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
     # Measured at sentence lengths on CPUs: step-by-step attention trains faster than the fused kernel in bf16, and as
     # fast in float32. RNNs have no other.
     return "eager" if device.type == "cpu" or model_type_of(arguments) == "seq2seq_rnn" else "sdpa"
+
+
+def problem_with_kernel(arguments: RunArguments, device: torch.device, trains: bool) -> str | None:
+    """Return why the attention kernel that a recipe names, and that exists here, cannot run; None where it can.
+
+    Args:
+        arguments: The recipe.
+        device: Where the model runs.
+        trains: Whether it is to learn there.
+    """
+    kernel, on_cpu = arguments.training.attn_implementation, device.type == "cpu"
+    if kernel == "flex_attention" and trains and on_cpu:
+        return "computes no gradients on a CPU"
+    if kernel == "flex_attention" and trains and recipe_fields(arguments).get("attention_dropout"):
+        return "cannot train with model.attention_dropout"
+    if "flash" in kernel and on_cpu:
+        return "does not run on a CPU"
+    if "flash" in kernel and choose_precision(arguments.training, device) == "fp32":
+        return "needs training.precision bf16 or fp16"
+    return None
+
+
+def check_kernel(arguments: RunArguments, device: torch.device, trains: bool = True) -> None:
+    """Refuse an attention kernel that the recipe names and that cannot run here, before anything is read or written.
+
+    Its arguments are those of `problem_with_kernel`.
+
+    Raises:
+        ValueError: Naming the kernel, and those that can run.
+    """
+    kernel, config = arguments.training.attn_implementation, choose_config(model_type_of(arguments), ())()
+    if kernel == AUTO:
+        return
+    try:
+        with torch.device("meta"):  # the model checks the name; no weight is made
+            AutoModelForSeq2SeqLM.from_config(config, attn_implementation=kernel)
+    except ValueError as error:
+        raise ValueError(f"training.{error}") from error
+    if problem := problem_with_kernel(arguments, device, trains):
+        raise ValueError(f"training.attn_implementation={kernel} {problem}. Choose one of eager, sdpa.")
 
 
 def problem_with_packing(arguments: RunArguments, device: torch.device) -> str | None:
