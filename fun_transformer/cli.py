@@ -26,6 +26,7 @@ from typing import BinaryIO, TextIO
 
 from . import __version__
 from .files import LineFile, count_lines
+from .plugins import load_plugins
 
 SHOWN = 10  # unknown characters
 HUB_SECONDS = 10  # without an answer, the Hub counts as not there
@@ -191,7 +192,7 @@ def load_translator(args: argparse.Namespace):
     options = {name: getattr(args, name) for name in ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device")}
     # T5 knows its tasks by names such as "translation_en_to_de".
     task = f"translation_{args.src_lang}_to_{args.tgt_lang}" if args.src_lang and args.tgt_lang else "translation"
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, args.plugin)
     languages = [f"--{name.replace('_', '-')}" for name in ("src_lang", "tgt_lang") if options[name]]
     if languages and not takes_languages(model, tokenizer, task):
         raise ValueError(
@@ -276,7 +277,7 @@ def attention(args: argparse.Namespace) -> None:
         draw, options = visualization.plot_attention_heads, {}
     else:
         draw = visualization.plot_attention
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, args.plugin)
     found = analysis.cross_attention(model, tokenizer, args.text, args.target)
     draw(found, args.output, kind=args.kind, **options)
     print(found.target)
@@ -382,8 +383,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare --model."""
+    """Declare --model and --plugin."""
     parser.add_argument("--model", required=True, help="a model folder, or the name of a model on the Hub")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="run a Python file first, which the model needs"
+    )
 
 
 def positive(text: str) -> int:
@@ -400,8 +404,8 @@ def utf8_text(text: str) -> str:
     return text
 
 
-def load_model(name: str):
-    """Load model and tokenizer from a folder or from the Hub.
+def load_model(name: str, plugins: Iterable[str] = ()):
+    """Load model and tokenizer from a folder or from the Hub, after the user's own files.
 
     Raises:
         OSError: `name` is no folder with a config.json, nor a name on the Hub.
@@ -412,6 +416,7 @@ def load_model(name: str):
 
     from .hub.weights import folder_damage, some
 
+    load_plugins(plugins)
     place = find_model(name)
     if damage := folder_damage(Path(place)):
         raise ValueError(f"{name} is damaged: {' '.join(damage)}")

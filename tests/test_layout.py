@@ -43,6 +43,7 @@ HOME = {  # flat files that do not travel -> what they may import of ours
     "__main__": ["cli"],
     "files": [],
     "openmp": [],
+    "plugins": [],
     "cli": ["*"],
 }
 SUBFOLDERS = [  # a subfolder may import those of the rows before it

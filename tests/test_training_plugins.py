@@ -12,11 +12,13 @@ import yaml
 from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
+from fun_transformer.cli import main as cli
+from fun_transformer.hub import check_repo
 from fun_transformer.mixers import MIXERS
+from fun_transformer.plugins import load_plugins
 from fun_transformer.positions import POSITIONS
 from fun_transformer.training import ReferenceMetric, RunArguments, SplitArguments, parse_arguments, train
 from fun_transformer.training.recipe.checks import check
-from fun_transformer.training.recipe.plugins import load_plugins
 from fun_transformer.training.tables import METRICS, OBJECTIVES, register_metric, register_objective
 from fun_transformer.training.train import main
 
@@ -46,6 +48,13 @@ def tables_as_before():
     torch.set_num_threads(threads)
 
 
+def forget_parts():
+    """Let positions and mixers be as if no plug-in had been run."""
+    for table in (POSITIONS, MIXERS):
+        for name in [name for name, part in table.items() if not part.__module__.startswith("fun_transformer.")]:
+            del table[name]
+
+
 def write(folder, name, text=None):
     """Path of a plug-in: a file of the docs, or one with the given text."""
     path = folder / name
@@ -72,6 +81,11 @@ def test_a_part_of_a_model_of_the_docs_trains_and_is_named_in_the_config(file, o
     result = train(parse_arguments([str(recipe), "--plugin", str(plugin), *options, *SHORT]))
     assert result.scores["test"]["loss"] > 0
     assert Path(file).stem in (result.folder / "model" / "config.json").read_text(encoding="utf-8")
+    assert any(Path(file).stem in problem for problem in check_repo(result.folder / "model"))
+    command = ["translate", "--model", str(result.folder / "model"), "12"]
+    assert cli([*command, "--plugin", str(plugin)]) == 0
+    forget_parts()
+    assert cli(command) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tokenizers import Tokenizer
 
+from ..mixers import MIXERS
+from ..positions import POSITIONS
 from .card import decode_card, read_header
 from .code import auto_map, class_references, custom_pipelines, malformed_fields
 from .contents import (
@@ -103,11 +105,22 @@ def find_problems(files: RepoFiles) -> list[str]:
     except ValueError as error:
         problems.append(str(error))
     if config:
+        problems += plug_in_problems(config)
         problems += map_problems(config, tokenizer_config)
         problems += code_problems(config, tokenizer_config, files)
     if config and "tokenizer.json" in files.names:
         problems += vocabulary_problems(config, tokenizer_config, files)
     return list(dict.fromkeys(problems))
+
+
+def plug_in_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Name parts of a model that are in the user's own files, not in the code that is published."""
+    layer_types = [*(config.get("encoder_layer_types") or ()), *(config.get("decoder_layer_types") or ())]
+    positions = config.get("position_embedding_type", "sinusoidal")
+    for table, named in ((POSITIONS, [positions]), (MIXERS, layer_types)):
+        for name in dict.fromkeys(named) if config.get("model_type") == "fun_transformer" else ():
+            if name not in table or not table[name].__module__.startswith("fun_transformer."):
+                yield f"config.json names {name}, which a plug-in adds: other people do not have that file."
 
 
 def missing_files(names: Collection[str]) -> Iterator[str]:

@@ -14,12 +14,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import sacrebleu
 
+from ...plugins import load_plugins
 from ..tables import METRICS, OBJECTIVES
 from .arguments import AUTO, SPLITS, RunArguments, SplitArguments
 from .defaults import LIMITS, chosen_fields
 from .model_config import LOSS_OPTIONS, choose_config, mixing_config, model_type_of, recipe_fields
 from .names import flatten, known_arguments, shown, unknown_argument
-from .plugins import load_plugins
 
 LARGEST = 10**12  # of any number, where a field has no other limit
 MODEL_LIMITS = {  # what no model that can be trained comes near, by the ends of the fields' names

@@ -1,4 +1,4 @@
-"""Plug-ins: the user's own Python files, which register metrics or objectives before a recipe is checked."""
+"""Plug-ins: the user's own Python files, which add metrics, objectives, positions or mixers before they are named."""
 
 import hashlib
 import importlib.util
