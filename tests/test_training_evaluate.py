@@ -99,3 +99,11 @@ def test_without_test_rows_the_held_out_ones_are_scored(tmp_path):
     assert set(trained.scores) == {"validation"}
     assert run_main(trained.folder, "--output", tmp_path / "scores.json") == 0
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["split"] == "validation"
+
+
+@pytest.mark.slow
+def test_what_the_vocabulary_lacks_is_told(finished, tmp_path, capsys):
+    (tmp_path / "odd.jsonl").write_text('{"source": "12é3é", "target": "321"}\n{"source": "45", "target": "54"}\n')
+    capsys.readouterr()
+    assert run_main(finished, "--data.test.dataset", tmp_path / "odd.jsonl") == 0
+    assert "1 of 2 sources have parts that the vocabulary lacks: 'é' (2)." in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Scores of a model on a split: the loss, and labels that it predicts or texts that it generates."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..tokenization_fun_transformer import unknown_characters
 from .data.batches import TokenBudgetSampler
 from .data.rows import TokenRows
 from .metrics import choose_bleu_tokenize, compute_metrics
@@ -22,6 +24,8 @@ from .run.run import Run, Scores
 from .tables import OBJECTIVES
 
 EXAMPLES = 1000  # rows of a corpus that show its script
+
+SHOWN_UNKNOWN = 10  # parts of texts that a vocabulary lacks
 
 
 @dataclass
@@ -81,7 +85,29 @@ def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
             {"source": source, "references": accepted, "prediction": prediction}
             for source, accepted, prediction in zip(sources, references, predictions, strict=True)
         ]
+        if rows is None and (lacking := describe_unknown(run.tokenizer, chosen)):
+            run.accelerator.print(f"{split}: {lacking}")
     return scores
+
+
+def describe_unknown(tokenizer: Any, dataset: Dataset) -> str:
+    """Say which characters, or words, of the sources the vocabulary lacks: the model does not see them.
+
+    Args:
+        tokenizer: Any of transformers.
+        dataset: Rows with `source` and `input_ids`.
+
+    Returns:
+        A sentence; an empty text where nothing is lacking.
+    """
+    found: Counter[str] = Counter()
+    rows = 0
+    for row in dataset.select_columns(["source", "input_ids"]):
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in row["input_ids"]:
+            found.update(unknown_characters(tokenizer, row["source"]))
+            rows += 1
+    shown = ", ".join(f"{text!r} ({count:,})" for text, count in found.most_common(SHOWN_UNKNOWN))
+    return f"{rows:,} of {len(dataset):,} sources have parts that the vocabulary lacks: {shown}." if found else ""
 
 
 def shared_out(count: int, accelerator: Accelerator) -> range:
