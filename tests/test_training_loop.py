@@ -15,7 +15,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from fun_transformer.training.platform import keep_freed_memory
 from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
-from fun_transformer.training.recipe.model_config import problem_with_kernel
+from fun_transformer.training.recipe.model_config import check_kernel, problem_with_kernel
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import main, train
 
@@ -153,27 +153,34 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_lost(option, value,
 
 @pytest.mark.skipif(is_flash_attn_2_available(), reason="it can run here")
 @pytest.mark.parametrize(
-    ("kernel", "options", "message"),
+    ("kernel", "message"),
     [
         (
             "flash_attention_2",
             [],
             "training.attn_implementation=flash_attention_2 cannot run here. Choose one of eager,",
         ),
-        ("spda", [], "training.attn_implementation=spda is not known. Did you mean sdpa?"),
-        ("sdpa", ["--model.model_type", "seq2seq_rnn"], "Choose one of eager. A seq2seq_rnn has no such kernel."),
-        ("flex_attention", [], "training.attn_implementation=flex_attention computes no gradients on a CPU."),
+        ("spda", "training.attn_implementation=spda is not known. Did you mean sdpa?"),
+        ("flex_attention", "training.attn_implementation=flex_attention computes no gradients on a CPU."),
     ],
 )
-def test_a_kernel_that_cannot_train_is_refused_before_anything_is_read(
-    kernel, options, message, recipe, tmp_path, capsys
-):
+def test_a_kernel_that_cannot_train_is_refused_before_anything_is_read(kernel, message, recipe, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
     (tmp_path / "train.jsonl").unlink()
-    assert main([str(recipe), "--overwrite", "--training.attn_implementation", kernel, *options]) == 2
+    assert main([str(recipe), "--overwrite", "--training.attn_implementation", kernel]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_recipe_of_an_rnn_has_no_fused_kernel():
+    arguments = RunArguments(
+        model={"model_type": "seq2seq_rnn"}, training=TrainingArguments(attn_implementation="sdpa")
+    )
+    with pytest.raises(
+        ValueError, match=r"^training.attn_implementation=sdpa cannot run here. Choose one of eager. A"
+    ):
+        check_kernel(arguments, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
