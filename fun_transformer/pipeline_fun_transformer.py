@@ -60,6 +60,19 @@ CHARACTER = regex.compile(r"\X")  # as readers count: a letter with its marks, a
 SPACELESS = re.compile(r"[\u3000-\u30FF\u3400-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF]")  # hanzi, kana, their punctuation
 
 
+def language_tag(tokenizer, text: str) -> str:
+    """Return the token that a text begins with to name its target language, such as ">>en<<"; "" for none.
+
+    Raises:
+        ValueError: There are two of them.
+    """
+    unknown = (None, tokenizer.unk_token_id)
+    tags = [tag for tag in LANGUAGE_TAG.findall(text) if tokenizer.convert_tokens_to_ids(tag) not in unknown]
+    if len(tags) > 1:
+        raise ValueError(f"A text has one target language, but here are {' and '.join(tags)}. Leave one of them.")
+    return tags[0] if tags and text.lstrip().startswith(tags[0]) else ""
+
+
 class Text2TextGenerationPipeline(Pipeline):
     """Text in, text out: `[{"generated_text": str}]` for a string and for a list of strings.
 
@@ -189,7 +202,7 @@ class Text2TextGenerationPipeline(Pipeline):
         limit = max_source_length or self.max_source_tokens
         if limit is None:
             return [text]
-        tag = self._language_tag(text)
+        tag = language_tag(self.tokenizer, text)
         before = f"{tag} " if tag else ""
 
         def fits(part: str) -> bool:
@@ -197,18 +210,6 @@ class Text2TextGenerationPipeline(Pipeline):
 
         parts = split_text(text.lstrip().removeprefix(tag).lstrip() if tag else text, fits)
         return [before + part for part in parts if part.strip()] or [text]
-
-    def _language_tag(self, text: str) -> str:
-        """Return the token that a text begins with to name its target language, such as ">>en<<"; "" for none.
-
-        Raises:
-            ValueError: There are two of them.
-        """
-        unknown = (None, self.tokenizer.unk_token_id)
-        tags = [tag for tag in LANGUAGE_TAG.findall(text) if self.tokenizer.convert_tokens_to_ids(tag) not in unknown]
-        if len(tags) > 1:
-            raise ValueError(f"A text has one target language, but here are {' and '.join(tags)}. Leave one of them.")
-        return tags[0] if tags and text.lstrip().startswith(tags[0]) else ""
 
     def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
         """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
@@ -231,7 +232,7 @@ class Text2TextGenerationPipeline(Pipeline):
         _check_text(text)
         if long_text is None and max_source_length is not None:
             raise ValueError(f'max_source_length={max_source_length} needs long_text="split", "truncate" or "error".')
-        self._language_tag(self.prefix + text)  # refuses two
+        language_tag(self.tokenizer, self.prefix + text)  # refuses two
         limit = max_source_length or self.max_source_tokens
         if long_text == "split":  # spaces between parts are no part of them
             text = text.strip()

@@ -87,9 +87,7 @@ class TrainingLoop:
         """
         accelerator = self.accelerator
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        changes = self.compare_rows(state)
-        if not self.stream.is_cut_alike(state):
-            changes.append("Version 0.1.0 cut the batches of this objective in another way: this epoch begins again.")
+        changes = compare_rows(self, state)
         try:
             accelerator.load_state(str(checkpoint))
         except RuntimeError as error:
@@ -113,34 +111,8 @@ class TrainingLoop:
         accelerator.wait_for_everyone()
         self.kept.check()
         if "validation" in self.setup.splits and not self.kept.is_comparable(state):
-            changes.append(self.score_again())
+            changes.append(score_again(self))
         return changes
-
-    def compare_rows(self, state: dict[str, Any]) -> list[str]:
-        """Tell which rows are not those of a checkpoint.
-
-        Raises:
-            ValueError: When there are such, and changes are not allowed.
-        """
-        changed = []
-        if not self.stream.has_same_rows(state):
-            changed.append("The training rows are not those that this run was trained on.")
-        if not self.kept.has_same_rows(state):
-            changed.append("The validation rows are not those that this run was scored on.")
-        if changed and not self.setup.arguments.allow_changes:
-            raise ValueError(f"{' '.join(changed)} Put the old data back, or go on all the same with --allow_changes.")
-        return changed
-
-    def score_again(self) -> str:
-        """Score the saved models as later ones will be, so that they can be compared; tell the scores."""
-        metric, rows = self.settings.metric_for_best_model, self.setup.arguments.generation.eval_rows
-        scores = [
-            (step, score(self.setup, self.kept.load([step]), "validation", rows).values[metric])
-            for step, _ in self.kept.saved
-        ]
-        self.kept.rank(scores)
-        shown = ", ".join(f"step {step}: {value:.4g}" for step, value in scores) or "there is none"
-        return f"Earlier scores cannot be compared with those of now. {metric} of the saved models, again: {shown}."
 
     def save(self) -> Path:
         """Save a checkpoint of this step."""
@@ -327,3 +299,33 @@ class TrainingLoop:
         self.log.write({"step": step, "split": "validation", **scores, "seconds": round(self.elapsed(), 2)})
         self.log.say(f"step {step}: validation {show_scores(scores)}")
         self.kept.compare(step, found)
+
+
+def compare_rows(loop: TrainingLoop, state: dict[str, Any]) -> list[str]:
+    """Tell which rows are not those of a checkpoint.
+
+    Raises:
+        ValueError: When there are such, and changes are not allowed.
+    """
+    changed = []
+    if not loop.stream.has_same_rows(state):
+        changed.append("The training rows are not those that this run was trained on.")
+    if not loop.kept.has_same_rows(state):
+        changed.append("The validation rows are not those that this run was scored on.")
+    if changed and not loop.setup.arguments.allow_changes:
+        raise ValueError(f"{' '.join(changed)} Put the old data back, or go on all the same with --allow_changes.")
+    if not loop.stream.is_cut_alike(state):
+        changed.append("Version 0.1.0 cut the batches of this objective in another way: this epoch begins again.")
+    return changed
+
+
+def score_again(loop: TrainingLoop) -> str:
+    """Score the saved models as later ones will be, so that they can be compared; tell the scores."""
+    metric, rows = loop.settings.metric_for_best_model, loop.setup.arguments.generation.eval_rows
+    scores = [
+        (step, score(loop.setup, loop.kept.load([step]), "validation", rows).values[metric])
+        for step, _ in loop.kept.saved
+    ]
+    loop.kept.rank(scores)
+    shown = ", ".join(f"step {step}: {value:.4g}" for step, value in scores) or "there is none"
+    return f"Earlier scores cannot be compared with those of now. {metric} of the saved models, again: {shown}."
