@@ -40,7 +40,7 @@ def check_known(field: str, name: str, table: dict[str, Any]) -> None:
     """
     if name in table:
         return
-    nearest = difflib.get_close_matches(str(name), table, n=1)
+    nearest = difflib.get_close_matches(name, table, n=1)
     meant = f"Did you mean {nearest[0]}? " if nearest else ""
     raise ValueError(
         f"{field}={name} is not known. {meant}Choose one of {', '.join(table)}, or first import the code that adds it."

@@ -1,6 +1,7 @@
 """What all models share that choose tokens, whatever they are made of: embeddings, the decoder's input, the loss."""
 
 import dataclasses
+import difflib
 import sys
 
 import torch
@@ -10,7 +11,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, Seq2SeqLMOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .config_checks import check_known
 from .losses import IGNORE_INDEX, linear_cross_entropy, number_of_labels, shift_tokens_right
 
 
@@ -127,12 +127,17 @@ class TokenModel(PreTrainedModel):
         except Exception as error:  # of many types: a package that is missing, no such name, no network for a kernel
             supported = {"sdpa": self._supports_sdpa, "flex_attention": self._supports_flex_attn}
             usable = ["eager", *(name for name, is_supported in supported.items() if is_supported)]
-            exists = attn_implementation in ALL_ATTENTION_FUNCTIONS.valid_keys() or "/" in str(attn_implementation)
-            if not exists:
-                check_known("attn_implementation", attn_implementation, dict.fromkeys(usable))
-            reason = error if self._supports_flash_attn else f"A {self.config.model_type} has no such kernel."
-            cannot = f"attn_implementation={attn_implementation} cannot run here."
-            raise ValueError(f"{cannot} Choose one of {', '.join(usable)}. {reason}") from error
+            name = str(attn_implementation)
+            if name not in ALL_ATTENTION_FUNCTIONS.valid_keys() and "/" not in name:
+                reason = "".join(f" Did you mean {near}?" for near in difflib.get_close_matches(name, usable, n=1))
+            elif self._supports_flash_attn:
+                reason = f" {error}"
+            else:
+                reason = f" A {self.config.model_type} has no such kernel."
+            raise ValueError(  # the first words are the library's, whose tests ask for them
+                f'Specified `attn_implementation="{name}"` is not supported here. Choose one of '
+                f"{', '.join(usable)}.{reason}"
+            ) from error
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict:
         """Return the tied weights that the model names: the library would tie all of them or none.

@@ -173,7 +173,7 @@ def check_kernel(arguments: RunArguments, device: torch.device, trains: bool = T
         with torch.device("meta"):  # the model checks the name; no weight is made
             AutoModelForSeq2SeqLM.from_config(config, attn_implementation=kernel)
     except ValueError as error:
-        raise ValueError(f"training.{error}") from error
+        raise ValueError(f"training: {error}") from error
     if problem := problem_with_kernel(arguments, device, trains):
         raise ValueError(f"training.attn_implementation={kernel} {problem}. Choose one of eager, sdpa.")
 
