@@ -15,7 +15,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from fun_transformer.training.platform import keep_freed_memory
 from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
-from fun_transformer.training.recipe.model_config import check_kernel, problem_with_kernel
+from fun_transformer.training.recipe.model_config import check_kernel, check_packing, problem_with_kernel
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import main, train
 
@@ -136,7 +136,6 @@ def test_packed_batches_train_and_count_every_token_once(recipe, tmp_path):
     [
         ("model.encoder_layer_types", "[conv]", "type conv mix"),
         ("model.decoder_layer_types", "[linear_attention]", "type linear_attention mix"),
-        ("model.model_type", "seq2seq_rnn", "not seq2seq_rnn"),
         ("training.attn_implementation", "flash_attention_2", "does not keep the segments"),
         ("training.r_drop", "5", "reads padded rows"),
         ("objective", "masked_lm", "is for objective: seq2seq"),
@@ -167,6 +166,12 @@ def test_a_kernel_that_cannot_train_is_refused_before_anything_is_read(kernel, m
     assert main([str(recipe), "--overwrite", "--training.attn_implementation", kernel]) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_an_rnn_cannot_read_packed_rows():
+    arguments = RunArguments(model={"model_type": "seq2seq_rnn"}, training=TrainingArguments(packing=32))
+    with pytest.raises(ValueError, match=r"^training.packing: .* not seq2seq_rnn"):
+        check_packing(arguments, torch.device("cpu"))
 
 
 def test_a_recipe_of_an_rnn_has_no_fused_kernel():
