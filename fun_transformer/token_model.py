@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import sys
 
 import torch
 from torch import nn
@@ -54,12 +53,7 @@ class LeftOut:
     """
 
     def __get__(self, output, output_class=None):
-        """Refuse; Python asks here only where the output itself has no logits.
-
-        FSDP reads every field of an output in search of tensors, and finds none.
-        """
-        if sys._getframe(1).f_globals.get("__name__", "").startswith("torch.distributed."):
-            return None
+        """Refuse; Python asks here only where the output itself has no logits."""
         raise AttributeError(NO_LOGITS)
 
 
@@ -72,6 +66,9 @@ class TokenOutput:
         super().__post_init__()
         if self.__dict__.get("logits") is None:
             self.__dict__.pop("logits", None)
+            # No field of this output either: FSDP and `dataclasses.replace` read all fields that there are.
+            fields = type(self).__dataclass_fields__.items()
+            self.__dict__["__dataclass_fields__"] = {name: field for name, field in fields if name != "logits"}
 
     def __getitem__(self, key):
         if "logits" not in self and key not in ("loss", 0):
@@ -82,7 +79,7 @@ class TokenOutput:
         return super().__getitem__(key)
 
     def __reduce__(self):
-        return type(self), tuple(self.__dict__.get(field.name) for field in dataclasses.fields(self))
+        return type(self), tuple(self.__dict__.get(field.name) for field in dataclasses.fields(type(self)))
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.items())})"

@@ -194,6 +194,9 @@ loss = model(**batch).loss
 loss.backward()
 torch.testing.assert_close(loss, expected)
 torch.testing.assert_close(weight.grad.full_tensor(), gradient)
+output = model.train()(**batch)
+output.loss.backward()
+assert output.loss.isfinite() and not hasattr(output, "logits")
 torch.distributed.destroy_process_group()
 """
 

@@ -1,7 +1,9 @@
 """What must not change the model's answer (padding, the rest of the batch, a reload), and what must (order)."""
 
 import copy
+import dataclasses
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -301,7 +303,8 @@ def test_an_output_without_logits_says_how_to_get_them(tiny_model, tiny_batch):
     assert getattr(output, "logits", None) is output.get("logits") is None
     assert len(output.to_tuple()) == 2 and "logits" not in str(output)  # the loss and the encoder's states
     detached = type(output)(**{name: tensor.detach() for name, tensor in output.items()})
-    for again in (copy.deepcopy(detached), convert_to_fp32(output)):
+    copies = copy.deepcopy(detached), dataclasses.replace(detached), pickle.loads(pickle.dumps(detached))
+    for again in (*copies, convert_to_fp32(output), dataclasses.replace(copies[0])):
         assert again.keys() == output.keys() and not hasattr(again, "logits")
 
 
