@@ -1,6 +1,7 @@
 """What every test gets: no network, one thread, a fixed seed; and the tiny configuration that most of them use."""
 
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: it is read once
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -36,6 +37,14 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def fixed_seed():
     transformers.set_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_code():
+    """The compiler counts how often it compiles a function; the tests of one process would use the limit up."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 @pytest.fixture
