@@ -21,7 +21,10 @@ from fun_transformer.files import write_atomically
 BUSY_LOOP = "while True: pass"
 SETTINGS: dict[str, dict[str, str]] = {
     "as it is": {"GOMP_SPINCOUNT": "300000"},
+    "spin 30,000": {"GOMP_SPINCOUNT": "30000"},
     "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
+    "spin 5,000": {"GOMP_SPINCOUNT": "5000"},
+    "spin 3,000": {"GOMP_SPINCOUNT": "3000"},
     "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
     "spin 100": {"GOMP_SPINCOUNT": "100"},
     "no spin": {"OMP_WAIT_POLICY": "PASSIVE"},

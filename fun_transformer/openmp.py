@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-SPIN_COUNT = 1000  # rounds; GNU's OpenMP takes 300,000 by default
+SPIN_COUNT = 3000  # rounds; GNU's OpenMP takes 300,000 by default
 LAUNCHERS = (("training", "train.py"), ("training", "evaluate.py"), ("examples", "demo.py"))
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # by which a user says how threads wait
 
