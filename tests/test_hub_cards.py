@@ -1,4 +1,4 @@
-"""The header of a card: values stay as they are written, whatever it looks like and whoever reads it."""
+"""The header of a card: values stay as they are written, whatever it looks like and no matter what reads it."""
 
 import textwrap
 

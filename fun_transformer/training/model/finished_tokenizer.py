@@ -83,7 +83,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> P
 def fit_frame(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> PreTrainedTokenizerBase:
     """Return a tokenizer whose texts end in the token for their end, where the objective generates texts.
 
-    Classes such as GPT-2's build anew, whenever they are loaded, what is changed here, and BERT's gives token types,
+    Classes such as GPT-2's build again, whenever they are loaded, what is changed here, and BERT's gives token types,
     which our models do not know. In their place comes a plain tokenizer with the same parts, all in tokenizer.json.
     """
     if not isinstance(tokenizer, TokenizersBackend):
