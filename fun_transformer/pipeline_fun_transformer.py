@@ -395,8 +395,8 @@ def _without_none(params: dict) -> dict:
 def _over(lower: dict, upper: dict) -> dict:
     """Return the parameters of both, where those of `upper` win.
 
-    `generate` would take a number of new tokens before a length, no matter who gave it: a length that is given alone unsets
-    the number of new tokens below it.
+    `generate` would take a number of new tokens before a length, no matter who gave it: a length that is given alone
+    unsets the number of new tokens below it.
     """
     unset = {tokens: None for length, tokens in LENGTHS if upper.get(length) and upper.get(tokens) is None}
     return lower | upper | unset

@@ -18,8 +18,8 @@ class RunLock:
     """Keep a folder for this process, from `take` to `release`.
 
     The system takes its lock on an open file back when the process ends, however it ends. The lock holds between
-    machines where a network disk has such locks. Where there are none, the process that makes the file has the lock: it names
-    its process, and counts as long as that process runs; one of another machine is taken to run.
+    machines where a network disk has such locks. Where there are none, the process that makes the file has the lock:
+    the file names it, and counts as long as that process runs; one of another machine is taken to run.
 
     Args:
         folder: Of the run. It is made where it does not exist, and removed at the end where nothing came into it.
