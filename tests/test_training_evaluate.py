@@ -11,13 +11,7 @@ from fun_transformer.training.evaluate import main
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps its state in the process; a run in a process of its own has none."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 def run_main(*words: object) -> int:

@@ -8,23 +8,13 @@ import socket
 from pathlib import Path
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
 from fun_transformer.training.run.folder import empty_run, is_run
 from fun_transformer.training.run.lock import LOCK, RunLock
 from fun_transformer.training.train import main
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps its state in the process; a run in a process of its own has none."""
-    threads = torch.get_num_threads()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture

@@ -19,14 +19,7 @@ from fun_transformer.training.recipe.model_config import check_kernel, check_pac
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import main, train
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps its state in the process; a run in a process of its own has none."""
-    threads = torch.get_num_threads()
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture

@@ -3,18 +3,11 @@
 import json
 
 import pytest
-from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
 from fun_transformer.training.train import main
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps its state in the process; a run in a process of its own has none."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 def table(text: str) -> dict[str, str]:

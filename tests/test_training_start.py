@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from accelerate.state import AcceleratorState
 from forked_runs import write_digits_recipe
 
@@ -13,14 +12,7 @@ from fun_transformer.training.evaluate import main as evaluate
 from fun_transformer.training.run.folder import died_young, empty_run, is_run
 from fun_transformer.training.train import main
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps its state in the process; a run in a process of its own has none."""
-    threads = torch.get_num_threads()
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture
