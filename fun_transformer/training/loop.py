@@ -187,7 +187,7 @@ class TrainingLoop:
             self.progress.step + 1,
             self.settings.warmup_steps,
             done,
-            self.module.config.d_model,
+            getattr(self.module.config, "d_model", None) or self.module.config.hidden_size,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor

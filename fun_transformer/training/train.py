@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, set_seed
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..files import commit_folder, write_atomically
@@ -38,9 +39,11 @@ from .engine import (
 from .loop import TrainingLoop
 from .model.building import build_model, build_tokenizer, read_tokenizer, save_tokenizer
 from .model.initialization import initialize
+from .model.loading import check_base_tokenizer, keep_numbers_of_labels
 from .model.wrapping import compile_in_place, shard
 from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
+from .recipe.base import base_config, check_base, is_own, source_of, starts_from_model
 from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_kernel, check_packing, limit_lengths, longest_text, mixing_config
@@ -115,8 +118,7 @@ def train_with(
     """Do what `train` does, on processes that have been started and will be ended by it."""
     output_dir = on_main_process(name_output_dir, arguments)
     if arguments.dry_run or arguments.profile is not None:
-        on_main_process(check_packing, arguments, accelerator.device)
-        on_main_process(check_kernel, arguments, accelerator.device)
+        check_start(arguments, accelerator)
         run, _ = prepare(arguments, accelerator)
         accelerator.print(dry_run(build_loop(run, loop), arguments.profile))
         return TrainResult({}, output_dir)
@@ -140,8 +142,7 @@ def train_alone(
         accelerator.print(finished)
         return {}
     checkpoint = on_main_process(prepare_output_dir, arguments)
-    on_main_process(check_packing, arguments, accelerator.device)
-    on_main_process(check_kernel, arguments, accelerator.device)
+    check_start(arguments, accelerator)
     run, report = prepare(arguments, accelerator, checkpoint)
     if checkpoint is None:
         trained = build_loop(run, loop)
@@ -151,6 +152,18 @@ def train_alone(
     start_trackers(accelerator, run.arguments)
     trained.run()
     return finish(trained, command)
+
+
+def check_start(arguments: RunArguments, accelerator: Accelerator) -> None:
+    """Refuse what the model cannot do, before data are read.
+
+    Raises:
+        ValueError: Naming what does not fit.
+    """
+    for part in (check_base, check_base_tokenizer):
+        on_main_process(part, arguments)
+    for check_part in (check_packing, check_kernel):
+        on_main_process(check_part, arguments, accelerator.device)
 
 
 def prepare(
@@ -176,14 +189,19 @@ def prepare(
     resolved = resolve_bleu(resolve(arguments, pairs, accelerator.device), splits["train"])
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)
+    if starts_from_model(resolved):
+        keep_numbers_of_labels(objective, base_config(resolved))
     if checkpoint is not None:
-        tokenizer = on_main_process(read_tokenizer, output_dir / "tokenizer")
+        trusted = starts_from_model(resolved) and source_of(resolved)["trust_remote_code"]
+        tokenizer = on_main_process(read_tokenizer, output_dir / "tokenizer", trusted)
     else:
         tokenizer = on_main_process(build_tokenizer, resolved, objective, splits)
-    longest = longest_text(mixing_config(resolved))
+    config = mixing_config(resolved)
+    longest = longest_text(config)
     if longest is not None:
         accelerator.print(f"The model has {longest:,} positions (max_position_embeddings): no text may be longer.")
-        tokenizer.model_max_length = longest
+        if is_own(config):
+            tokenizer.model_max_length = longest
     data = limit_lengths(resolved.data, longest)
     splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
     report = report.followed_by(of_tokens)
@@ -225,13 +243,23 @@ def build_loop(
     built = loop(run, model, optimizer)
     config = built.module.config
     accelerator.print(
-        f"{built.module.num_parameters():,} parameters (d_model {config.d_model}, {config.encoder_layers} + "
-        f"{config.decoder_layers} layers, vocabulary {config.vocab_size:,}), "
+        f"{built.module.num_parameters():,} parameters ({describe_size(config)}), "
         f"{built.flops_per_token / 1e6:.1f} MFLOP a token; {accelerator.device.type}, {accelerator.num_processes} "
         f"process(es), {torch.get_num_threads()} threads, {accelerator.mixed_precision.replace('no', 'fp32')}, "
         f"{config._attn_implementation} attention"
     )
     return built
+
+
+def describe_size(config: PreTrainedConfig) -> str:
+    """Say how large a model of any family is."""
+    depths = [getattr(config, f"{side}_layers", None) for side in ("encoder", "decoder")]
+    if config.is_encoder_decoder and None in depths:
+        depths = [config.num_hidden_layers, getattr(config, "num_decoder_layers", None) or config.num_hidden_layers]
+    layers = " + ".join(map(str, depths)) if None not in depths else str(config.num_hidden_layers)
+    width = getattr(config, "d_model", None) or config.hidden_size
+    kind = "" if is_own(config) else f"{config.model_type}, "
+    return f"{kind}d_model {width}, {layers} layers, vocabulary {config.vocab_size:,}"
 
 
 def begin(run: Run, report: RowReport) -> None:
