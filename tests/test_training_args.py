@@ -130,7 +130,7 @@ def test_a_bare_resume_before_the_recipe_leaves_the_recipe(tmp_path):
         (["--data.train", "x"], "data.train is a section"),
         (
             ["--training.schedule", "nom"],
-            "one of auto, noam, inverse_sqrt, linear, cosine, got 'nom'. Did you mean noam",
+            "of auto, noam, inverse_sqrt, linear, cosine, got 'nom'. Did you mean noam",
         ),
         (["--training.max_steps", "-3"], "training.max_steps must be at least 1, got -3"),
         (["--training.max_steps", "1.5"], "whole number"),

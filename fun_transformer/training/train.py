@@ -43,12 +43,12 @@ from .model.loading import check_base_tokenizer, keep_numbers_of_labels
 from .model.wrapping import compile_in_place, shard
 from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
-from .recipe.base import base_config, check_base, is_own, source_of, starts_from_model
+from .recipe.base import base_config, check_base, is_own, model_name, source_of, starts_from_model
 from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_kernel, check_packing, limit_lengths, longest_text, mixing_config
 from .recipe.reading import parse_arguments
-from .run.card import draw_curve, write_card
+from .run.card import START, draw_curve, write_card
 from .run.checkpoints import (
     CheckpointError,
     checkpoint_folders,
@@ -150,6 +150,8 @@ def train_alone(
     else:
         trained = go_on(run, checkpoint, loop)
     start_trackers(accelerator, run.arguments)
+    if checkpoint is None and starts_from_model(run.arguments):
+        score_start(trained)
     trained.run()
     return finish(trained, command)
 
@@ -286,6 +288,23 @@ def go_on(run: Run, checkpoint: Path, loop: Callable[[Run, Any, Any], TrainingLo
     return trained
 
 
+def final_split(run: Run) -> str | None:
+    """Name the split that the final model is scored on: test, else validation; None where there is neither."""
+    return next((split for split in ("test", "validation") if split in run.splits), None)
+
+
+def score_start(loop: TrainingLoop) -> None:
+    """Score the model that a run starts from as its final one will be, and note it in the log for the card."""
+    run, final = loop.setup, final_split(loop.setup)
+    rows = run.arguments.generation.eval_rows
+    if final is None or (final == "validation" and len(run.splits[final]) <= rows):
+        return  # the evaluation at step 0 does the same
+    run.accelerator.print(f"Scoring the {final} split ({len(run.splits[final]):,} rows) before the first step ...")
+    values = score(run, loop.model, final).values
+    loop.log.write({"step": 0, "split": START, "of": final, **values})
+    run.accelerator.print(f"{final}, before the first step: {show_scores(values)}")
+
+
 def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
     """Score the final model on the test split (without one, on validation), and write it with its card.
 
@@ -301,7 +320,7 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
     check_scores(loop, "validation", loop.kept.not_finite)
     model = loop.kept.final(progress.step)
     scores: dict[str, Scores] = {}
-    if final := next((split for split in ("test", "validation") if split in splits), None):
+    if final := final_split(run):
         accelerator.print(f"Scoring the {final} split ({len(splits[final]):,} rows) ...")
         scores[final] = score(run, model, final)
         accelerator.print(f"{final}: {show_scores(scores[final].values)}")
@@ -318,6 +337,8 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
             f"{'the mean of ' * (len(loop.kept.saved) > 1)}those after {steps}",
             "time": f"{progress.seconds:.0f} s of training",
         }
+        if starts_from_model(run.arguments):
+            details = {"starts from": model_name(run.arguments.model["path"]), **details}
         write_model(run, model, details, scores)
     return {split: found.values for split, found in scores.items()}
 
