@@ -128,7 +128,10 @@ def test_a_bare_resume_before_the_recipe_leaves_the_recipe(tmp_path):
         (["--traning.seed", "1"], "Did you mean training.seed"),
         (["--model.d_modle", "1"], "Did you mean model.d_model"),
         (["--data.train", "x"], "data.train is a section"),
-        (["--training.schedule", "nom"], "one of noam, inverse_sqrt, linear, cosine, got 'nom'. Did you mean noam"),
+        (
+            ["--training.schedule", "nom"],
+            "of auto, noam, inverse_sqrt, linear, cosine, got 'nom'. Did you mean noam",
+        ),
         (["--training.max_steps", "-3"], "training.max_steps must be at least 1, got -3"),
         (["--training.max_steps", "1.5"], "whole number"),
         (["--training.seed", "true"], "whole number"),

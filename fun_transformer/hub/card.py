@@ -49,6 +49,12 @@ class TrainingFacts:
         details: Rows of the table "How it was trained", such as {"steps": "2,200"}.
         scores: In the order in which metrics and splits are to be shown.
         samples: Generated rows, each with `source`, `references` and `prediction`; a few are shown.
+        before: Scores of the model that the training started from.
+        datasets: Names of the training data on the Hub.
+        base_model: Name of the model that the training started from; None for a fresh one.
+        base_is_on_hub: Whether this name is one of the Hub.
+        source_prefix: What each source has to begin with.
+        auto_class: Loads the model, where it is of another family and needs nothing of this package.
     """
 
     data: str
@@ -56,6 +62,12 @@ class TrainingFacts:
     details: dict[str, Any]
     scores: Sequence[Score] = ()
     samples: Sequence[dict[str, Any]] = ()
+    before: Sequence[Score] = ()
+    datasets: Sequence[str] = ()
+    base_model: str | None = None
+    base_is_on_hub: bool = False
+    source_prefix: str = ""
+    auto_class: str = ""
 
 
 def training_card(name: str, task: str, facts: TrainingFacts) -> str:
@@ -85,6 +97,8 @@ def training_card(name: str, task: str, facts: TrainingFacts) -> str:
         tags=["fun_transformer", task],
         model_name=name if results else None,
         eval_results=results or None,
+        base_model=facts.base_model if facts.base_is_on_hub else None,
+        datasets=list(facts.datasets) or None,
     )
     samples = facts.samples[:: max(1, len(facts.samples) // SHOWN_SAMPLES)][:SHOWN_SAMPLES]
     rows = [[sample["source"], sample["references"][0], sample["prediction"]] for sample in samples]
@@ -98,7 +112,12 @@ def training_card(name: str, task: str, facts: TrainingFacts) -> str:
         placeholder=PLACEHOLDER,
         example=json.dumps(example, ensure_ascii=False),
         fact_table=table(["", ""], [["data", facts.data], *facts.details.items()]),
-        score_table=score_table(facts.scores) if facts.scores else "",
+        score_table=score_table([*facts.before, *facts.scores]) if facts.scores else "",
+        base_model=facts.base_model or "",
+        base_is_on_hub=facts.base_is_on_hub,
+        prefix=facts.source_prefix,
+        auto_class=facts.auto_class,
+        generates=bool(facts.samples),
         signatures=sorted({f"{score.label}: `{score.signature}`" for score in facts.scores if score.signature}),
         sample_table=table(["source", "reference", "model"], rows) if rows else "",
     )

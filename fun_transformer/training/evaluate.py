@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from datasets import DatasetDict
 from transformers import AutoTokenizer
@@ -25,7 +24,9 @@ from .data.report import RowReport
 from .data.splits import load_split, load_splits
 from .data.tokenizing import tokenize_splits
 from .engine import ErrorOfMainProcess, build_accelerator, main_process_first
+from .model.loading import load_model, trusts_code
 from .recipe.arguments import SPLITS, DataArguments, RunArguments
+from .recipe.base import starts_from_model
 from .recipe.defaults import resolve
 from .recipe.model_config import check_kernel, limit_lengths, longest_text
 from .recipe.reading import parse_arguments
@@ -52,14 +53,15 @@ def evaluate(
     accelerator = accelerator or build_accelerator(arguments)
     check_kernel(arguments, accelerator.device, trains=False)
     splits, report = main_process_first(load_one_split, arguments.data, split, arguments.training.seed)
+    if starts_from_model(arguments):  # the one that is scored says what it is, wherever it started from
+        arguments = replace(arguments, model=arguments.model | {"path": str(model)})
     arguments = resolve(arguments, len(splits[split]), accelerator.device)
     objective = OBJECTIVES[arguments.objective](splits, arguments.training)
     kernel = arguments.training.attn_implementation
-    # Weights in float32 as in training, whatever they were saved in: autocast takes no others.
-    loaded = objective.model_class.from_pretrained(model, attn_implementation=kernel, dtype=torch.float32)
+    loaded = load_model(arguments, objective, model, kernel)
     loaded.to(accelerator.device)
     objective.read_config(loaded.config)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, **trusts_code(arguments))
     data = limit_lengths(arguments.data, longest_text(loaded.config))
     splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
     accelerator.print(report.followed_by(of_tokens))

@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from .data.stream import MicroBatch
 from .model.kept import KeptModels
 from .optimization import learning_rate_factor
+from .recipe.base import starts_from_model
 from .run.bad_steps import BadSteps
 from .run.checkpoints import save_checkpoint
 from .run.log import RunLog
@@ -187,7 +188,7 @@ class TrainingLoop:
             self.progress.step + 1,
             self.settings.warmup_steps,
             done,
-            self.module.config.d_model,
+            getattr(self.module.config, "d_model", None) or self.module.config.hidden_size,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
@@ -256,6 +257,8 @@ class TrainingLoop:
         log.restart_clock()
         with self.stop, log.progress(self.done()):
             done = self.agreed_done()
+            if progress.step == 0 and starts_from_model(self.setup.arguments):
+                self.evaluate()  # what is to be improved on; nothing better may come
             while done < 1.0 and not self.kept.is_patience_over():
                 step = self.train_step(done)
                 if not self.bad.in_a_row:

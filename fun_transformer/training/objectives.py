@@ -108,6 +108,7 @@ class Objective:
         counts_targets: Whether labels are tokens beside those of the source, and count as such.
         generates: Whether it is scored by texts that it generates ...
         predicts: ... or by labels that it predicts.
+        predicts_next: Whether the labels are the input itself, and each position predicts the next one.
         can_pack: Whether rows can hold several texts.
         special_tokens: Those that a tokenizer must have; a finished one that lacks them gets them.
         options: Fields of the recipe's section `training` that only some objectives know.
@@ -121,6 +122,7 @@ class Objective:
     counts_targets = False
     generates = False
     predicts = False
+    predicts_next = False
     can_pack = False
     special_tokens: tuple[str, ...] = ("pad_token",)
     options: frozenset[str] = frozenset()
@@ -264,6 +266,7 @@ class CausalLM(Objective):
     model_class = AutoModelForCausalLM
     pipeline = "text-generation"
     has_targets = False
+    predicts_next = True
     special_tokens = ("pad_token", "bos_token", "eos_token")
 
     def prepare_tokenizer(self, tokenizer):
@@ -279,7 +282,8 @@ class CausalLM(Objective):
         )
 
     def encode(self, batch, tokenizer):
-        ids = [[*row, tokenizer.eos_token_id] for row in tokenizer(batch["source"])["input_ids"]]
+        rows, end = tokenizer(batch["source"])["input_ids"], tokenizer.eos_token_id
+        ids = [row if row[-1:] == [end] else [*row, end] for row in rows]
         return {"input_ids": ids, "labels": [[-100, *row[1:]] for row in ids]}
 
 

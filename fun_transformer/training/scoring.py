@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ..tokenization_fun_transformer import unknown_characters
 from .data.batches import TokenBudgetSampler
+from .data.languages import generation_options, language_pairs
 from .data.rows import TokenRows
 from .metrics import choose_bleu_tokenize, compute_metrics
 from .model.wrapping import whole_model
@@ -79,7 +80,7 @@ def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
         sources = list(chosen["source"])
         references = list(chosen["references"]) if "references" in chosen.column_names else None
         references = references or [[target] for target in chosen["target"]]
-        predictions = generate_texts(run, model, sources, title=split)
+        predictions = generate_by_language(run, model, chosen, split)
         scores.values |= compute_metrics(metrics, predictions, references, settings.bleu_tokenize)
         scores.samples = [
             {"source": source, "references": accepted, "prediction": prediction}
@@ -158,9 +159,35 @@ def measure_loss(run: Run, model: Any, dataset: Dataset) -> tuple[dict[str, Any]
     return scores | {"perplexity": math.exp(min(scores["loss"], 100.0))}, labels
 
 
+def generate_by_language(run: Run, model: Any, rows: Dataset, split: str) -> list[str]:
+    """Generate a text for each row of a split, in its language where the tokenizer frames texts by theirs."""
+    sources = list(rows["source"])
+    pairs = language_pairs(run.tokenizer, run.arguments.data, split)
+    if not pairs:
+        return generate_texts(run, model, sources, title=split)
+    of_rows = [pairs[corpus] for corpus in rows["corpus"]] if "corpus" in rows.column_names else pairs[:1] * len(rows)
+    texts = [""] * len(rows)
+    for pair in sorted(set(of_rows)):
+        chosen = [row for row, other in enumerate(of_rows) if other == pair]
+        options = generation_options(run.tokenizer, pair)
+        generated = generate_texts(run, model, [sources[row] for row in chosen], split, options)
+        for row, text in zip(chosen, generated, strict=True):
+            texts[row] = text
+    return texts
+
+
 @torch.inference_mode()
-def generate_texts(run: Run, model: Any, sources: Sequence[str], title: str) -> list[str]:
+def generate_texts(
+    run: Run, model: Any, sources: Sequence[str], title: str, options: dict[str, Any] | None = None
+) -> list[str]:
     """Generate a text for each source, in batches of similar length, on all processes.
+
+    Args:
+        run: The run.
+        model: Any model that generates, prepared or not.
+        sources: Texts.
+        title: Of the progress bar.
+        options: More of `generate`, such as the language to begin with.
 
     Returns:
         Texts in the order of `sources`, on every process.
@@ -187,6 +214,7 @@ def generate_texts(run: Run, model: Any, sources: Sequence[str], title: str) -> 
                 max_new_tokens=min(settings.max_new_tokens, longest),
                 length_penalty=settings.length_penalty if settings.num_beams > 1 else None,
                 do_sample=False,
+                **(options or {}),
             )
             texts |= zip(rows, run.tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True)
             bar.update(len(rows))

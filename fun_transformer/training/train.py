@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend, set_seed
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..files import commit_folder, write_atomically
@@ -38,14 +39,16 @@ from .engine import (
 from .loop import TrainingLoop
 from .model.building import build_model, build_tokenizer, read_tokenizer, save_tokenizer
 from .model.initialization import initialize
+from .model.loading import check_base_tokenizer, keep_numbers_of_labels
 from .model.wrapping import compile_in_place, shard
 from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
+from .recipe.base import base_config, check_base, is_own, model_name, source_of, starts_from_model
 from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_kernel, check_packing, limit_lengths, longest_text, mixing_config
 from .recipe.reading import parse_arguments
-from .run.card import draw_curve, write_card
+from .run.card import START, draw_curve, write_card
 from .run.checkpoints import (
     CheckpointError,
     checkpoint_folders,
@@ -115,8 +118,7 @@ def train_with(
     """Do what `train` does, on processes that have been started and will be ended by it."""
     output_dir = on_main_process(name_output_dir, arguments)
     if arguments.dry_run or arguments.profile is not None:
-        on_main_process(check_packing, arguments, accelerator.device)
-        on_main_process(check_kernel, arguments, accelerator.device)
+        check_start(arguments, accelerator)
         run, _ = prepare(arguments, accelerator)
         accelerator.print(dry_run(build_loop(run, loop), arguments.profile))
         return TrainResult({}, output_dir)
@@ -140,8 +142,7 @@ def train_alone(
         accelerator.print(finished)
         return {}
     checkpoint = on_main_process(prepare_output_dir, arguments)
-    on_main_process(check_packing, arguments, accelerator.device)
-    on_main_process(check_kernel, arguments, accelerator.device)
+    check_start(arguments, accelerator)
     run, report = prepare(arguments, accelerator, checkpoint)
     if checkpoint is None:
         trained = build_loop(run, loop)
@@ -149,8 +150,22 @@ def train_alone(
     else:
         trained = go_on(run, checkpoint, loop)
     start_trackers(accelerator, run.arguments)
+    if checkpoint is None and starts_from_model(run.arguments):
+        score_start(trained)
     trained.run()
     return finish(trained, command)
+
+
+def check_start(arguments: RunArguments, accelerator: Accelerator) -> None:
+    """Refuse what the model cannot do, before data are read.
+
+    Raises:
+        ValueError: Naming what does not fit.
+    """
+    for part in (check_base, check_base_tokenizer):
+        on_main_process(part, arguments)
+    for check_part in (check_packing, check_kernel):
+        on_main_process(check_part, arguments, accelerator.device)
 
 
 def prepare(
@@ -176,14 +191,19 @@ def prepare(
     resolved = resolve_bleu(resolve(arguments, pairs, accelerator.device), splits["train"])
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)
+    if starts_from_model(resolved):
+        keep_numbers_of_labels(objective, base_config(resolved))
     if checkpoint is not None:
-        tokenizer = on_main_process(read_tokenizer, output_dir / "tokenizer")
+        trusted = starts_from_model(resolved) and source_of(resolved)["trust_remote_code"]
+        tokenizer = on_main_process(read_tokenizer, output_dir / "tokenizer", trusted)
     else:
         tokenizer = on_main_process(build_tokenizer, resolved, objective, splits)
-    longest = longest_text(mixing_config(resolved))
+    config = mixing_config(resolved)
+    longest = longest_text(config)
     if longest is not None:
         accelerator.print(f"The model has {longest:,} positions (max_position_embeddings): no text may be longer.")
-        tokenizer.model_max_length = longest
+        if is_own(config):
+            tokenizer.model_max_length = longest
     data = limit_lengths(resolved.data, longest)
     splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
     report = report.followed_by(of_tokens)
@@ -225,13 +245,23 @@ def build_loop(
     built = loop(run, model, optimizer)
     config = built.module.config
     accelerator.print(
-        f"{built.module.num_parameters():,} parameters (d_model {config.d_model}, {config.encoder_layers} + "
-        f"{config.decoder_layers} layers, vocabulary {config.vocab_size:,}), "
+        f"{built.module.num_parameters():,} parameters ({describe_size(config)}), "
         f"{built.flops_per_token / 1e6:.1f} MFLOP a token; {accelerator.device.type}, {accelerator.num_processes} "
         f"process(es), {torch.get_num_threads()} threads, {accelerator.mixed_precision.replace('no', 'fp32')}, "
         f"{config._attn_implementation} attention"
     )
     return built
+
+
+def describe_size(config: PreTrainedConfig) -> str:
+    """Say how large a model of any family is."""
+    depths = [getattr(config, f"{side}_layers", None) for side in ("encoder", "decoder")]
+    if config.is_encoder_decoder and None in depths:
+        depths = [config.num_hidden_layers, getattr(config, "num_decoder_layers", None) or config.num_hidden_layers]
+    layers = " + ".join(map(str, depths)) if None not in depths else str(config.num_hidden_layers)
+    width = getattr(config, "d_model", None) or config.hidden_size
+    kind = "" if is_own(config) else f"{config.model_type}, "
+    return f"{kind}d_model {width}, {layers} layers, vocabulary {config.vocab_size:,}"
 
 
 def begin(run: Run, report: RowReport) -> None:
@@ -258,6 +288,23 @@ def go_on(run: Run, checkpoint: Path, loop: Callable[[Run, Any, Any], TrainingLo
     return trained
 
 
+def final_split(run: Run) -> str | None:
+    """Name the split that the final model is scored on: test, else validation; None where there is neither."""
+    return next((split for split in ("test", "validation") if split in run.splits), None)
+
+
+def score_start(loop: TrainingLoop) -> None:
+    """Score the model that a run starts from as its final one will be, and note it in the log for the card."""
+    run, final = loop.setup, final_split(loop.setup)
+    rows = run.arguments.generation.eval_rows
+    if final is None or (final == "validation" and len(run.splits[final]) <= rows):
+        return  # the evaluation at step 0 does the same
+    run.accelerator.print(f"Scoring the {final} split ({len(run.splits[final]):,} rows) before the first step ...")
+    values = score(run, loop.model, final).values
+    loop.log.write({"step": 0, "split": START, "of": final, **values})
+    run.accelerator.print(f"{final}, before the first step: {show_scores(values)}")
+
+
 def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
     """Score the final model on the test split (without one, on validation), and write it with its card.
 
@@ -273,7 +320,7 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
     check_scores(loop, "validation", loop.kept.not_finite)
     model = loop.kept.final(progress.step)
     scores: dict[str, Scores] = {}
-    if final := next((split for split in ("test", "validation") if split in splits), None):
+    if final := final_split(run):
         accelerator.print(f"Scoring the {final} split ({len(splits[final]):,} rows) ...")
         scores[final] = score(run, model, final)
         accelerator.print(f"{final}: {show_scores(scores[final].values)}")
@@ -290,6 +337,8 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
             f"{'the mean of ' * (len(loop.kept.saved) > 1)}those after {steps}",
             "time": f"{progress.seconds:.0f} s of training",
         }
+        if starts_from_model(run.arguments):
+            details = {"starts from": model_name(run.arguments.model["path"]), **details}
         write_model(run, model, details, scores)
     return {split: found.values for split, found in scores.items()}
 

@@ -11,21 +11,16 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ...tokenization_fun_transformer import tag_language
-from ..recipe.arguments import DataArguments, SplitArguments
+from ..recipe.arguments import DataArguments
 from .caching import map_by_content
 from .files import progress_bars
+from .languages import Pair, corpora_of, language_pairs, set_languages
 from .report import RowReport, check_rows, good_rows
 
 
 def languages_of(data_args: DataArguments, name: str) -> list[str]:
     """Return the target language of each corpus of a split, where sources name it; else an empty list."""
     return [corpus.tgt_lang or "" for corpus in corpora_of(data_args, name)] if data_args.tags_languages else []
-
-
-def corpora_of(data_args: DataArguments, name: str) -> list[SplitArguments]:
-    """Return the corpora that the rows of a split are from; held-out rows are from train."""
-    split = getattr(data_args, name)
-    return (split if split.is_named else data_args.train).corpora
 
 
 def tokenize_splits(
@@ -49,6 +44,7 @@ def tokenize_splits(
     limits = {"input_ids": data_args.max_source_tokens, "labels": data_args.max_target_tokens}
     for name, placed in splits.items():
         rows = placed.remove_columns("place")  # the same texts are tokenized once, wherever they are
+        pairs = language_pairs(tokenizer, data_args, name)
         ids = datasets.List(datasets.Value("int32"))
         with progress_bars(shown=len(rows) >= 5000):
             rows = map_by_content(
@@ -58,7 +54,9 @@ def tokenize_splits(
                 datasets.Features({**rows.features, "input_ids": ids, "labels": ids}),
                 f"Tokenizing {name}",
                 encode=encode or encode_pairs,
-                languages=languages_of(data_args, name),
+                languages=[] if pairs else languages_of(data_args, name),
+                pairs=pairs,
+                prefix=data_args.source_prefix,
             )
         problems = np.full(len(rows), "", dtype=object)
         for side, column in (("target", "labels"), ("source", "input_ids")):
@@ -70,13 +68,49 @@ def tokenize_splits(
     return tokenized, report
 
 
-def encode_rows(batch: dict[str, list], tokenizer: Any, encode: Callable, languages: list[str]) -> dict[str, list]:
-    """Encode a batch of rows; where there are several languages, a source begins with the one that is wanted."""
+def encode_rows(
+    batch: dict[str, list],
+    tokenizer: Any,
+    encode: Callable,
+    languages: list[str],
+    pairs: list[Pair],
+    prefix: str,
+) -> dict[str, list]:
+    """Encode a batch of rows, sources with the recipe's prefix.
+
+    Args:
+        batch: With `source` and `target`; `corpus` where there are several.
+        tokenizer: For `encode`.
+        encode: As in `tokenize_splits`.
+        languages: Of each corpus, where a source begins with the language that is wanted.
+        pairs: Source and target language of each corpus, where the tokenizer frames texts by them.
+        prefix: Of all sources.
+    """
+    sources, corpora = batch["source"], batch.get("corpus") or [0] * len(batch["source"])
+    if prefix:
+        sources = [prefix + text for text in sources]
     if languages:
-        corpora = batch.get("corpus") or [0] * len(batch["source"])
-        tagged = [tag_language(text, languages[corpus]) for text, corpus in zip(batch["source"], corpora)]
-        batch = {**batch, "source": tagged}
-    return {"source": batch["source"], **encode(batch, tokenizer)}
+        sources = [tag_language(text, languages[corpus]) for text, corpus in zip(sources, corpora)]
+    batch = {**batch, "source": sources}
+    if not pairs:
+        return {"source": sources, **encode(batch, tokenizer)}
+    return {"source": sources, **encode_by_language(batch, tokenizer, encode, [pairs[c] for c in corpora])}
+
+
+def encode_by_language(
+    batch: dict[str, list], tokenizer: Any, encode: Callable, pairs: list[Pair]
+) -> dict[str, list[Any]]:
+    """Encode the rows of each pair of languages together; the results are in the order of the batch."""
+    encoded: dict[str, list[Any]] = {}
+    for pair in sorted(set(pairs)):
+        chosen = [row for row, other in enumerate(pairs) if other == pair]
+        set_languages(tokenizer, pair)
+        part = encode({name: [values[row] for row in chosen] for name, values in batch.items()}, tokenizer)
+        for name, values in part.items():
+            column = encoded.setdefault(name, [None] * len(pairs))
+            for row, value in zip(chosen, values, strict=True):
+                column[row] = value
+    return encoded
 
 
 def encode_pairs(batch: dict[str, list[str]], tokenizer: Any) -> dict[str, list[list[int]]]:

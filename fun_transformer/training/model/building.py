@@ -1,35 +1,41 @@
-"""A tokenizer and a model with fresh weights, as the recipe describes them."""
+"""The tokenizer and the model that a run begins with: fresh ones, or those of a trained model."""
 
+import difflib
 from pathlib import Path
 
 import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ... import FunTransformerConfig
 from ..data.bpe_dropout import check_merges
+from ..data.languages import check_languages, frames_languages, generation_options, language_pairs, set_languages
 from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
+from ..recipe.base import is_own, starts_from_model
 from ..recipe.model_config import choose_config, choose_kernel, longest_text, recipe_fields
 from ..run.checkpoints import commit_with_manifest, find_problem
 from ..run.run import Run
 from ..train_tokenizer import TokenizerSettings, train_tokenizer
 from .finished_tokenizer import load_finished_tokenizer, start_token_id
+from .loading import load_base_model, load_base_tokenizer
 
 AS_SAVED = ("dtype", "torch_dtype", "quantization_config")  # of the weights beside a config, not of the model
 
 
 def build_tokenizer(arguments: RunArguments, objective: Objective, splits: DatasetDict) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that the recipe names, or train one on the training split.
+    """Load the tokenizer that the recipe names, or that of the model it starts from, or train one on the data.
 
     Raises:
         ValueError: When a finished tokenizer cannot be used, or cannot tell the languages of the data apart.
     """
     settings = arguments.tokenizer
-    if settings.path:
+    if starts_from_model(arguments):
+        tokenizer = load_base_tokenizer(arguments, objective)
+        check_encoding(tokenizer, arguments, objective, splits["train"][:10])
+    elif settings.path:
         tokenizer = load_finished_tokenizer(settings.path, objective, splits["train"][:10])
     else:
         texts = objective.texts(sample_rows(splits["train"], settings.max_rows, arguments.training.seed))
@@ -45,13 +51,57 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
         objective.prepare_tokenizer(tokenizer)
     if arguments.training.bpe_dropout is not None:
         check_merges(tokenizer)
-    if languages := set(languages_of(arguments.data, "train")):
+    if frames_languages(tokenizer):
+        check_languages(tokenizer, arguments.data)
+        set_languages(tokenizer, language_pairs(tokenizer, arguments.data, "train")[0])
+    elif languages := set(languages_of(arguments.data, "train")):
+        if starts_from_model(arguments):
+            check_tags(tokenizer, languages, arguments.model["path"])
+            return tokenizer
         if not hasattr(tokenizer, "add_languages"):
             raise ValueError(
                 f"tokenizer.path={settings.path}: only a FunTransformerTokenizer can tell languages apart."
             )
         tokenizer.add_languages(languages)
     return tokenizer
+
+
+def check_tags(tokenizer: PreTrainedTokenizerBase, languages: set[str], path: str) -> None:
+    """Refuse languages for which the vocabulary of a trained model has no tag, such as >>en<<.
+
+    Raises:
+        ValueError: Naming the language, and those that it has.
+    """
+    vocabulary = tokenizer.get_vocab()
+    known = sorted(token[2:-2] for token in vocabulary if token.startswith(">>") and token.endswith("<<"))
+    for language in sorted(languages):
+        if f">>{language}<<" not in vocabulary:
+            near = difflib.get_close_matches(language, known, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]}?" if near else f" It knows {', '.join(known[:5]) or 'none'}."
+            raise ValueError(f"model.path={path}: its vocabulary has no language {language}.{hint}")
+
+
+def check_encoding(tokenizer, arguments: RunArguments, objective: Objective, rows: dict[str, list]) -> None:
+    """Try the tokenizer of a trained model on some rows.
+
+    Raises:
+        ValueError: It cannot encode them, or does not end targets, so that the model would not learn to stop.
+    """
+    path, family = arguments.model["path"], type(tokenizer).__name__
+    if frames_languages(tokenizer):
+        set_languages(tokenizer, language_pairs(tokenizer, arguments.data, "train")[0])
+    try:
+        encoded = objective.encode(rows, tokenizer)
+    except Exception as error:
+        raise ValueError(
+            f"model.path={path}: its tokenizer ({family}) cannot encode the training texts for objective: "
+            f"{objective.name}: {type(error).__name__}: {error}."
+        ) from error
+    if objective.name == "seq2seq" and tokenizer.eos_token_id not in encoded["labels"][0][-2:]:  # mBART: </s> en_XX
+        raise ValueError(
+            f"model.path={path}: its tokenizer ({family}) does not end a text in its end token "
+            f"({tokenizer.eos_token}), so that the model would never learn to stop. Name another model."
+        )
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -61,8 +111,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     commit_with_manifest(partial, folder)
 
 
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Read the tokenizer of a run again.
+
+    Args:
+        folder: Of the tokenizer.
+        trust_remote_code: Whether it may be one with code of its own.
 
     Raises:
         ValueError: When it is missing or no longer what was saved.
@@ -73,10 +127,58 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             f"The run's tokenizer {folder} is not readable: {problem}. Put back a copy (the model of a finished "
             "run has the same files), or start again with --overwrite and without --resume."
         )
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
 def build_model(run: Run) -> PreTrainedModel:
+    """Build the model that a run begins with: one that the recipe names, with its weights, or a fresh one.
+
+    Raises:
+        ValueError: It cannot be loaded or built.
+    """
+    arguments, device = run.arguments, run.accelerator.device
+    kernel = choose_kernel(arguments, device)
+    if device.type == "cuda":  # cuDNN's attention takes milliseconds to plan for each new size of a batch
+        torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
+    if starts_from_model(arguments):
+        model = load_base_model(arguments, run.objective, kernel)
+        fit_generation(model, run)
+    else:
+        model = build_fresh_model(run, kernel)
+    if arguments.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def fit_generation(model: PreTrainedModel, run: Run) -> None:
+    """Let a trained model generate as the recipe says; what the recipe leaves at its default stays the model's.
+
+    Raises:
+        ValueError: An option needs what the model cannot do.
+    """
+    settings, defaults, training = run.arguments.generation, GenerationArguments(), run.arguments.training
+    if training.scheduled_sampling is not None and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        raise ValueError(
+            f"training.scheduled_sampling: a {model.config.model_type} does not say how its decoder's input is made. "
+            "Leave it out."
+        )
+    if run.tokenizer.pad_token_id is not None and model.config.pad_token_id is None:
+        model.config.pad_token_id = run.tokenizer.pad_token_id
+    if not model.can_generate():
+        return
+    if is_own(model.config):
+        model.generation_config = build_generation_config(settings, model.config)
+        return
+    for name in ("num_beams", "max_new_tokens", "length_penalty"):
+        if getattr(settings, name) != getattr(defaults, name):
+            setattr(model.generation_config, name, getattr(settings, name))
+    pairs = language_pairs(run.tokenizer, run.arguments.data, "train")
+    if len(set(pairs)) == 1:
+        for name, value in generation_options(run.tokenizer, pairs[0]).items():
+            setattr(model.generation_config, name, value)
+
+
+def build_fresh_model(run: Run, kernel: str) -> PreTrainedModel:
     """Build a model with fresh weights, as large as the recipe says and with the tokenizer's vocabulary.
 
     Weights train in float32, whatever they were saved in beside a config that the recipe names: in float16 the epsilon
@@ -85,7 +187,7 @@ def build_model(run: Run) -> PreTrainedModel:
     Raises:
         ValueError: When the recipe's vocabulary is smaller than the tokenizer's, or its fields do not fit together.
     """
-    arguments, objective, tokenizer, device = run.arguments, run.objective, run.tokenizer, run.accelerator.device
+    arguments, objective, tokenizer = run.arguments, run.objective, run.tokenizer
     if (named := arguments.model.get("dtype")) not in (None, "float32"):
         raise ValueError(
             f"model.dtype={named}: weights train in float32. Leave it out; training.precision is the number format of "
@@ -110,18 +212,13 @@ def build_model(run: Run) -> PreTrainedModel:
         config = config_class(**fields, **objective.config_fields())
     except StrictDataclassError as error:
         raise ValueError(f"model: {error.__cause__ or error}") from error
-    kernel = choose_kernel(arguments, device)
-    if device.type == "cuda":  # cuDNN's attention takes milliseconds to plan for each new size of a batch
-        torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
     model = objective.model_class.from_config(config, attn_implementation=kernel, dtype=torch.float32)
     if model.can_generate():
         model.generation_config = build_generation_config(arguments.generation, model.config)
-    if arguments.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
     return model
 
 
-def build_generation_config(generation: GenerationArguments, config: FunTransformerConfig) -> GenerationConfig:
+def build_generation_config(generation: GenerationArguments, config: PreTrainedConfig) -> GenerationConfig:
     """Say how the finished model generates unless it is told otherwise.
 
     No longer than it has positions for; those of a decoder alone are for the prompt, too.

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import DistributedType
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -28,6 +27,7 @@ from ..run.checkpoints import (
 from ..run.run import Run
 from ..tables import METRICS
 from .averaging import average_models, moving_average
+from .loading import load_model
 
 logger = logging.get_logger(__name__)
 
@@ -190,11 +190,10 @@ class KeptModels:
 
     def load(self, steps: list[int]) -> Any:
         """Load the mean of saved models."""
-        load = self.run.objective.model_class.from_pretrained
+        run = self.run
         kernel = self.accelerator.unwrap_model(self.model).config._attn_implementation
         folders = [self.folder(step) for step in steps]
-        # In float32 also where an older version trained, and saved, in half precision.
-        model = average_models(folders, lambda folder: load(folder, attn_implementation=kernel, dtype=torch.float32))
+        model = average_models(folders, lambda folder: load_model(run.arguments, run.objective, folder, kernel))
         return model.to(self.accelerator.device)
 
     def remove_beaten(self) -> None:

@@ -123,6 +123,10 @@ class DataArguments:
     max_rows: int | None = arg(
         None, "rows of each split to keep, sampled by seed: to try things; null: all", minimum=1
     )
+    source_prefix: str = arg(
+        "",
+        "text that each source begins with, as T5 wants: 'translate English to German: '; its last space counts",
+    )
     keep_stress: bool = arg(False, "builtin:cmudict: keep the stress digits of vowels (AH0)")
 
     @property
@@ -163,7 +167,9 @@ class TrainingArguments:
         maximum=1_000,
     )
     schedule: Literal["noam", "inverse_sqrt", "linear", "cosine"] = arg(
-        "inverse_sqrt", "course of the learning rate after warm-up"
+        AUTO,
+        "course of the learning rate after warm-up",
+        "inverse_sqrt, and linear where a trained model goes on (model.path)",
     )
     warmup_steps: int = arg(AUTO, "steps in which the learning rate rises from 0", BY_PAIRS, minimum=0)
     weight_decay: float = arg(0.01, "AdamW's decoupled weight decay", minimum=0, maximum=100)
@@ -294,7 +300,8 @@ class RunArguments:
         "what is learned, or the name of a plug-in's; a label, or tags for the words, are the target; language models "
         "need none",
     )
-    model: dict[str, Any] = field(default_factory=dict)  # `config` (a JSON file), `model_type`, fields of its config
+    # `path` (a trained model), or `config` (a JSON file), `model_type` and fields of its config
+    model: dict[str, Any] = field(default_factory=dict)
     tokenizer: TokenizerArguments = field(default_factory=TokenizerArguments)
     data: DataArguments = field(default_factory=DataArguments)
     training: TrainingArguments = field(default_factory=TrainingArguments)

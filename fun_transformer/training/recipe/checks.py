@@ -17,6 +17,7 @@ import sacrebleu
 from ...plugins import load_plugins
 from ..tables import METRICS, OBJECTIVES
 from .arguments import AUTO, SPLITS, RunArguments, SplitArguments
+from .base import check_beside_path, model_name, resolve_path, starts_from_model
 from .defaults import LIMITS, chosen_fields
 from .model_config import LOSS_OPTIONS, choose_config, mixing_config, model_type_of, recipe_fields
 from .names import flatten, known_arguments, shown, unknown_argument
@@ -158,13 +159,24 @@ def fix_paths(arguments: RunArguments) -> None:
     Raises:
         ValueError: One of the section `model` is no text.
     """
-    for name in arguments.model.keys() & {"config", "model_type"}:
+    for name in arguments.model.keys() & {"config", "model_type", "path", "revision"}:
         arguments.model[name] = convert(arguments.model[name], str | None, f"model.{name}")
     arguments.plugins = [str(Path(path).resolve()) for path in arguments.plugins]
     if arguments.generation.config is not None:
         arguments.generation.config = str(Path(arguments.generation.config).resolve())
     if arguments.model.get("config") is not None:
         arguments.model["config"] = str(Path(arguments.model["config"]).resolve())
+    if starts_from_model(arguments):
+        arguments.model["path"] = resolve_path(arguments.model["path"])
+        if arguments.output_dir is None:
+            arguments.output_dir = f"runs/{Path(model_name(arguments.model['path'])).name}-fine-tuned"
+    arguments.training.init_from = [resolve_init_from(path) for path in arguments.training.init_from]
+
+
+def resolve_init_from(path: str) -> str:
+    """Return the model's folder where a run's folder is named; any other path as it is."""
+    is_run = (Path(path) / "run.json").is_file() and (Path(path) / "model" / "config.json").is_file()
+    return str(Path(path) / "model") if is_run else path
 
 
 def drop_targets(arguments: RunArguments) -> None:
@@ -207,6 +219,12 @@ def check_model(arguments: RunArguments) -> None:
     for name in arguments.model:
         if f"model.{name}" not in known:
             raise unknown_argument(f"model.{name}", known)
+    if starts_from_model(arguments):
+        check_beside_path(arguments)
+        return
+    for name in ("revision", "trust_remote_code"):
+        if arguments.model.get(name):
+            raise ValueError(f"model.{name} is for a model that is loaded. Name it in model.path, or leave it out.")
     path = arguments.model.get("config")
     if path is not None and not Path(path).is_file():
         raise ValueError(f"model.config: there is no file {path}.")

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from .arguments import AUTO, RunArguments, TrainingArguments
+from .base import base_config, is_own, starts_from_model
 from .model_config import choose_kernel, choose_packing, choose_precision, model_type_of
 
 LIMITS = ("max_steps", "num_train_epochs", "max_minutes")
@@ -50,6 +51,28 @@ SCALES = (
     Scale(2_000_000, 16_000, 512, 6, 8, 1024, 0.2, 8_192, 1, 5e-4, 4_000, 30),
     Scale(float("inf"), 32_000, 512, 6, 8, 2048, 0.1, 25_000, 2, 7e-4, 4_000, 20),  # the paper's base model
 )
+
+
+@dataclass(frozen=True)
+class FineTuningScale:
+    """Good values for a trained model that goes on with a corpus of a size."""
+
+    pairs: float  # at most
+    batch_tokens: int
+    warmup_steps: int
+    num_train_epochs: int
+
+
+FINE_TUNING_SCALES = (
+    FineTuningScale(20_000, 2_048, 50, 10),
+    FineTuningScale(200_000, 4_096, 200, 5),
+    FineTuningScale(float("inf"), 8_192, 500, 3),
+)
+# Highest learning rates of AdamW: 3e-4 is the documentation's for T5, 5e-5 customary for all others; models of this
+# package have trained with 5e-4 to 1e-3.
+FINE_TUNING_RATES = {"t5": 3e-4, "mt5": 3e-4, "umt5": 3e-4, "fun_transformer": 1e-4, "seq2seq_rnn": 1e-4}
+FINE_TUNING_RATE = 5e-5
+SMOOTHING = 0.1  # of labels, where a model of another family learns to write a target
 SYMBOLS = 8_000  # at most, in vocabularies of characters or words
 PATIENCE = 5  # evaluations without a better one; there is one an epoch
 EVALUATE_EVERY = (50, 5_000)  # steps: not more and not less often
@@ -78,7 +101,8 @@ def chosen_fields(model_type: str) -> set[str]:
 
 def learns_pieces(arguments: RunArguments) -> bool:
     """Return whether a vocabulary of sub-words is learned, whose size is free to choose."""
-    return arguments.tokenizer.type in ("bpe", "unigram") and not arguments.tokenizer.path
+    is_fresh = not arguments.tokenizer.path and not starts_from_model(arguments)
+    return arguments.tokenizer.type in ("bpe", "unigram") and is_fresh
 
 
 def fill(section: Any, **values: Any) -> Any:
@@ -93,6 +117,9 @@ def choose_model(arguments: RunArguments, scale: Scale) -> dict[str, Any]:
     recipe names is not mixed with others that do not fit it.
     """
     model = arguments.model
+    if starts_from_model(arguments):
+        writes = arguments.objective == "seq2seq" and not is_own(base_config(arguments))
+        return {"label_smoothing": SMOOTHING if writes else None} | {n: v for n, v in model.items() if v != AUTO}
     size = size_fields(scale, model_type_of(arguments))
     chosen = {**size, "dropout": scale.dropout}
     named = {name for name, value in model.items() if value != AUTO}
@@ -101,7 +128,7 @@ def choose_model(arguments: RunArguments, scale: Scale) -> dict[str, Any]:
     return model | {name: chosen[name] for name in open_fields}
 
 
-def choose_limits(training: TrainingArguments, scale: Scale) -> dict[str, int | None]:
+def choose_limits(training: TrainingArguments, scale: Scale | FineTuningScale) -> dict[str, int | None]:
     """Return the limits of a run, and its patience: of those that are "auto", none where the recipe names one."""
     is_limited = any(getattr(training, name) not in (AUTO, None) for name in LIMITS)
     return {
@@ -109,6 +136,36 @@ def choose_limits(training: TrainingArguments, scale: Scale) -> dict[str, int | 
         "max_minutes": None,
         "num_train_epochs": None if is_limited else scale.num_train_epochs,
         "patience": None if is_limited else PATIENCE,
+    }
+
+
+def choose_course(arguments: RunArguments, pairs: int) -> dict[str, Any]:
+    """Return how long, in which batches and at which rate to train: gently and briefly, where a trained model goes on.
+
+    Args:
+        arguments: The recipe.
+        pairs: Number of training pairs.
+    """
+    training, scale = arguments.training, scale_for(pairs)
+    if not starts_from_model(arguments):
+        schedule = "inverse_sqrt" if training.schedule == AUTO else training.schedule
+        return {
+            **choose_limits(training, scale),
+            "batch_tokens": scale.batch_tokens,
+            "gradient_accumulation_steps": scale.gradient_accumulation_steps,
+            "schedule": schedule,
+            "learning_rate": 1.0 if schedule == "noam" else scale.learning_rate,
+            "warmup_steps": scale.warmup_steps,
+        }
+    rate = FINE_TUNING_RATES.get(model_type_of(arguments), FINE_TUNING_RATE)
+    tuning = next(scale for scale in FINE_TUNING_SCALES if pairs <= scale.pairs)
+    return {
+        **choose_limits(training, tuning),
+        "batch_tokens": tuning.batch_tokens,
+        "gradient_accumulation_steps": 1,
+        "schedule": "linear",
+        "learning_rate": 1.0 if training.schedule == "noam" else rate,
+        "warmup_steps": tuning.warmup_steps,
     }
 
 
@@ -121,20 +178,18 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
         device: Where the model will be trained.
     """
     scale, training = scale_for(pairs), arguments.training
+    goes_on = starts_from_model(arguments)
     training = fill(
         training,
-        **choose_limits(training, scale),
-        batch_tokens=scale.batch_tokens,
-        gradient_accumulation_steps=scale.gradient_accumulation_steps,
-        learning_rate=1.0 if training.schedule == "noam" else scale.learning_rate,
-        warmup_steps=scale.warmup_steps,
+        **choose_course(arguments, pairs),
         precision=choose_precision(training, device),
         attn_implementation=choose_kernel(arguments, device),
     )
+    symbols = scale.vocab_size if learns_pieces(arguments) else SYMBOLS
     arguments = dataclasses.replace(
         arguments,
         model=choose_model(arguments, scale),
-        tokenizer=fill(arguments.tokenizer, vocab_size=scale.vocab_size if learns_pieces(arguments) else SYMBOLS),
+        tokenizer=arguments.tokenizer if goes_on else fill(arguments.tokenizer, vocab_size=symbols),
         training=training,
     )
     return dataclasses.replace(arguments, training=fill(training, packing=choose_packing(arguments, device)))

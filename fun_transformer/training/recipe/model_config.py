@@ -15,6 +15,7 @@ from ...masks import packing_problem
 from ...positions import POSITIONS
 from ..tables import OBJECTIVES
 from .arguments import AUTO, DataArguments, RunArguments, TrainingArguments
+from .base import base_config, class_for, is_own, starts_from_model
 
 PACKING = {"cpu": 64, "cuda": 128}  # length of packed rows that trains fastest in bf16
 LOSS_OPTIONS = ("r_drop", "scheduled_sampling")  # of some objectives; both read padded rows
@@ -71,15 +72,19 @@ def read_json(path: str, name: str) -> dict[str, Any]:
 
 def model_type_of(arguments: RunArguments) -> str:
     """Return the kind of model that the recipe trains."""
+    if starts_from_model(arguments):
+        return str(base_config(arguments).model_type)
     return str(recipe_fields(arguments).get("model_type") or "fun_transformer")
 
 
 def mixing_config(arguments: RunArguments) -> PreTrainedConfig:
-    """Return a config with the recipe's positions and types of layers; its sizes are not the model's.
+    """Return a config with the recipe's positions and types of layers; its sizes may not be the model's.
 
     Raises:
         ValueError: A field does not fit.
     """
+    if starts_from_model(arguments):
+        return base_config(arguments)
     fields = recipe_fields(arguments)
     config_class = choose_config(model_type_of(arguments), ())
     if config_class is not FunTransformerConfig:
@@ -97,6 +102,10 @@ def mixing_config(arguments: RunArguments) -> PreTrainedConfig:
 
 def longest_text(config: PreTrainedConfig) -> int | None:
     """Return how many tokens of a text a model has positions for; None where there is no limit."""
+    if not is_own(config):  # T5's distances have none; RoBERTa's positions begin after that of the padding
+        positions = getattr(config, "max_position_embeddings", None)
+        begins_late = "roberta" in config.model_type and positions is not None
+        return positions - config.pad_token_id - 1 if begins_late else positions
     kind = getattr(config, "position_embedding_type", None)
     return POSITIONS[kind].longest_text(config) if kind else None
 
@@ -133,6 +142,9 @@ def choose_kernel(arguments: RunArguments, device: torch.device) -> str:
     """Return the attention kernel that the recipe names, or the fastest for its batches on a device."""
     if arguments.training.attn_implementation != AUTO:
         return arguments.training.attn_implementation
+    if starts_from_model(arguments) and not is_own(config := base_config(arguments)):
+        has_fused = getattr(class_for(arguments, config), "_supports_sdpa", False)
+        return "sdpa" if has_fused and device.type != "cpu" else "eager"
     # Measured at sentence lengths on CPUs: step-by-step attention trains faster than the fused kernel in bf16, and as
     # fast in float32. RNNs have no other.
     return "eager" if device.type == "cpu" or model_type_of(arguments) == "seq2seq_rnn" else "sdpa"
@@ -166,13 +178,20 @@ def check_kernel(arguments: RunArguments, device: torch.device, trains: bool = T
     Raises:
         ValueError: Naming the kernel, and those that can run.
     """
-    kernel, config = arguments.training.attn_implementation, choose_config(model_type_of(arguments), ())()
+    kernel = arguments.training.attn_implementation
     if kernel == AUTO:
         return
+    builder: Any = AutoModelForSeq2SeqLM
+    if starts_from_model(arguments):
+        config = base_config(arguments)
+        builder = OBJECTIVES[arguments.objective].model_class if class_for(arguments, config) else None
+    else:
+        config = choose_config(model_type_of(arguments), ())()
     try:
         with torch.device("meta"):  # the model checks the name; no weight is made
-            AutoModelForSeq2SeqLM.from_config(config, attn_implementation=kernel)
-    except ValueError as error:
+            if builder is not None:  # code that comes with a model runs when the model is loaded
+                builder.from_config(config, attn_implementation=kernel)
+    except (ValueError, ImportError) as error:
         raise ValueError(f"training: {error}") from error
     if problem := problem_with_kernel(arguments, device, trains):
         raise ValueError(f"training.attn_implementation={kernel} {problem}. Choose one of eager, sdpa.")

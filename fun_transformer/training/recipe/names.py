@@ -29,6 +29,7 @@ RENAMED = {
 KERNEL = "training.attn_implementation"  # of which version 0.1 wrote null where it chose
 
 
+OF_MODEL = ("config", "model_type", "path", "revision")  # not fields of a config
 LONGEST_VALUE = 200  # characters of a value or name that an error shows
 
 
@@ -57,7 +58,8 @@ def known_arguments(section: type = RunArguments, prefix: str = "") -> dict[str,
         if dataclasses.is_dataclass(kind):
             known |= known_arguments(kind, name + ".")  # type: ignore[arg-type]
         elif name == "model":
-            known |= {f"model.{option}": Argument(str | None, None) for option in ("config", "model_type")}
+            known |= {f"model.{option}": Argument(str | None, None) for option in OF_MODEL}
+            known["model.trust_remote_code"] = Argument(bool, None)
             for config_class in CONFIGS.values():
                 known |= {f"model.{option.name}": Argument(Any, None) for option in dataclasses.fields(config_class)}
         elif name != "recipe":

@@ -120,6 +120,9 @@ def absolute_files(flat: dict[str, Any], folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: str((folder / flat[name]).resolve()) for name in FILES if isinstance(flat.get(name), str)
     }
+    base = flat.get("model.path")
+    if isinstance(base, str) and (folder / base).is_dir():  # else a name of the Hub
+        found["model.path"] = str((folder / base).resolve())
     plugins = flat.get("plugins")
     if isinstance(plugins, str):
         plugins = [path.strip() for path in plugins.split(",")]
@@ -139,7 +142,14 @@ def read_generation_config(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def replace_origin(recipe: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe without the `dataset` of a split for which the command line names files, or the reverse."""
+    """Return the recipe without what the command line names another origin of.
+
+    That is the `dataset` of a split for which it names files, or the reverse; and model and tokenizer where it names a
+    trained model: `RUN/recipe.yaml --model.path RUN` goes on with both.
+    """
+    if overrides.get("model.path") is not None:
+        own = ("model.", "tokenizer.", "training.init_from", "training.source_vectors", "training.target_vectors")
+        recipe = {name: value for name, value in recipe.items() if not name.startswith(own)}
     for split in SPLITS:
         files = {f"data.{split}.source", f"data.{split}.target"}
         dataset = {f"data.{split}.{name}" for name in ("dataset", "config", "split", "source_column", "target_column")}
@@ -193,6 +203,12 @@ def list_options(name: str, kind: Any) -> list[str]:
     return tables.get(name, list(get_args(literals[0])) if literals else [])
 
 
+def fields_of_model() -> list[str]:
+    """Return the names of the fields of the configs, and of what a recipe can say beside them."""
+    names = (name for name, argument in known_arguments().items() if argument.field is None)
+    return [name for name in names if name.removeprefix("model.") not in ("path", "revision", "trust_remote_code")]
+
+
 def help_text() -> str:
     """Return what `--help` prints: each argument with its meaning, values and default."""
     lines = ["usage: fun-transformer train [RECIPE.yaml | NAME] [--section.name VALUE ...]", ""]
@@ -205,9 +221,12 @@ def help_text() -> str:
         auto = item.metadata.get("auto")
         shown = f"auto: {auto}" if auto else json.dumps(default, ensure_ascii=False)
         lines.append(f"  --{name}{values}\n      {item.metadata['help']} [{shown}]")
+    lines.append("  --model.path NAME_OR_FOLDER, --model.revision NAME, --model.trust_remote_code")
+    lines.append("      start from a trained model of any family with its tokenizer: a folder, a run, or a Hub name;")
+    lines.append("      beside it only --model.dropout and --model.label_smoothing [null: a fresh model]")
     lines.append("  --model.config FILE.json, --model.NAME VALUE\n      a model configuration, and any of its fields;")
     lines.append("      its sizes and dropout [auto: by the number of training pairs, where no size is named]:")
-    lines.append("      " + ", ".join(name.removeprefix("model.") for name in known_arguments() if "model." in name))
+    lines.append("      " + ", ".join(name.removeprefix("model.") for name in fields_of_model()))
     return "\n".join(lines)
 
 

@@ -134,6 +134,7 @@ def named_inputs(arguments: RunArguments) -> Iterator[tuple[str, str]]:
     yield from (("plugins", path) for path in arguments.plugins)
     single = {
         "model.config": arguments.model.get("config"),
+        "model.path": arguments.model.get("path"),
         "tokenizer.path": arguments.tokenizer.path,
         "training.source_vectors": training.source_vectors,
         "training.target_vectors": training.target_vectors,
