@@ -27,7 +27,9 @@ def parse_links(line: str) -> Gold:
     for link in line.split():
         match = PHARAOH.fullmatch(link)
         if not match:
-            raise ValueError(f"{link!r} is no link. Write 0-1 for a sure link of source word 0 to target word 1, 0?1 else.")
+            raise ValueError(
+                f"{link!r} is no link. Write 0-1 for a sure link of source word 0 to target word 1, 0?1 else."
+            )
         pair = (int(match[1]), int(match[3]))
         possible.add(pair)
         if match[2] == "-":

@@ -107,7 +107,7 @@ def check_encoder_decoder(model: PreTrainedModel):
 
 def target_tokens(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     """Return the tokens of target ids; our tokenizers may have a vocabulary of its own for the target."""
-    return getattr(tokenizer, "convert_target_ids_to_tokens", tokenizer.convert_ids_to_tokens)(ids)
+    return list(getattr(tokenizer, "convert_target_ids_to_tokens", tokenizer.convert_ids_to_tokens)(ids))
 
 
 def length_batches(pairs: list[tuple[str, str]], batch_size: int) -> list[list[int]]:

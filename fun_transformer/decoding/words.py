@@ -5,7 +5,6 @@ it: that works for every tokenizer, slow and fast, for what was encoded and for 
 """
 
 import difflib
-import os
 import unicodedata
 from collections.abc import Callable
 
@@ -59,16 +58,14 @@ def token_spans(tokenizer, ids: list[int], text: str, is_source: bool = False) -
     options = {"use_source_tokenizer": True} if is_source and getattr(tokenizer, "target_vocab_size", None) else {}
 
     def decode(count: int) -> str:
-        return tokenizer.decode(
-            ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False, **options
-        )
+        return tokenizer.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False, **options)
 
     whole = decode(len(ids))
     ends, is_split = [0], []
     for count in range(1, len(ids) + 1):
         prefix = decode(count)
         is_split.append(prefix.endswith("\ufffd") and not whole.startswith(prefix))  # a part of a character
-        ends.append(max(ends[-1], len(os.path.commonprefix([prefix, whole])) if count < len(ids) else len(whole)))
+        ends.append(max(ends[-1], _agreement(prefix, whole)))
     places = _places(whole, text)  # of each decoded character in the text, -1 for none
     spans = []
     for start, end, split in zip(ends, ends[1:], is_split):
@@ -78,8 +75,13 @@ def token_spans(tokenizer, ids: list[int], text: str, is_source: bool = False) -
     return _fill_gaps(spans, unknown, len(text))
 
 
+def _agreement(prefix: str, whole: str) -> int:
+    """Return how many characters at the beginning of two texts are the same."""
+    return next((i for i, (a, b) in enumerate(zip(prefix, whole)) if a != b), min(len(prefix), len(whole)))
+
+
 def word_shares(tokens: list[Span], words: list[Span], text: str) -> torch.Tensor:
-    """Return how much of each token lies in each word, (tokens, words): shares of its characters that are no spaces."""
+    """Return how much of each token lies in each word, (tokens, words): shares of its visible characters."""
     shares = torch.zeros(len(tokens), len(words))
     for i, (start, end) in enumerate(tokens):
         visible = sum(not character.isspace() for character in text[start:end])
