@@ -47,9 +47,7 @@ FAMILIES = {
         FunTransformerConfig(**IDS, **SIZES, decoder_start_token_id=1)
     ),
     "linear": lambda: FunTransformerForConditionalGeneration(
-        FunTransformerConfig(
-            **IDS, **SIZES, decoder_start_token_id=1, encoder_layer_types=["linear_attention"] * 2
-        )
+        FunTransformerConfig(**IDS, **SIZES, decoder_start_token_id=1, encoder_layer_types=["linear_attention"] * 2)
     ),
     "rnn": lambda: Seq2SeqRNNForConditionalGeneration(Seq2SeqRNNConfig(**RNN, attention_score="additive")),
     "rnn_fixed": lambda: Seq2SeqRNNForConditionalGeneration(Seq2SeqRNNConfig(**RNN, attention_score="none")),

@@ -1,7 +1,7 @@
 """Words of a text, and which tokens of a model belong to which of them.
 
-Alignments are between words, attention is between tokens. A token is placed in its text by decoding the tokens up to
-it: that works for every tokenizer, slow and fast, for what was encoded and for what was generated.
+Alignments are between words, attention is between tokens. Where a fast tokenizer makes the same ids of the text, it
+says itself where each token lies. Else a token is placed in its text by decoding all tokens up to it.
 """
 
 import difflib
@@ -46,33 +46,43 @@ def word_spans(text: str, words: list[str]) -> list[Span]:
 def token_spans(tokenizer, ids: list[int], text: str, is_source: bool = False) -> list[Span]:
     """Return where each token begins and ends in the text that it was made of, or that was made of it.
 
-    Special tokens and what is not in the text, such as a prefix, have empty spans. An unknown token has the span that
-    the tokens around it leave.
+    Special tokens and what is not in the text, such as a prefix, have empty spans.
 
     Args:
         tokenizer: Whose tokens they are.
         ids: Of the tokens.
-        text: The text, of which the tokenizer may have changed case or form.
-        is_source: The ids are of a source, where the tokenizer has a vocabulary for each side.
+        text: The text.
+        is_source: The ids are of a source, where the tokenizer treats source and target differently.
+    """
+    if getattr(tokenizer, "is_fast", False):
+        encoded = tokenizer(**{"text" if is_source else "text_target": text}, return_offsets_mapping=True)
+        if encoded["input_ids"] == ids:
+            return [tuple(span) for span in encoded["offset_mapping"]]
+    return decoded_spans(tokenizer, ids, text, is_source)
+
+
+def decoded_spans(tokenizer, ids: list[int], text: str, is_source: bool = False) -> list[Span]:
+    """Return what `token_spans` does, by decoding the tokens up to each one: of generated ids, and of any tokenizer.
+
+    A token that adds no character, such as the first byte of one, belongs to the next character.
     """
     options = {"use_source_tokenizer": True} if is_source and getattr(tokenizer, "target_vocab_size", None) else {}
 
     def decode(count: int) -> str:
         return tokenizer.decode(ids[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False, **options)
 
-    whole = decode(len(ids))
-    ends, is_split = [0], []
-    for count in range(1, len(ids) + 1):
-        prefix = decode(count)
-        is_split.append(prefix.endswith("\ufffd") and not whole.startswith(prefix))  # a part of a character
-        ends.append(max(ends[-1], _agreement(prefix, whole)))
+    whole, special = decode(len(ids)), set(tokenizer.all_special_ids)
+    ends = [0]
+    for count in range(1, len(ids)):
+        ends.append(max(ends[-1], _agreement(decode(count), whole)))
     places = _places(whole, text)  # of each decoded character in the text, -1 for none
     spans = []
-    for start, end, split in zip(ends, ends[1:], is_split):
-        found = [place for place in places[start : max(end, start + split)] if place >= 0]
+    for token_id, start, end in zip(ids, ends, [*ends[1:], len(whole)]):
+        if start == end and token_id not in special:
+            end += 1
+        found = [place for place in places[start:end] if place >= 0]
         spans.append((min(found), max(found) + 1) if found else (0, 0))
-    unknown = [i for i, token_id in enumerate(ids) if token_id == tokenizer.unk_token_id]
-    return _fill_gaps(spans, unknown, len(text))
+    return spans
 
 
 def _agreement(prefix: str, whole: str) -> int:
@@ -104,22 +114,11 @@ def _places(decoded: str, text: str) -> list[int]:
 
 
 def _normalise(text: str) -> tuple[str, list[int]]:
-    """Return a text without case, width and spaces, and where each of its characters was."""
+    """Return a text without case, accents, width and spaces, and where each of its characters was."""
     pairs = [
         (character, i)
         for i, original in enumerate(text)
-        for character in unicodedata.normalize("NFKC", original).casefold()
-        if not character.isspace()
+        for character in unicodedata.normalize("NFKD", original).casefold()
+        if not character.isspace() and not unicodedata.combining(character)
     ]
     return "".join(character for character, _ in pairs), [i for _, i in pairs]
-
-
-def _fill_gaps(spans: list[Span], unknown: list[int], length: int) -> list[Span]:
-    """Give unknown tokens the part of the text between the tokens around them."""
-    filled = list(spans)
-    for i in unknown:
-        before = max((end for _, end in filled[:i]), default=0)
-        after = min((start for start, end in filled[i + 1 :] if end > start), default=length)
-        if spans[i] == (0, 0) and after > before:
-            filled[i] = (before, after)
-    return filled
