@@ -4,7 +4,8 @@ The attention weights of a trained model are soft alignments (Bahdanau et al. 20
 Garg et al. (2019, section 4) find the penultimate one best. Nor at every step: weights of the step that reads y_t may
 tell more of y_t than those of the step that chose it (Chen et al. 2020, section 3). `choose_heads` finds the layer,
 the head or the mean of all, and the step on data. Where a model has no weights to show, the gradient tells: source
-token s counts |x_s . d log p(y_t) / d x_s| for target token t (Ding et al. 2019), x_s its embedding.
+token s counts sum_i |x_si dz_t / dx_si| for target token t (after Ding et al. 2019), x_s its embedding and z_t the
+logit of y_t. Log-probabilities for logits, and sums before absolute values, gave more errors (docs/decoding.md).
 
     >>> alignment = Aligner(model, tokenizer).align(["今天吃什么好"], ["What shall we eat today?"])[0]
     >>> str(alignment), alignment.source_words, alignment.target_words
@@ -216,11 +217,11 @@ def saliency(model: PreTrainedModel, sequences: Sequences) -> torch.Tensor:
     try:
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient of RNNs in eval
             logits = sequences.read(model).logits.float()  # (rows, target_len, vocab_size)
-            picked = logits.log_softmax(-1).gather(-1, sequences.target_ids[..., None])[..., 0].sum(0)  # (target_len)
+            picked = logits.gather(-1, sequences.target_ids[..., None])[..., 0].sum(0)  # (target_len)
             rows = []
-            for t, log_prob in enumerate(picked):
-                (gradient,) = torch.autograd.grad(log_prob, embeds[0], retain_graph=t + 1 < len(picked))
-                rows.append((gradient * embeds[0]).sum(-1).abs().detach())  # (rows, source_len)
+            for t, logit in enumerate(picked):
+                (gradient,) = torch.autograd.grad(logit, embeds[0], retain_graph=t + 1 < len(picked))
+                rows.append((gradient * embeds[0]).abs().sum(-1).detach())  # (rows, source_len)
     finally:
         handle.remove()
     weights = torch.stack(rows, dim=1)  # (rows, target_len, source_len)
