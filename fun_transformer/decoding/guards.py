@@ -2,8 +2,8 @@
 
 `guarded` works with any function that turns texts into texts; `generator` makes one of a model and its tokenizer.
 
-    >>> guarded(generator(model, tokenizer, num_beams=4), ["哈哈哈哈哈哈哈哈！"])[0]
-    Guarded(text='Haha!', faults=['loop'], fallback='no_repeat', left=[], extra=...)
+    >>> guarded(generator(model, tokenizer, num_beams=4), ["你几点钟去学去学去学去学去学去学？"])[0]
+    Guarded(text='What time do you go to study?', faults=['loop'], fallback='greedy', left=[], ...)
 """
 
 from collections.abc import Callable, Sequence
@@ -71,8 +71,8 @@ def _fallback(*faults: str, parts: bool = False, **options: Any) -> Fallback:
     return Fallback(frozenset(faults), options, parts)
 
 
-# In the order in which they are tried, which benchmarks/guards.py chose: sentences one by one mend most where there are
-# several; then greedy search, which is quick, and leaves loops for good with no pair of tokens twice.
+# In the order in which they are tried, chosen by measurement (docs/decoding.md): sentences one by one mend most, where
+# there are several; then greedy search, which is quick and with no pair of tokens twice leaves its loops.
 MENDABLE = ("loop", "empty", "unfinished", "long", "short")
 FALLBACKS = {
     "parts": _fallback(*MENDABLE, parts=True, no_repeat_ngram_size=3),
