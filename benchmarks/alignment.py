@@ -137,10 +137,11 @@ def measure_model(model, tokenizer, pairs: list[Pair], gold: HandMade) -> dict[s
     start = time.process_time()
     results["gradient"] = gold.error(Aligner(model, tokenizer, Heads(None), gold.split))
     results["gradient_seconds"] = time.process_time() - start
-    for layer in range(model.config.decoder_layers):
-        for step in ("choosing", "reading"):
-            heads = Heads(layer, None, step)
-            results[f"layer {layer}, {step}"] = gold.error(Aligner(model, tokenizer, heads, gold.split))
+    if unaided.layer is not None:
+        for layer in range(model.config.decoder_layers):
+            for step in ("choosing", "reading"):
+                heads = Heads(layer, None, step)
+                results[f"layer {layer}, {step}"] = gold.error(Aligner(model, tokenizer, heads, gold.split))
     return results
 
 
