@@ -26,9 +26,15 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 import fun_transformer  # noqa: F401 (registers the models)
 from benchmarks.guards import read_pairs
 from benchmarks.noise import Pair
-from fun_transformer.decoding.alignment import Aligner, Heads, choose_heads
-from fun_transformer.decoding.links import Links, alignment_error_rate, parse_links
-from fun_transformer.decoding.words import split_words
+from fun_transformer.decoding import (
+    Aligner,
+    Heads,
+    Links,
+    alignment_error_rate,
+    choose_heads,
+    parse_links,
+    split_words,
+)
 from fun_transformer.files import write_atomically
 from fun_transformer.training.run.environment import describe_environment
 

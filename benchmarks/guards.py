@@ -24,7 +24,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import fun_transformer  # noqa: F401 (registers the models)
 from benchmarks.noise import KINDS, Pair, noisy_inputs
-from fun_transformer.decoding.guards import FALLBACKS, Generate, generator, guarded
+from fun_transformer.decoding import FALLBACKS, Generate, generator, guarded
 from fun_transformer.files import write_atomically
 from fun_transformer.training.run.environment import describe_environment
 
