@@ -172,7 +172,7 @@ def main() -> None:
         for name, rate in rates.items():
             print(f"{system:8} {name:26} {rate if isinstance(rate, dict) else round(rate, 3)}")
     if options.output:
-        words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]  # no folders of ours
+        words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # no folders of ours
         about = {"command": f"python -m benchmarks.alignment {shlex.join(words)}"}
         about |= {"environment": describe_environment()}
         write_atomically(options.output, json.dumps(about | results, indent=1) + "\n")
