@@ -3,7 +3,7 @@
     python -m benchmarks.alignment MODEL train.jsonl --columns zh en --eflomal ENVIRONMENT/bin/python \\
         --output benchmarks/results/alignment-zh-en.json
 
-The aligner is eflomal (Ostling and Tiedemann 2016), which learns from the same pairs as the model did and from the 50:
+The aligner is eflomal (Östling and Tiedemann 2016), which learns from the same pairs as the model did and from the 50:
 its IBM models with fertility, both directions and their symmetrizations. It is installed into an environment of its
 own (`pip install eflomal`), whose Python is named. Heads that are chosen by gold are chosen on one half and judged on
 the other. data/alignments-zh-en.jsonl has the pairs, written and aligned for this benchmark; they are in the public
