@@ -3,7 +3,7 @@
     python -m benchmarks.alignment MODEL train.jsonl --columns zh en --eflomal ENVIRONMENT/bin/python \\
         --output benchmarks/results/alignment-zh-en.json
 
-The aligner is eflomal (Ostling and Tiedemann 2016), which learns from the same pairs as the model did and from the 50:
+The aligner is eflomal (Östling and Tiedemann 2016), which learns from the same pairs as the model did and from the 50:
 its IBM models with fertility, both directions and their symmetrizations. It is installed into an environment of its
 own (`pip install eflomal`), whose Python is named. Heads that are chosen by gold are chosen on one half and judged on
 the other. data/alignments-zh-en.jsonl has the pairs, written and aligned for this benchmark; they are in the public
@@ -26,9 +26,15 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 import fun_transformer  # noqa: F401 (registers the models)
 from benchmarks.guards import read_pairs
 from benchmarks.noise import Pair
-from fun_transformer.decoding.alignment import Aligner, Heads, choose_heads
-from fun_transformer.decoding.links import Links, alignment_error_rate, parse_links
-from fun_transformer.decoding.words import split_words
+from fun_transformer.decoding import (
+    Aligner,
+    Heads,
+    Links,
+    alignment_error_rate,
+    choose_heads,
+    parse_links,
+    split_words,
+)
 from fun_transformer.files import write_atomically
 from fun_transformer.training.run.environment import describe_environment
 
@@ -137,10 +143,11 @@ def measure_model(model, tokenizer, pairs: list[Pair], gold: HandMade) -> dict[s
     start = time.process_time()
     results["gradient"] = gold.error(Aligner(model, tokenizer, Heads(None), gold.split))
     results["gradient_seconds"] = time.process_time() - start
-    for layer in range(model.config.decoder_layers):
-        for step in ("choosing", "reading"):
-            heads = Heads(layer, None, step)
-            results[f"layer {layer}, {step}"] = gold.error(Aligner(model, tokenizer, heads, gold.split))
+    if unaided.layer is not None:
+        for layer in range(model.config.decoder_layers):
+            for step in ("choosing", "reading"):
+                heads = Heads(layer, None, step)
+                results[f"layer {layer}, {step}"] = gold.error(Aligner(model, tokenizer, heads, gold.split))
     return results
 
 
@@ -165,7 +172,7 @@ def main() -> None:
         for name, rate in rates.items():
             print(f"{system:8} {name:26} {rate if isinstance(rate, dict) else round(rate, 3)}")
     if options.output:
-        words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]  # no folders of ours
+        words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # no folders of ours
         about = {"command": f"python -m benchmarks.alignment {shlex.join(words)}"}
         about |= {"environment": describe_environment()}
         write_atomically(options.output, json.dumps(about | results, indent=1) + "\n")

@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import fun_transformer  # noqa: F401 (registers the models)
 from benchmarks.noise import KINDS, Pair, noisy_inputs
-from fun_transformer.decoding.guards import FALLBACKS, Generate, generator, guarded
+from fun_transformer.decoding import FALLBACKS, Generate, generator, guarded
 from fun_transformer.files import write_atomically
 from fun_transformer.training.run.environment import describe_environment
 
@@ -60,7 +59,6 @@ def measure(generate: Generate, inputs: list[tuple[str, str, str]], fallbacks: l
         "chrf_of_faulty_with": chrf([guarded_outputs[i].text for i in faulty], references),
         "seconds_without": round(without, 2),
         "seconds_with": round(seconds, 2),
-        "examples": [asdict(guarded_outputs[i]) | {"source": sources[i], "first": plain[i]} for i in faulty[:5]],
     }
 
 
@@ -114,7 +112,7 @@ def main() -> None:
         results[kind] = measure(generate, [row for row in inputs if row[0] == kind], options.fallbacks)
     print(table(results))
     if options.output:
-        words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]  # no folders of ours
+        words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]  # no folders of ours
         about = {"command": f"python -m benchmarks.guards {shlex.join(words)}", "environment": describe_environment()}
         text = json.dumps(about | {"kinds": results}, indent=1, ensure_ascii=False)
         write_atomically(options.output, text + "\n")

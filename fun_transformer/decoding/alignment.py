@@ -1,8 +1,8 @@
 """Which source word is each target word the translation of? Alignments from cross-attention, or from gradients.
 
 The attention weights of a trained model are soft alignments (Bahdanau et al. 2015), but not those of every layer:
-Garg et al. (2019, section 4) find the penultimate one best. Nor at every step: weights of the step that reads y_t may
-tell more of y_t than those of the step that chose it (Chen et al. 2020, section 3). `choose_heads` finds the layer,
+Garg et al. (2019) find the penultimate one best. Nor at every step: weights of the step that reads y_t may
+tell more of y_t than those of the step that chose it (Chen et al. 2020). `choose_heads` finds the layer,
 the head or the mean of all, and the step on data. Where a model has no weights to show, the gradient tells: source
 token s counts sum_i |x_si dz_t / dx_si| for target token t (after Ding et al. 2019), x_s its embedding and z_t the
 logit of y_t. Log-probabilities for logits, and sums before absolute values, gave more errors (docs/decoding.md).

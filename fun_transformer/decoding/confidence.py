@@ -128,10 +128,14 @@ def score_texts(
 
 def forced_tokens(model: PreTrainedModel, target_ids: torch.Tensor, generate_kwargs: dict[str, Any]) -> torch.Tensor:
     """Return which tokens of (rows, target_len) the model did not choose: the first and the last, where forced."""
-    own = model.generation_config
-    config = generate_kwargs.get("generation_config") or own
     names = ("forced_bos_token_id", "forced_eos_token_id", "max_new_tokens", "max_length")
-    params = {name: generate_kwargs.get(name, getattr(config, name, None)) for name in names}
+    configs = (generate_kwargs.get("generation_config"), model.generation_config)
+
+    def find(name: str):
+        values = [getattr(config, name, None) for config in configs]
+        return generate_kwargs.get(name, values[1] if values[0] is None else values[0])
+
+    params = {name: find(name) for name in names}
     if generate_kwargs.get("max_length") and not generate_kwargs.get("max_new_tokens"):
         params["max_new_tokens"] = None
     longest = params["max_new_tokens"] or (params["max_length"] or 0) - 1  # `max_length` counts the start token

@@ -36,7 +36,7 @@ def generated(model: PreTrainedModel, model_inputs, output_ids: torch.Tensor) ->
 
     Args:
         model: The model that generated.
-        model_inputs: `input_ids` and `attention_mask`, each (batch, source_len).
+        model_inputs: `input_ids` and, where there is padding, `attention_mask`, each (batch, source_len).
         output_ids: What `generate` returned: (batch * sequences, 1 + target_len), beginning with the start token.
 
     Raises:
@@ -44,6 +44,7 @@ def generated(model: PreTrainedModel, model_inputs, output_ids: torch.Tensor) ->
     """
     check_encoder_decoder(model)
     inputs = {name: model_inputs[name] for name in ("input_ids", "attention_mask") if name in model_inputs}
+    inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
     batch = len(inputs["input_ids"])
     if output_ids.ndim != 2 or len(output_ids) % batch or output_ids.shape[1] < 2:
         raise ValueError(
@@ -68,8 +69,8 @@ def given(
     check_encoder_decoder(model)
     if len(sources) != len(targets):
         raise ValueError(f"{len(sources)} sources and {len(targets)} targets: each source needs one target.")
-    encoded = tokenizer(sources, return_tensors="pt", padding=True).to(model.device)
-    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask") if name in encoded}
+    encoded = tokenizer(sources, return_tensors="pt", padding=True, return_attention_mask=True).to(model.device)
+    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
     rows = tokenizer(text_target=targets).input_ids
     target_len = max(map(len, rows))
     labels = torch.tensor([ids + [-100] * (target_len - len(ids)) for ids in rows], device=model.device)
@@ -79,7 +80,8 @@ def given(
     if callable(shift):
         read_ids = shift(labels=labels)
     else:  # M2M100 and NLLB have no such method
-        start = model.generation_config.decoder_start_token_id or model.config.decoder_start_token_id
+        own = model.generation_config.decoder_start_token_id
+        start = model.config.decoder_start_token_id if own is None else own
         read_ids = torch.cat([torch.full_like(target_ids[:, :1], start), target_ids[:, :-1]], dim=1)
     return Sequences(inputs, read_ids, target_ids, is_target)
 
