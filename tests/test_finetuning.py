@@ -1,6 +1,7 @@
 """Trained models of any family go on with our data: the loss is theirs and exact, the folder is theirs, too."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from fun_transformer.training.train import train
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
+DOCS = Path(__file__).parents[1] / "docs"
 LANGUAGES = {"nllb": ("eng_Latn", "zho_Hans"), "mbart": ("en_XX", "ro_RO")}
 QUICK = [
     *("--training.max_steps", "4", "--training.eval_steps", "2", "--training.save_steps", "2"),
@@ -412,6 +414,20 @@ def test_a_damaged_model_is_refused_in_a_sentence(what, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(parse_arguments(options))
     assert not (tmp_path / "run").exists()
+
+
+RECIPES = re.findall("```yaml\n(.*?)```", (DOCS / "fine-tuning.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_of_the_docs_are_read(recipe, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    arguments = parse_arguments([str(tmp_path / "recipe.yaml")])
+    assert arguments.model["path"] in recipe and arguments.output_dir in recipe
+
+
+def test_the_docs_show_four_recipes():
+    assert len(RECIPES) == 4
 
 
 def test_a_model_that_is_nowhere_is_refused_in_a_sentence(tmp_path):
