@@ -88,7 +88,9 @@ def check_loaded(model: PreTrainedModel, report: dict[str, Any], path: str, obje
     missing = sorted(name for name in report["missing_keys"] if name in parameters)
     body = f"{model.base_model_prefix}."
     has_body = any(name.startswith(body) for name in parameters)
-    lacking = [name for name in missing if name.startswith(body) or not has_body or not objective.predicts]
+    # What a label is read from depends on the labels, in BERT also a layer of the body.
+    is_head = {name: has_body and (not name.startswith(body) or ".pooler." in name) for name in missing}
+    lacking = [name for name in missing if not (objective.predicts and is_head[name])]
     if lacking:
         raise ValueError(
             f"model.path={path} lacks weights that objective: {objective.name} needs, such as {lacking[0]} "

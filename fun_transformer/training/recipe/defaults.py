@@ -59,15 +59,15 @@ class FineTuningScale:
 
     pairs: float  # at most
     batch_tokens: int
-    warmup_steps: int
     num_train_epochs: int
 
 
 FINE_TUNING_SCALES = (
-    FineTuningScale(20_000, 2_048, 50, 10),
-    FineTuningScale(200_000, 4_096, 200, 5),
-    FineTuningScale(float("inf"), 8_192, 500, 3),
+    FineTuningScale(20_000, 2_048, 10),
+    FineTuningScale(200_000, 4_096, 5),
+    FineTuningScale(float("inf"), 8_192, 3),
 )
+LONGEST_WARMUP = 500  # steps, where a trained model goes on; else a tenth of the run
 # Highest learning rates of AdamW: 3e-4 is the documentation's for T5, 5e-5 customary for all others; models of this
 # package have trained with 5e-4 to 1e-3.
 FINE_TUNING_RATES = {"t5": 3e-4, "mt5": 3e-4, "umt5": 3e-4, "fun_transformer": 1e-4, "seq2seq_rnn": 1e-4}
@@ -165,7 +165,6 @@ def choose_course(arguments: RunArguments, pairs: int) -> dict[str, Any]:
         "gradient_accumulation_steps": 1,
         "schedule": "linear",
         "learning_rate": 1.0 if training.schedule == "noam" else rate,
-        "warmup_steps": tuning.warmup_steps,
     }
 
 
@@ -205,6 +204,10 @@ def resolve_rhythm(arguments: RunArguments, tokens: int, processes: int) -> RunA
     """
     training, (least, most) = arguments.training, EVALUATE_EVERY
     epoch = round(tokens / (training.batch_tokens * training.gradient_accumulation_steps * processes))
+    if starts_from_model(arguments):
+        planned = [training.max_steps, training.num_train_epochs and epoch * training.num_train_epochs]
+        tenth = min([LONGEST_WARMUP, *(steps // 10 for steps in planned if steps is not None)])
+        training = fill(training, warmup_steps=tenth)
     training = fill(training, eval_steps=min(max(epoch, least), most))
     training = fill(training, save_steps=training.eval_steps * -(-SAVE_EVERY // training.eval_steps))
     return dataclasses.replace(arguments, training=training)
