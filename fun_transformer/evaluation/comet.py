@@ -84,5 +84,5 @@ def read_score(answer: str, command: str) -> float:
     except (ValueError, TypeError, KeyError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f'--comet {command!r} printed {answer!r}, which is no number, nor {{"score": a number}}.')
+        raise ValueError(f'--comet {command!r} printed {answer!r}, which is no number and no {{"score": number}}.')
     return number

@@ -5,7 +5,7 @@
 - Approximate randomisation (Riezler and Maxwell 2005): swap the outputs of each row with probability 1/2, 10,000
   times; how often does the difference become as large as the real one?
 
-Metrics that are a ratio of sums over rows (exact match, PER, accuracy, COMET's mean) go through the same code.
+A difference of zero has p = 1. Metrics that are a ratio of sums over rows (exact match, PER, accuracy, COMET's mean) go through the same code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -148,10 +148,16 @@ def compare_metric(name: str, metric: Any, systems: Mapping[str, Any], reference
         list(systems),
         [float(result.score) for result in bootstrap],
         [float(result.ci) for result in bootstrap],
-        [None, *(float(result.p_value) for result in bootstrap[1:])],
-        [None, *(float(result.p_value) for result in results["ar"][1:])],
+        p_values(bootstrap),
+        p_values(results["ar"]),
         str(signatures["bs"]),
     )
+
+
+def p_values(results: Sequence[Any]) -> list[float | None]:
+    """Return sacreBLEU's p values, but 1 where there is no difference: it calls systems of equal scores different."""
+    first = results[0].score
+    return [None, *(1.0 if result.score == first else float(result.p_value) for result in results[1:])]
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
