@@ -13,7 +13,7 @@ from fun_transformer.evaluation.command import build_parser, is_about_a_run
 from fun_transformer.training.metrics import ReferenceMetric, compute_metrics
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
-WORDS = "the a cat dog sat on mat with <b> runs & home quickly . , it's 3.14 state-of-the-art".split()
+WORDS = ["the", "a", "cat", "sat", "on", "with", "<b>", "&", "home", ".", ",", "it's", "3.14", "state-of-the-art"]
 HANZI = "今天天气很好我们去公园看书吃饭学习，。"
 SACRE = {"bleu": ["bleu"], "chrf": ["chrf"], "chrf++": ["chrf", "--chrf-word-order", "2"], "ter": ["ter"]}
 
@@ -202,7 +202,10 @@ def test_outputs_are_found_in_tables(row, tmp_path):
         (["out", "--references", "ref", "long"], "different numbers of lines: ref has 2, long has 3"),
         (["out", "--source", "long", "--references", "ref"], "ref has 2, long has 3"),
         (["out", "holes"], "holes, line 2: there is no reference"),
-        (["out", "rows.jsonl", "--target-column", "en"], "rows.jsonl has no column en. Its columns are source, target"),
+        (
+            ["out", "rows.jsonl", "--target-column", "en"],
+            "rows.jsonl has no column en. Its columns are source, target",
+        ),
         (["out", "rows.jsonl", "--by", "domain"], "rows.jsonl has no column domain"),
         (["out", "odd.jsonl"], "odd.jsonl, line 2: there is no reference in target"),
         (["out", "nowhere.tsv"], "There is no file nowhere.tsv"),
@@ -228,7 +231,8 @@ def test_outputs_are_found_in_tables(row, tmp_path):
 )
 def test_mistakes_are_one_line_and_status_2(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    texts = {"out": "a\nb\n", "ref": "a b\nb c\n", "long": "a\nb\nc\n", "empty": "", "blank": "\n\n", "holes": "a\n\n"}
+    texts = {"out": "a\nb\n", "ref": "a b\nb c\n", "long": "a\nb\nc\n", "empty": "", "blank": "\n\n"}
+    texts["holes"] = "a\n\n"
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     write_rows(tmp_path / "rows.jsonl", [{"source": "s", "target": "a"}, {"source": "t", "target": "b"}])

@@ -66,8 +66,8 @@ def row_scores(command: str, data: EvaluationData, outputs: Sequence[str]) -> li
     answers = [line for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
     if len(answers) != len(rows):
         raise ValueError(
-            f"--comet {command!r} gave {len(answers)} lines for {len(rows)} rows. It must print a number for each row, "
-            "and nothing else, on its standard output."
+            f"--comet {command!r} gave {len(answers)} lines for {len(rows)} rows. It must print a number for each "
+            "row, and nothing else, on its standard output."
         )
     return [read_score(answer, command) for answer in answers]
 
@@ -84,5 +84,5 @@ def read_score(answer: str, command: str) -> float:
     except (ValueError, TypeError, KeyError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f'--comet {command!r} printed {answer!r}, which is no number and no {{"score": number}}.')
+        raise ValueError(f'--comet {command!r} printed {answer!r}, neither a number nor {{"score": a number}}.')
     return number

@@ -5,7 +5,8 @@
 - Approximate randomisation (Riezler and Maxwell 2005): swap the outputs of each row with probability 1/2, 10,000
   times; how often does the difference become as large as the real one?
 
-A difference of zero has p = 1. Metrics that are a ratio of sums over rows (exact match, PER, accuracy, COMET's mean) go through the same code.
+A difference of zero has p = 1. Metrics that are a ratio of sums over rows (exact match, PER, accuracy, COMET's mean)
+go through the same code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
