@@ -354,3 +354,23 @@ def test_references_that_are_texts_count_as_one_each():
             return float(references == [["a"], ["b"]])
 
     assert Same().compute(predictions=["a", "b"], references=["a", "b"]) == {"same": 1.0}
+
+
+@pytest.mark.parametrize("task", ["translation", "summarization", "text2text-generation"])
+@pytest.mark.parametrize("kind", ["name", "model"])
+def test_the_evaluator_of_evaluate_works_for_models_and_their_names(task, kind, model_folder):
+    """transformers 5 has removed its tasks; our import brings them back."""
+    import evaluate
+    from datasets import Dataset
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from fun_transformer.training.metrics import ChrF
+
+    rows = Dataset.from_dict({"text": [source for source, _ in ROWS], "label": [target for _, target in ROWS]})
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(model_folder), AutoTokenizer.from_pretrained(model_folder)
+    given = {"name": (str(model_folder), None), "model": (model, tokenizer)}[kind]
+    found = evaluate.evaluator(task).compute(given[0], rows, tokenizer=given[1], metric=ChrF(), device=-1)
+    ids = tokenizer([source for source, _ in ROWS], padding=True, return_tensors="pt")
+    outputs = tokenizer.batch_decode(model.generate(**ids, num_beams=4), skip_special_tokens=True)
+    assert found["chrf"] == compute_metrics(["chrf"], outputs, [[target] for _, target in ROWS])["chrf"]
+    assert found["samples_per_second"] > 0
