@@ -2,6 +2,7 @@
 
     fun-transformer train --data.train.source train.zh --data.train.target train.en --output_dir runs/mine
     fun-transformer evaluate runs/mine
+    fun-transformer evaluate FOLDER test.tsv --against OTHER --report page.html
     fun-transformer translate --model FOLDER "今天吃什么好"
     fun-transformer translate --model FOLDER --file in.zh --output out.en
     fun-transformer attention --model FOLDER "今天吃什么好" -o page.html
@@ -37,14 +38,15 @@ CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and trans
 
 TRAINING = {
     "train": "train a model by a recipe (train --help lists every setting)",
-    "evaluate": "score a trained model again (evaluate --help)",
+    "evaluate": "score a run, a model or finished outputs (evaluate --help)",
 }
+MODULES = {"train": ".training.train", "evaluate": ".evaluation.command"}
 
 
 def hand_on(command: str, words: list[str]) -> int:
     """Run a command of the trainer with its own words and return its exit status."""
     try:
-        module = import_module(f".training.{command}", __package__)
+        module = import_module(MODULES[command], __package__)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == __package__:
             raise

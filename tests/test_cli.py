@@ -263,11 +263,11 @@ def test_wrong_arguments_give_the_usage_and_status_2(argv, capsys):
     assert "usage: fun-transformer" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_commands_of_the_trainer_get_their_own_words(command, capsys, monkeypatch):
+@pytest.mark.parametrize(("command", "module"), [("train", "training.train"), ("evaluate", "evaluation.command")])
+def test_commands_of_the_trainer_get_their_own_words(command, module, capsys, monkeypatch):
     words = []
     trainer = SimpleNamespace(main=lambda argv: words.append(argv) or 3)
-    monkeypatch.setitem(sys.modules, f"fun_transformer.training.{command}", trainer)
+    monkeypatch.setitem(sys.modules, f"fun_transformer.{module}", trainer)
     assert run(command, "--help", "recipe.yaml", "--training.seed", "1") == 3
     assert words == [["--help", "recipe.yaml", "--training.seed", "1"]] and capsys.readouterr().out == ""
 

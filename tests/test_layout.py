@@ -50,6 +50,7 @@ SUBFOLDERS = [  # a subfolder may import those of the rows before it
     ["embeddings", "analysis", "decoding", "conversion"],
     ["visualization", "export", "hub"],
     ["serving", "training"],
+    ["evaluation"],
 ]
 # The rooms of fun_transformer/training: each may import those before it.
 ROOMS = ["platform", "tables", "recipe", "data", "metrics", "optimization", "train_tokenizer", "objectives"]

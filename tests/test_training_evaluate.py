@@ -7,7 +7,8 @@ import pytest
 from accelerate.state import AcceleratorState
 from forked_runs import read_metrics, write_digits_recipe
 
-from fun_transformer.training.evaluate import main
+from fun_transformer.training.evaluate import find_data, main
+from fun_transformer.training.recipe.arguments import RunArguments
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
 
@@ -101,3 +102,39 @@ def test_what_the_vocabulary_lacks_is_told(finished, tmp_path, capsys):
     capsys.readouterr()
     assert run_main(finished, "--data.test.dataset", tmp_path / "odd.jsonl") == 0
     assert "1 of 2 sources have parts that the vocabulary lacks: 'é' (2)." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_run_with_relative_data_paths_is_scored_from_any_folder(tmp_path, monkeypatch, noted):
+    """A run notes where it was started; those of older versions are looked for above their folder."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    recipe = write_digits_recipe(tmp_path / "project")
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(f"{tmp_path / 'project'}/", ""), encoding="utf-8")
+    output_dir = tmp_path / "far/run" if noted else tmp_path / "project/run"
+    trained = train(parse_arguments(["recipe.yaml", "--training.max_steps", "4", "--output_dir", str(output_dir)]))
+    facts = json.loads((output_dir / "run.json").read_text(encoding="utf-8"))
+    if noted:
+        assert facts["working_directory"] == str(tmp_path / "project")
+    else:
+        del facts["working_directory"]
+        (output_dir / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run_main(output_dir, "--output", tmp_path / "scores.json") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert scores["chrf"] == trained.scores["test"]["chrf"]
+
+
+def test_data_that_the_command_line_names_are_not_looked_for_elsewhere(tmp_path, monkeypatch):
+    for folder in ("project", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "project/rows.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    arguments = RunArguments()
+    arguments.data.test.dataset = arguments.data.validation.dataset = "rows.jsonl"
+    arguments.data.train.dataset = "user/on_the_hub"
+    find_data(arguments, tmp_path / "project/runs/one", ["--data.test.dataset", "rows.jsonl"])
+    assert arguments.data.test.dataset == "rows.jsonl" and arguments.data.train.dataset == "user/on_the_hub"
+    assert arguments.data.validation.dataset == str(tmp_path / "project/rows.jsonl")

@@ -171,7 +171,7 @@ def test_nothing_generated_is_all_wrong_but_finite():
     "names, predictions, references, message",
     [
         (["blue"], ["a"], [["a"]], "no metric of texts 'blue'. .* Did you mean bleu"),
-        (["loss"], ["a"], [["a"]], "There are bleu, chrf, per, wer, exact"),
+        (["loss"], ["a"], [["a"]], "There are bleu, chrf, chrf\\+\\+, ter, per, g2p_wer, wer, exact"),
         (["bleu"], [], [], "cannot be compared"),
         (["bleu"], ["a"], [["a"], ["b"]], "cannot be compared"),
         (["bleu"], ["a", "b"], [["a"], []], "Row 1 has no reference"),

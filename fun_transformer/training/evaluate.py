@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from ..files import write_atomically
 from .data.report import RowReport
+from .data.sources import find_shards
 from .data.splits import load_split, load_splits
 from .data.tokenizing import tokenize_splits
 from .engine import ErrorOfMainProcess, build_accelerator, main_process_first
@@ -30,7 +31,7 @@ from .recipe.base import starts_from_model
 from .recipe.defaults import resolve
 from .recipe.model_config import check_kernel, limit_lengths, longest_text
 from .recipe.reading import parse_arguments
-from .run.folder import named_inputs
+from .run.folder import named_inputs, start_folder
 from .run.run import Run, Scores
 from .scoring import score, show_scores
 from .tables import OBJECTIVES
@@ -100,6 +101,30 @@ def read_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]
     return parser.parse_known_args(argv)
 
 
+def find_data(arguments: RunArguments, run: Path, settings: list[str]) -> None:
+    """Replace paths of data that are not here by those seen from where the run was started, or from above its folder.
+
+    Args:
+        arguments: The run's recipe; its splits may be changed.
+        run: The run's folder.
+        settings: Words of the command line: splits that it names are left as they are.
+    """
+    places = [Path(start_folder(run)), *run.resolve().parents]
+    for name in SPLITS:
+        if any(word.startswith(f"--data.{name}") for word in settings):
+            continue
+        for corpus in getattr(arguments.data, name).corpora:
+            for field in ("dataset", "source", "target"):
+                if path := getattr(corpus, field):
+                    found = (str(place / path) for place in places if is_there(str(place / path)))
+                    setattr(corpus, field, path if is_there(path) else next(found, path))
+
+
+def is_there(path: str) -> bool:
+    """Return whether a path or a pattern names something on the disk."""
+    return any(Path(shard).exists() for shard in find_shards(path))
+
+
 def check_outputs(arguments: RunArguments, outputs: list[Path]) -> None:
     """Refuse to write over what is read.
 
@@ -129,13 +154,17 @@ def main(argv: list[str] | None = None) -> int:
         recipe, model = options.run / "recipe.yaml", options.model or options.run / "model"
         for path in (recipe, model / "config.json"):
             if not path.is_file():
-                raise ValueError(f"{options.run} is no finished run: there is no {path}.")
+                raise ValueError(
+                    f"{options.run} is no finished run: there is no {path}. To score any model or finished outputs, "
+                    "name the data, too: fun-transformer evaluate MODEL_OR_FILE DATA."
+                )
         for path in filter(None, (options.output, options.predictions)):
             if not path.resolve().parent.is_dir():
                 raise ValueError(f"There is no folder {path.parent} for {path.name}.")
         logging.disable_progress_bar()
         of_training = "--training.metric_for_best_model=loss"  # always measured, whatever metrics are asked for now
         arguments: Any = replace(parse_arguments([str(recipe), of_training, *settings]), resume="no")
+        find_data(arguments, options.run, settings)
         check_outputs(arguments, [path for path in (options.output, options.predictions) if path])
         accelerator = build_accelerator(arguments)
         options.split = options.split or ("test" if arguments.data.test.is_named else "validation")

@@ -2,11 +2,12 @@
 
 Those that compare generated texts are `evaluate.Metric`s that need no network, in percent:
 
-- BLEU and chrF compare with references by n-grams; sacreBLEU computes them, and its signature says exactly how.
+- BLEU, chrF and chrF++ compare with references by n-grams, TER by edits of words; sacreBLEU computes them, and its
+  signature says exactly how.
 - PER, the phoneme error rate: edits (insertions, deletions, substitutions) to the nearest reference, divided by that
   reference's length, both summed over the corpus. A unit is a word between spaces, so a phoneme.
-- WER as papers on grapheme-to-phoneme conversion use the term: the share of *sequences* (one for each word of the
-  dictionary) that equal none of their references. It is not the word error rate of speech recognition.
+- G2P WER, the word error rate of papers on grapheme-to-phoneme conversion: the share of *sequences* (one for each word
+  of the dictionary) that equal none of their references. It is not the word error rate of speech recognition.
 - Exact match: the share of sequences that equal one of their references, character by character.
 
 A metric of your own is a class like these, in a file that `--plugin` names (docs/plugins.md).
@@ -67,7 +68,8 @@ class ReferenceMetric(Metric, evaluate.Metric):
     """A metric of predictions against their references, one or several for each prediction.
 
     `compute(predictions=[...], references=[[...], ...])` returns `{name: score}`; sacreBLEU's return a
-    `{name}_signature`, too. A subclass gives `name`, `title` and `score`.
+    `{name}_signature`, too. References may be plain texts where each prediction has one. A subclass gives `name`,
+    `title` and `score`.
     """
 
     compares_texts = True
@@ -85,6 +87,11 @@ class ReferenceMetric(Metric, evaluate.Metric):
             ),
         )
 
+    def compute(self, *, references: Any = None, **kwargs: Any) -> Any:
+        """Return the score, as `evaluate.Metric.compute` does; a reference that is a text counts as a list of one."""
+        rows = None if references is None else [[row] if isinstance(row, str) else list(row) for row in references]
+        return super().compute(references=rows, **kwargs)
+
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float | str]:
         return {self.name: self.score(predictions, references)}
 
@@ -98,6 +105,16 @@ class ReferenceMetric(Metric, evaluate.Metric):
         raise NotImplementedError
 
 
+def reference_streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """Return references by number and then by row, as sacreBLEU takes them; None where a row has fewer than others.
+
+    Args:
+        references: (rows,) the accepted texts of each row.
+    """
+    most = max(map(len, references))
+    return [[row[n] if n < len(row) else None for row in references] for n in range(most)]
+
+
 class SacreBLEUMetric(ReferenceMetric):
     """A metric that sacreBLEU computes, with its signature."""
 
@@ -107,9 +124,7 @@ class SacreBLEUMetric(ReferenceMetric):
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float | str]:
         scorer = self.scorer(references)
-        most = max(map(len, references))
-        streams: list[list[Any]] = [[row[n] if n < len(row) else None for row in references] for n in range(most)]
-        score = scorer.corpus_score(predictions, streams).score
+        score = scorer.corpus_score(predictions, reference_streams(references)).score
         return {self.name: score, f"{self.name}_signature": str(scorer.get_signature())}
 
 
@@ -145,50 +160,100 @@ class ChrF(SacreBLEUMetric):
 
 
 @register_metric
-class PhonemeErrorRate(ReferenceMetric):
+class ChrFPlusPlus(SacreBLEUMetric):
+    """chrF++: chrF2 with n-grams of words up to 2 beside those of characters (Popovic 2017)."""
+
+    name = "chrf++"
+    title = "chrF++"
+
+    def scorer(self, references: list[list[str]]) -> SacreMetric:
+        """Return sacreBLEU's chrF2++."""
+        return sacrebleu.CHRF(word_order=2)
+
+
+@register_metric
+class TranslationEditRate(SacreBLEUMetric):
+    """TER: edits and shifts of words to the nearest reference, by the mean reference length (Snover et al. 2006).
+
+    Words are what is between spaces, or single characters of Chinese and Japanese where those are most.
+    """
+
+    name = "ter"
+    title = "translation edit rate (%)"
+    lower_is_better = True
+
+    def scorer(self, references: list[list[str]]) -> SacreMetric:
+        """Return sacreBLEU's TER."""
+        has_spaces = choose_bleu_tokenize(text for row in references for text in row) == "13a"
+        return sacrebleu.TER(normalized=not has_spaces, asian_support=not has_spaces)
+
+
+class RatioMetric(ReferenceMetric):
+    """A metric that is one sum over the rows divided by another; a subclass gives `counts`.
+
+    How sure a difference is can be found out from the counts of rows.
+    """
+
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return what a row adds to both sums.
+
+        Args:
+            prediction: The generated text.
+            accepted: The accepted ones.
+        """
+        raise NotImplementedError
+
+    def score(self, predictions: list[str], references: list[list[str]]) -> float:
+        """Return the ratio, in percent."""
+        rows = [self.counts(prediction, accepted) for prediction, accepted in zip(predictions, references)]
+        return 100 * sum(above for above, _ in rows) / max(1, sum(below for _, below in rows))
+
+
+@register_metric
+class PhonemeErrorRate(RatioMetric):
     """PER = sum of edits to the nearest reference / sum of that reference's length; may exceed 100."""
 
     name = "per"
     title = "phoneme error rate (%)"
     lower_is_better = True
 
-    def score(self, predictions: list[str], references: list[list[str]]) -> float:
-        """Return edits by length, in percent."""
-        edits = length = 0
-        for prediction, accepted in zip(predictions, references):
-            units = prediction.split()
-            nearest = min((edit_distance(units, other.split()), len(other.split())) for other in accepted)
-            edits, length = edits + nearest[0], length + nearest[1]
-        return 100 * edits / max(1, length)
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return edits to the nearest reference, and its length."""
+        units = prediction.split()
+        return min((edit_distance(units, other.split()), len(other.split())) for other in accepted)
 
 
 @register_metric
-class WordErrorRate(ReferenceMetric):
-    """WER of grapheme-to-phoneme papers: share of sequences that equal none of their references."""
+class SequenceErrorRate(RatioMetric):
+    """The word error rate of grapheme-to-phoneme papers: share of sequences that equal none of their references."""
+
+    name = "g2p_wer"
+    title = "G2P word error rate (%)"
+    lower_is_better = True
+
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return 1 for a wrong sequence, and 1."""
+        return int(prediction.split() not in [other.split() for other in accepted]), 1
+
+
+@register_metric
+class WordErrorRate(SequenceErrorRate):
+    """The earlier name of `g2p_wer`, which recipes and runs have."""
 
     name = "wer"
     title = "word error rate (%)"
-    lower_is_better = True
-
-    def score(self, predictions: list[str], references: list[list[str]]) -> float:
-        """Return the share of wrong sequences, in percent."""
-        wrong = [
-            p.split() not in [other.split() for other in accepted] for p, accepted in zip(predictions, references)
-        ]
-        return 100 * sum(wrong) / len(wrong)
 
 
 @register_metric
-class ExactMatch(ReferenceMetric):
+class ExactMatch(RatioMetric):
     """Share of predictions that equal one of their references, outer white space apart."""
 
     name = "exact"
     title = "exact match (%)"
 
-    def score(self, predictions: list[str], references: list[list[str]]) -> float:
-        """Return the share of right sequences, in percent."""
-        right = [p.strip() in [other.strip() for other in accepted] for p, accepted in zip(predictions, references)]
-        return 100 * sum(right) / len(right)
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return 1 for a right sequence, and 1."""
+        return int(prediction.strip() in [other.strip() for other in accepted]), 1
 
 
 def label_scores(predicted: list[str], true: list[str]) -> dict[str, float]:

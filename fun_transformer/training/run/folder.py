@@ -146,9 +146,19 @@ def named_inputs(arguments: RunArguments) -> Iterator[tuple[str, str]]:
 
 def write_start(output_dir: Path, arguments: RunArguments, row_report: dict[str, Any]) -> None:
     """Write what the run was started with: `recipe.yaml` runs it again, `run.json` says on what."""
-    write_atomically(output_dir / "run.json", json.dumps(describe_environment(), indent=1))  # first: it marks a run
+    facts = describe_environment() | {"working_directory": str(Path.cwd())}  # the recipe's data paths start there
+    write_atomically(output_dir / "run.json", json.dumps(facts, indent=1))  # first: it marks a run
     write_recipe(output_dir, arguments)
     write_atomically(output_dir / "rows.json", json.dumps(row_report, indent=1, ensure_ascii=False))
+
+
+def start_folder(output_dir: Path) -> str:
+    """Return the working directory in which a run was started; this one where an older version did not note it."""
+    try:
+        facts = json.loads((output_dir / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = {}
+    return facts.get("working_directory", str(Path.cwd()))
 
 
 def write_recipe(output_dir: Path, arguments: RunArguments) -> None:

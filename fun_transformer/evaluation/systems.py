@@ -1,0 +1,184 @@
+"""What is scored: a file of finished outputs, or a model that answers first."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    TextClassificationPipeline,
+)
+
+from ..analysis import cross_attention
+from ..analysis.attention import AttentionMap
+from ..hub.weights import folder_damage
+from ..pipeline_fun_transformer import TranslationPipeline, takes_languages
+from .data import EvaluationData, read_outputs
+
+CHUNK_BATCHES = 16  # this many batches are sorted by length at a time
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How models answer (None: the model's own setting), and whether a model may bring code of its own."""
+
+    num_beams: int | None = None
+    max_new_tokens: int | None = None
+    batch_size: int = 32
+    src_lang: str | None = None
+    tgt_lang: str | None = None
+    device: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass
+class System:
+    """A system that is scored.
+
+    Attributes:
+        name: In tables.
+        outputs: (rows,) finished ones; empty until the model has answered.
+        pipe: The model's pipeline; None for a file.
+        is_classifier: Whether it answers with a label.
+    """
+
+    name: str
+    outputs: list[str] = field(default_factory=list)
+    pipe: Any = None
+    is_classifier: bool = False
+
+    def answer(self, sources: Sequence[str], batch_size: int) -> None:
+        """Let the model answer each source; a file has its outputs already."""
+        if self.pipe is None:
+            return
+        chunk = batch_size * CHUNK_BATCHES
+        with tqdm(total=len(sources), desc=self.name, unit=" rows", disable=not sys.stderr.isatty()) as bar:
+            for start in range(0, len(sources), chunk):
+                texts = list(sources[start : start + chunk])
+                records = self.pipe(texts, batch_size=batch_size)
+                key = "label" if self.is_classifier else "translation_text"
+                self.outputs += [" ".join(record[key].splitlines()) for record in records]
+                bar.update(len(texts))
+
+    def attention(self, source: str, output: str) -> AttentionMap | None:
+        """Return what the model attends to when it writes an output; None of files and classifiers."""
+        if self.pipe is None or self.is_classifier or not output:
+            return None
+        try:
+            return cross_attention(self.pipe.model, self.pipe.tokenizer, self.pipe.prefix + source, output)
+        except ValueError:  # this kind of model returns no weights
+            return None
+
+
+def load_systems(
+    names: Sequence[str], data: EvaluationData, generation: Generation, column: str | None = None
+) -> list[System]:
+    """Read files of outputs and load models, in this order, so that a mistake in a file costs no time.
+
+    Args:
+        names: Files, model folders, folders of runs, names on the Hub.
+        data: What they answer.
+        generation: How models answer.
+        column: Of the outputs in tables.
+
+    Raises:
+        ValueError: A file or a model cannot be used, or the data have no sources for a model.
+        OSError: There is no such model.
+    """
+    found: dict[int, System] = {}
+    titles = titles_of(names)
+    for number, name in sorted(enumerate(names), key=lambda item: not Path(item[1]).is_file()):
+        if Path(name).is_file():
+            found[number] = System(titles[number], read_outputs(name, data, column))
+        elif not data.sources:
+            raise ValueError(
+                f"{name} is no file of outputs, and {data.name} has no sources for a model. Give --source FILE, or a "
+                "table with a column of sources."
+            )
+        else:
+            found[number] = load_model(name, titles[number], generation)
+    return [found[number] for number in range(len(names))]
+
+
+def titles_of(names: Sequence[str]) -> list[str]:
+    """Return short names for tables: the last part of each path, or all of it where that names two of them."""
+    short = [Path(name).name or name for name in names]
+    times = Counter(short)
+    titles = [part if times[part] == 1 else name for part, name in zip(short, names)]
+    if twice := [title for title, count in Counter(titles).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is named twice. Compare different systems.")
+    return titles
+
+
+def model_folder(name: str) -> str:
+    """Return where a model is: the folder `model` of a run, or what was named.
+
+    Raises:
+        ValueError: It is a folder without a model.
+    """
+    path = Path(name)
+    if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
+        path = path / "model"
+    if not path.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise ValueError(f"There is no file or model folder {name}.")
+        return name
+    if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+        raise ValueError(f"{name} holds no config.json: it is neither a model folder nor a finished run.")
+    if damage := folder_damage(path):
+        raise ValueError(f"{name} is damaged: {' '.join(damage)}")
+    return str(path)
+
+
+def load_model(name: str, title: str, generation: Generation) -> System:
+    """Load a model that answers: an encoder-decoder, or a classifier of texts.
+
+    Raises:
+        ValueError: It is another kind of model, or cannot be loaded.
+        OSError: There is no such model.
+    """
+    place = model_folder(name)
+    try:
+        trust = {"trust_remote_code": generation.trust_remote_code}
+        config = AutoConfig.from_pretrained(place, **trust)
+        is_classifier = str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
+        if not is_classifier and not config.is_encoder_decoder:
+            raise ValueError(
+                f"{(config.architectures or [config.model_type])[0]} answers with neither a text nor a label. Score "
+                "an encoder-decoder or a classifier of texts, a run (evaluate RUN), or a file of finished outputs."
+            )
+        auto: Any = AutoModelForSequenceClassification if is_classifier else AutoModelForSeq2SeqLM
+        model = auto.from_pretrained(place, **trust).eval()
+        tokenizer = AutoTokenizer.from_pretrained(place, **trust)
+        pipe = build_pipeline(model, tokenizer, generation, is_classifier)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # whatever a damaged file makes a library raise
+        raise ValueError(f"The model {name} cannot be used: {error}") from error
+    return System(title, [], pipe, is_classifier)
+
+
+def build_pipeline(model: Any, tokenizer: Any, generation: Generation, is_classifier: bool) -> Any:
+    """Return the pipeline of a model.
+
+    Raises:
+        ValueError: Languages are named for a model that knows none.
+    """
+    device: dict[str, Any] = {"device": generation.device} if generation.device else {}
+    if is_classifier:
+        return TextClassificationPipeline(model=model, tokenizer=tokenizer, **device)
+    names = ("num_beams", "max_new_tokens", "src_lang", "tgt_lang")
+    options: dict[str, Any] = {name: value for name in names if (value := getattr(generation, name)) is not None}
+    task = "translation"
+    if generation.src_lang and generation.tgt_lang:
+        task = f"translation_{generation.src_lang}_to_{generation.tgt_lang}"  # T5 knows its tasks by such names
+    if (generation.src_lang or generation.tgt_lang) and not takes_languages(model, tokenizer, task):
+        raise ValueError("it has one language on each side: leave out --src-lang and --tgt-lang.")
+    return TranslationPipeline(model, tokenizer, task=task, **device, **options)
