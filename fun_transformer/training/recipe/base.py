@@ -192,7 +192,9 @@ def check_beside_path(arguments: RunArguments) -> None:
             f"model.path={path} brings its own tokenizer, and tokenizer.path={arguments.tokenizer.path} is another "
             "one. Leave tokenizer.path out."
         )
-    named = [name for name, value in vars(arguments.tokenizer).items() if value != getattr(TokenizerArguments(), name)]
+    defaults = vars(TokenizerArguments())
+    defaults |= {name: getattr(arguments.tokenizer, name) for name in ("new_tokens", "new_languages")}  # beside a path
+    named = [name for name, value in vars(arguments.tokenizer).items() if value != defaults[name]]
     if named:
         raise ValueError(
             f"model.path={path} brings its own tokenizer, which is not trained again. Leave tokenizer.{named[0]} out."
