@@ -292,7 +292,7 @@ def test_a_sampler_is_a_batch_sampler_of_torch_with_another_order_in_each_epoch(
     first = list(sampler)
     assert [rows.tolist() for rows in sampler.batches(0)] == first and len(first) == len(sampler)
     sampler.set_epoch(1)
-    assert list(sampler) != first and sorted(sum(sampler, [])) == list(range(120))
+    assert list(sampler) != first and sorted(row for rows in sampler for row in rows) == list(range(120))
     assert not hasattr(sampler, "batch_size")
 
 
