@@ -51,7 +51,7 @@ from fun_transformer.training import (
     parse_arguments,
     prepare,
 )
-from fun_transformer.training.data.readers import open_unpacked
+from fun_transformer.training.data.readers import number_lines
 from fun_transformer.training.engine import build_accelerator
 from fun_transformer.training.run.environment import describe_environment
 
@@ -291,10 +291,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         By contender: its turns, the medians of its speeds, its loss.
     """
     base = folder / options.model
-    texts: list[str] = []
-    for path in (options.source, options.target):
-        with open_unpacked(path, "text") as file:
-            texts += file.read().decode("utf-8").splitlines()
+    texts = [line.text.strip() for path in (options.source, options.target) for line in number_lines(path)]
     build_base(options.model, texts, base)
     names, contenders = options.only or list(CONTENDERS), []
     try:

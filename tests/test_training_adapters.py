@@ -14,6 +14,7 @@ from tiny_models import WORDS, save_tiny
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from fun_transformer.training import RunArguments, parse_arguments, train
+from fun_transformer.training.evaluate import evaluate
 from fun_transformer.training.model.adapters import (
     add_lora,
     choose_layers,
@@ -281,6 +282,28 @@ def test_another_base_is_refused_when_a_run_goes_on(recipe, tmp_path):
     model.save_pretrained(tmp_path / "base")
     with pytest.raises(ValueError, match="holds other weights than when this run began"):
         train(parse_arguments([str(path), "--resume", "true", "--training.max_steps", "8"]))
+
+
+@pytest.mark.slow
+def test_an_adapter_is_scored_again_as_the_run_did_and_is_no_model_to_start_from(recipe):
+    path = recipe({"max_steps": 4})
+    result = train(parse_arguments([str(path)]))
+    again = evaluate(parse_arguments([str(path)]), result.folder / "model")
+    assert {name: again.values[name] for name in ("loss", "chrf")} == pytest.approx(
+        {name: result.scores["test"][name] for name in ("loss", "chrf")}, rel=1e-6
+    )
+    for folder in (result.folder, result.folder / "model"):
+        with pytest.raises(ValueError, match="holds an adapter and not a whole model"):
+            train(parse_arguments([str(path), "--model.path", str(folder), "--output_dir", str(result.folder) + "2"]))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_adapter(recipe, children, tmp_path):
+    path, folder = recipe(), tmp_path / "two"
+    assert children.run(path, folder, processes=2) == [0, 0], children.log(folder)
+    losses = [line["loss"] for line in read_metrics(folder, "validation")]
+    assert losses[-1] < losses[0]
+    assert (folder / "model" / "adapter_model.safetensors").is_file()
 
 
 # ── Bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────

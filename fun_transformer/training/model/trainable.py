@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -101,7 +102,7 @@ def choose_trained(model: PreTrainedModel, run: Any) -> Trained:
     """Decide what of a model is trained, as the recipe says: in place, before an optimizer is built.
 
     Raises:
-        ValueError: A name is not known, nothing is left to train, or peft is not installed.
+        ValueError: A name is not known, nothing is left to train, or the weights are spread over processes.
     """
     settings, trained = run.arguments.training, Trained()
     if settings.lora.r is None and not settings.freeze:
@@ -112,6 +113,12 @@ def choose_trained(model: PreTrainedModel, run: Any) -> Trained:
     if settings.freeze:
         freeze(model, settings.freeze)
     rows = new_rows(run.arguments, run.tokenizer)
+    is_spread = run.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if is_spread and (rows or settings.lora.r is not None):
+        raise ValueError(
+            "training.lora, and frozen embeddings with new tokens, need whole weights on each process. Use several "
+            "processes without FSDP or DeepSpeed: what LoRA trains is small."
+        )
     if rows:
         trained.by_rows = train_new_rows(model, rows)
     parameters = list(model.parameters())
