@@ -21,6 +21,7 @@ from transformers import (
 
 from .configuration_fun_transformer import FunTransformerConfig
 from .configuration_seq2seq_rnn import Seq2SeqRNNConfig
+from .losses import linear_cross_entropy
 from .modeling_fun_transformer import (
     FunTransformerEncoderModel,
     FunTransformerForCausalLM,
@@ -58,6 +59,7 @@ __all__ = [
     "SummarizationPipeline",
     "Text2TextGenerationPipeline",
     "TranslationPipeline",
+    "linear_cross_entropy",
 ]
 
 HEADS = {

@@ -261,3 +261,78 @@ def test_the_draw_is_a_function_of_seed_and_epoch_and_its_batches_hold_all_of_it
     assert [listed(ranks.batches(4)) for ranks in mixed] == first
     rows = sorted(row for batches in first for batch in batches for row in batch)
     assert rows == sorted(Mixture(corpora, [1, 5]).sample(3, 4))
+
+
+# ── Inside transformers' trainer ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def of_example(tmp_path):
+    """A function from steps and options to the trainer of examples/with_seq2seq_trainer.py, and the batches it saw."""
+    from examples.with_seq2seq_trainer import TokenBudgetTrainer, build_trainer, make_rows
+
+    def build(steps, **options):
+        trainer = build_trainer(TokenBudgetTrainer, make_rows(150), steps, str(tmp_path / "run"))
+        for name, value in options.items():
+            setattr(trainer.args, name, value)
+        seen, collate = [], trainer.data_collator
+
+        def note(rows):
+            seen.append([tuple(row["input_ids"]) for row in rows])
+            return collate(rows)
+
+        trainer.data_collator = note
+        return trainer, seen
+
+    return build
+
+
+def test_a_sampler_is_a_batch_sampler_of_torch_with_another_order_in_each_epoch():
+    sampler = TokenBudgetSampler([3, 5, 4, 9, 2, 7] * 20, [4, 5, 3, 8, 2, 6] * 20, 64, seed=1)
+    first = list(sampler)
+    assert [rows.tolist() for rows in sampler.batches(0)] == first and len(first) == len(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first and sorted(row for rows in sampler for row in rows) == list(range(120))
+    assert not hasattr(sampler, "batch_size")
+
+
+@pytest.mark.slow
+def test_the_trainer_of_transformers_sees_every_row_once_an_epoch_in_our_batches(of_example):
+    trainer, seen = of_example(0, max_steps=-1, num_train_epochs=2.0)
+    trainer.train()
+    count = len(seen) // 2
+    first, second = seen[:count], seen[count:]
+    rows = sorted(tuple(row["input_ids"]) for row in trainer.train_dataset)
+    for epoch in (first, second):
+        assert sorted(row for batch in epoch for row in batch) == rows
+        assert all(len(batch) == 1 or len(batch) * 2 * max(map(len, batch)) <= 1024 for batch in epoch)
+    assert first != second
+    assert trainer.state.log_history[-1]["train_loss"] > 0
+
+
+@pytest.mark.slow
+def test_the_trainer_of_transformers_goes_on_with_the_batches_that_it_had_not_seen(of_example):
+    whole, of_whole = of_example(8, save_strategy="steps", save_steps=5)
+    whole.train()
+    again, of_again = of_example(8)
+    again.train(resume_from_checkpoint=str(Path(whole.args.output_dir) / "checkpoint-5"))
+    assert of_again[-3:] == of_whole[-3:]
+    one, other = whole.model.state_dict(), again.model.state_dict()
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+
+
+@pytest.mark.slow
+def test_the_loss_inside_the_trainer_does_not_depend_on_how_a_step_is_cut(of_example):
+    gradients = []
+    for accumulated in (1, 2):
+        trainer, _ = of_example(1)
+        trainer.args.gradient_accumulation_steps = accumulated
+        trainer.model.eval()  # no dropout
+        rows = trainer.train_dataset[:8]
+        items = torch.tensor(sum(len(row["labels"]) for row in rows))
+        for part in range(accumulated):
+            batch = pad_batch(rows[part::accumulated], 0)
+            trainer.compute_loss(trainer.model, batch, num_items_in_batch=items).backward()
+        gradients.append({name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)

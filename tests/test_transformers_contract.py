@@ -63,6 +63,7 @@ CONTRACT = [
     ("transformers.pipelines", "REMOVED_TASKS", "translation, summarization and text2text-generation work again"),
     ("transformers.PreTrainedModel", "_keys_to_ignore_on_load_missing", "weights that need not be in a file"),
     ("transformers.PreTrainedModel", "_keys_to_ignore_on_load_unexpected", "weights that may be in a file"),
+    ("transformers.integrations.peft.PeftAdapterMixin", "_hf_peft_config_loaded", "a merged model has no adapter"),
     # ── torch ──
     ("torch", "_foreach_lerp_", "a running mean of the weights in one call"),
     ("torch.cpu", "_is_avx512_bf16_supported", "whether bf16 is fast"),

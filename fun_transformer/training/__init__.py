@@ -4,11 +4,15 @@
 
     result = train(RunArguments(...))
 
+Its pieces work elsewhere, too: `TokenBudgetSampler`, `pad_batch`, `pack_batch` and `linear_cross_entropy` inside
+transformers' `Seq2SeqTrainer`, for instance (examples/with_seq2seq_trainer.py).
+
 In the shell: `fun-transformer train RECIPE.yaml`, or `accelerate launch -m fun_transformer.training RECIPE.yaml`.
 """
 
 try:
-    from .data.batches import PaddedBatches, TokenBudgetSampler, pad_batch
+    from ..losses import linear_cross_entropy
+    from .data.batches import PaddedBatches, Share, TokenBudgetSampler, pad_batch
     from .data.packing import PackedBatches, PackingSampler, pack_batch
     from .loop import TrainingLoop
     from .metrics import ReferenceMetric
@@ -44,6 +48,7 @@ __all__ = [
     "RunArguments",
     "Scores",
     "Seq2Seq",
+    "Share",
     "SplitArguments",
     "TokenBudgetSampler",
     "TokenizerArguments",
@@ -51,6 +56,7 @@ __all__ = [
     "TrainingArguments",
     "TrainingLoop",
     "build_loop",
+    "linear_cross_entropy",
     "pack_batch",
     "pad_batch",
     "parse_arguments",

@@ -27,7 +27,7 @@ from .data.tokenizing import tokenize_splits
 from .engine import ErrorOfMainProcess, build_accelerator, main_process_first
 from .model.loading import load_model, trusts_code
 from .recipe.arguments import SPLITS, DataArguments, RunArguments
-from .recipe.base import starts_from_model
+from .recipe.base import is_adapter, starts_from_model
 from .recipe.defaults import resolve
 from .recipe.model_config import check_kernel, limit_lengths, longest_text
 from .recipe.reading import parse_arguments
@@ -54,7 +54,9 @@ def evaluate(
     accelerator = accelerator or build_accelerator(arguments)
     check_kernel(arguments, accelerator.device, trains=False)
     splits, report = main_process_first(load_one_split, arguments.data, split, arguments.training.seed)
-    if starts_from_model(arguments):  # the one that is scored says what it is, wherever it started from
+    if starts_from_model(arguments) and not is_adapter(
+        Path(model)
+    ):  # the one that is scored says what it is, wherever it started from
         arguments = replace(arguments, model=arguments.model | {"path": str(model)})
     arguments = resolve(arguments, len(splits[split]), accelerator.device)
     objective = OBJECTIVES[arguments.objective](splits, arguments.training)

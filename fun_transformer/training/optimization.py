@@ -5,6 +5,7 @@ state of a scheduler.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -37,9 +38,18 @@ def learning_rate_factor(schedule: Schedule, step: int, warmup_steps: int, done:
     return rise * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def build_optimizer(model: nn.Module, settings: TrainingArguments) -> torch.optim.AdamW:
-    """Build AdamW that decays matrices, but neither embeddings, nor norms, nor biases (Loshchilov & Hutter 2019)."""
+def build_optimizer(
+    model: nn.Module, settings: TrainingArguments, not_decayed: Iterable[nn.Parameter] = ()
+) -> torch.optim.AdamW:
+    """Build AdamW that decays matrices, but neither embeddings, nor norms, nor biases (Loshchilov & Hutter 2019).
+
+    Args:
+        model: Its weights are trained, but those that need no gradient.
+        settings: The recipe's section `training`.
+        not_decayed: More matrices that do not decay.
+    """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    embeddings |= {id(parameter) for parameter in not_decayed}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [p for p in parameters if p.dim() > 1 and id(p) not in embeddings]
     spared = [p for p in parameters if p.dim() <= 1 or id(p) in embeddings]

@@ -37,9 +37,11 @@ from .engine import (
     start_trackers,
 )
 from .loop import TrainingLoop
+from .model.adapters import has_adapter, merge_lora
 from .model.building import build_model, build_tokenizer, read_tokenizer, save_tokenizer
 from .model.initialization import initialize
 from .model.loading import check_base_tokenizer, keep_numbers_of_labels
+from .model.trainable import choose_trained
 from .model.wrapping import compile_in_place, shard
 from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
@@ -230,9 +232,11 @@ def build_loop(
     if is_new:
         for report in initialize(model, run.tokenizer, settings):
             accelerator.print(report)
+    trained = choose_trained(model, run)
+    accelerator.print(*trained.reports, sep="\n", end="\n" * bool(trained.reports))
     if accelerator.is_fsdp2:
         shard(model, accelerator)
-    optimizer = build_optimizer(model, settings)
+    optimizer = build_optimizer(model, settings, trained.by_rows)
     set_seed(settings.seed, device_specific=True)  # dropout differs between processes
     dynamo = accelerator.state.dynamo_plugin
     if dynamo.backend != DynamoBackend.NO and not dynamo.dynamic and not settings.packing:
@@ -377,6 +381,8 @@ def write_model(run: Run, model: Any, details: dict[str, str], scores: dict[str,
     partial = run.output_dir / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     with writing("The model", partial, run.output_dir):
+        if has_adapter(model) and run.arguments.training.lora.merge:
+            merge_lora(model)
         model.save_pretrained(partial)
         run.tokenizer.save_pretrained(partial)
         write_card(partial, run, details, scores)

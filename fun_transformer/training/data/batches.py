@@ -10,7 +10,7 @@ a resumed run asks for the same epoch and finds its place.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,8 +66,8 @@ class TokenBudgetSampler:
     A batch's padded size, rows * (longest source + longest target), is at most `batch_tokens`; a row longer than that
     makes a batch of its own (`oversized` counts them). In an epoch every row appears exactly once over all processes,
     and each process gets equally many batches: where their number does not divide, the largest batches are halved,
-    and only if all hold a single row are some repeated. There is deliberately no attribute `batch_size`:
-    `accelerate.prepare` would drop batches of other sizes.
+    and only if all hold a single row are some repeated. It is a `batch_sampler` of torch's `DataLoader`, too. There is
+    deliberately no attribute `batch_size`: `accelerate.prepare` would drop batches of other sizes.
 
     Args:
         source_lengths: (rows,) Tokens of each source.
@@ -103,7 +103,7 @@ class TokenBudgetSampler:
                 "at least 1 and the rank in 0 .. world_size - 1."
             )
         self.batch_tokens, self.seed, self.share = batch_tokens, seed, share
-        self.mixture = mixture
+        self.mixture, self.epoch = mixture, 0
         self.oversized = int((self.source_lengths + self.target_lengths > batch_tokens).sum())
         if self.oversized:
             logger.warning(
@@ -126,6 +126,18 @@ class TokenBudgetSampler:
             batches = even_out(batches, world_size, rng)[world_size * count :]
         batches = even_out(batches, self.share.world_size, rng)
         return batches[self.share.rank :: self.share.world_size]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next, for a `DataLoader(rows, batch_sampler=...)`."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the row numbers of each batch of the epoch."""
+        return (rows.tolist() for rows in self.batches(self.epoch))
+
+    def __len__(self) -> int:
+        """Count the batches of the epoch."""
+        return len(self.batches(self.epoch))
 
     def size(self, rows: np.ndarray) -> int:
         """Count the places of a batch, padding included."""

@@ -21,6 +21,7 @@ from ..run.run import Run
 from ..train_tokenizer import TokenizerSettings, train_tokenizer
 from .finished_tokenizer import load_finished_tokenizer, start_token_id
 from .loading import load_base_model, load_base_tokenizer
+from .new_tokens import add_rows, has_new_tokens
 
 AS_SAVED = ("dtype", "torch_dtype", "quantization_config")  # of the weights beside a config, not of the model
 
@@ -142,6 +143,9 @@ def build_model(run: Run) -> PreTrainedModel:
         torch.backends.cuda.enable_cudnn_sdp(arguments.training.packing is not None)
     if starts_from_model(arguments):
         model = load_base_model(arguments, run.objective, kernel)
+        if has_new_tokens(arguments.tokenizer):
+            old = load_base_tokenizer(arguments, run.objective, with_new=False)
+            run.accelerator.print(add_rows(model, old, run.tokenizer, arguments.tokenizer))
         fit_generation(model, run)
     else:
         model = build_fresh_model(run, kernel)

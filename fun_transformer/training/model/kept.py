@@ -1,5 +1,6 @@
 """The models that a run keeps: those that may become the final one, their mean, and when patience is over."""
 
+import copy
 import dataclasses
 import math
 import shutil
@@ -26,6 +27,7 @@ from ..run.checkpoints import (
 )
 from ..run.run import Run
 from ..tables import METRICS
+from .adapters import checksum_of_untrained, has_adapter, load_trained, save_trained
 from .averaging import average_models, moving_average
 from .loading import load_model
 
@@ -67,6 +69,7 @@ class KeptModels:
         self.best_step, self.bad_evaluations, self.good_step = 0, 0, 0
         self.not_finite: list[str] = []
         self.saved: list[tuple[int, float]] = []
+        self.untrained = checksum_of_untrained(self.accelerator.unwrap_model(model))
         self.mean: AveragedModel | None = None
         if self.settings.ema_decay is not None:
             if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
@@ -139,7 +142,11 @@ class KeptModels:
             partial = folder.with_name(f".{folder.name}.partial")
             with writing(f"The model of step {step}", partial, self.run.output_dir):
                 shutil.rmtree(partial, ignore_errors=True)
-                self.accelerator.unwrap_model(self.current).save_pretrained(partial, state_dict=state_dict)
+                model = self.accelerator.unwrap_model(self.current)
+                if has_adapter(model):
+                    save_trained(state_dict, partial)
+                else:
+                    model.save_pretrained(partial, state_dict=state_dict)
                 commit_with_manifest(partial, folder)
         self.accelerator.wait_for_everyone()
 
@@ -190,9 +197,11 @@ class KeptModels:
 
     def load(self, steps: list[int]) -> Any:
         """Load the mean of saved models."""
-        run = self.run
-        kernel = self.accelerator.unwrap_model(self.model).config._attn_implementation
+        run, module = self.run, self.accelerator.unwrap_model(self.model)
         folders = [self.folder(step) for step in steps]
+        if has_adapter(module):
+            return average_models(folders, lambda folder: load_trained(copy.deepcopy(module), folder))
+        kernel = module.config._attn_implementation
         model = average_models(folders, lambda folder: load_model(run.arguments, run.objective, folder, kernel))
         return model.to(self.accelerator.device)
 
@@ -227,11 +236,22 @@ class KeptModels:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        names = ("best_score", "best_step", "saved", "bad_evaluations", "measured", "not_finite", "good_step")
+        names = ["best_score", "best_step", "saved", "bad_evaluations", "measured", "not_finite", "good_step"]
+        names += ["untrained"] * (self.untrained is not None)
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """From a checkpoint.
+
+        Raises:
+            ValueError: The weights that are not trained, and so not in it, are no longer those that they were.
+        """
+        if state.get("untrained") != self.untrained:
+            raise ValueError(
+                f"model.path={self.run.arguments.model.get('path')} holds other weights than when this run began, and "
+                "its checkpoints hold only what is trained beside them. Put the old ones back, or start again with "
+                "--overwrite and without --resume."
+            )
         self.best_score, self.best_step = state["best_score"], state["best_step"]
         self.saved = [(step, score) for step, score in state["saved"]]
         self.bad_evaluations = state["bad_evaluations"]

@@ -13,6 +13,7 @@ from ..recipe.arguments import AUTO, RunArguments
 from ..recipe.base import base_config, dropout_name, is_own, source_of, starts_from_model
 from ..tables import OBJECTIVES
 from .exact_loss import give_exact_loss
+from .new_tokens import add_tokens, has_new_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -105,10 +106,17 @@ def check_loaded(model: PreTrainedModel, report: dict[str, Any], path: str, obje
             raise ValueError(f"model.path={path}: {name} holds NaN or infinity. Name another model.")
 
 
-def load_base_tokenizer(arguments: RunArguments, objective: Objective | type[Objective]) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of the model that a run starts from; it is kept as it is.
+def load_base_tokenizer(
+    arguments: RunArguments, objective: Objective | type[Objective], with_new: bool = True
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the model that a run starts from; it is kept as it is, but for new tokens.
 
     A decoder alone that has no token for padding pads with the one for the end: its loss leaves padding out.
+
+    Args:
+        arguments: The recipe, which names it.
+        objective: What is learned.
+        with_new: Add the new tokens of the recipe.
 
     Raises:
         ValueError: It cannot be loaded, or lacks a token that the objective needs.
@@ -127,6 +135,8 @@ def load_base_tokenizer(arguments: RunArguments, objective: Objective | type[Obj
             f"model.path={path}: its tokenizer ({type(tokenizer).__name__}) has no {lacking[0]}, which objective: "
             f"{objective.name} needs. Name the token in the model's tokenizer_config.json, or name another model."
         )
+    if with_new and has_new_tokens(arguments.tokenizer):
+        add_tokens(tokenizer, arguments.tokenizer)
     return tokenizer
 
 

@@ -57,6 +57,19 @@ class TokenizerArguments:
         1_000_000, "rows of the training split that it is trained on, sampled by seed where there are more", minimum=1
     )
     min_frequency: int = arg(2, "a token seen less often in training does not enter the vocabulary", minimum=1)
+    new_tokens: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "model.path: words that its tokenizer is to keep whole; they begin as the mean of their pieces"
+        },
+    )
+    new_languages: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "languages to add to model.path: yue_Hant=zho_Hant begins as that language, yue_Hant alone as the "
+            "mean of all"
+        },
+    )
 
 
 @dataclass
@@ -133,6 +146,25 @@ class DataArguments:
     def tags_languages(self) -> bool:
         """Return whether a source says which language it is to be translated into."""
         return len({corpus.tgt_lang for corpus in self.train.corpora}) > 1
+
+
+@dataclass
+class LoraArguments:
+    """Which small matrices are trained in the place of all weights (Hu et al. 2021, arXiv:2106.09685)."""
+
+    r: int | None = arg(
+        None, "rank of the matrices that are trained beside each layer of model.path; null: no LoRA", minimum=1
+    )
+    alpha: float = arg(AUTO, "what they add is multiplied by alpha / r", "2 * r", above=0, maximum=1_000_000)
+    target_modules: list[str] = field(
+        default=AUTO,  # type: ignore[arg-type]
+        metadata={
+            "help": "names of the layers that get them, such as q_proj,v_proj",
+            "auto": "all linear layers of attention and feed-forward",
+        },
+    )
+    dropout: float = arg(0.0, "dropout before them", minimum=0, below=1)
+    merge: bool = arg(False, "write a whole model at the end, instead of the adapter")
 
 
 @dataclass
@@ -257,6 +289,11 @@ class TrainingArguments:
         None, "file of word vectors (word2vec text or binary, GloVe) that the source's embedding begins with"
     )
     target_vectors: str | None = arg(None, "the same for the target's embedding")
+    lora: LoraArguments = field(default_factory=LoraArguments)
+    freeze: list[str] = field(
+        default_factory=list,
+        metadata={"help": "modules whose weights stay as they are: encoder, decoder, embeddings, or a path inside"},
+    )
     max_bad_steps: int = arg(
         10,
         "stop after this many steps in a row whose loss or gradient is not finite; such steps are skipped",

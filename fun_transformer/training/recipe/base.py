@@ -38,12 +38,18 @@ def source_of(arguments: RunArguments) -> dict[str, Any]:
     return {"revision": model.get("revision") or "main", "trust_remote_code": bool(model.get("trust_remote_code"))}
 
 
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter, and its model is another one."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
 def resolve_path(path: str) -> str:
     """Return the folder of a model, whole, or a name of the Hub as it is; of a run's folder, that of its model."""
     folder = Path(path)
     if not folder.is_dir():
         return path
-    is_run = not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file()
+    inside = folder / "model"
+    is_run = not (folder / "config.json").is_file() and ((inside / "config.json").is_file() or is_adapter(inside))
     return str((folder / "model" if is_run else folder).resolve())
 
 
@@ -82,6 +88,11 @@ def describe_failure(path: str, error: Exception) -> str:
         return "its code is in its repository. Read it there, then allow it to run: --model.trust_remote_code true."
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            if is_adapter(folder):
+                return (
+                    "it holds an adapter and not a whole model. Train it with training.lora.merge: true, or name the "
+                    "model that it adapts."
+                )
             return "there is no config.json. Name the folder of a model, or that of a finished run."
         try:
             family = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
@@ -192,7 +203,9 @@ def check_beside_path(arguments: RunArguments) -> None:
             f"model.path={path} brings its own tokenizer, and tokenizer.path={arguments.tokenizer.path} is another "
             "one. Leave tokenizer.path out."
         )
-    named = [name for name, value in vars(arguments.tokenizer).items() if value != getattr(TokenizerArguments(), name)]
+    defaults = vars(TokenizerArguments())
+    defaults |= {name: getattr(arguments.tokenizer, name) for name in ("new_tokens", "new_languages")}  # beside a path
+    named = [name for name, value in vars(arguments.tokenizer).items() if value != defaults[name]]
     if named:
         raise ValueError(
             f"model.path={path} brings its own tokenizer, which is not trained again. Leave tokenizer.{named[0]} out."

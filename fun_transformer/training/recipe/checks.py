@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,7 +17,7 @@ import sacrebleu
 
 from ...plugins import load_plugins
 from ..tables import METRICS, OBJECTIVES
-from .arguments import AUTO, SPLITS, RunArguments, SplitArguments
+from .arguments import AUTO, SPLITS, LoraArguments, RunArguments, SplitArguments
 from .base import check_beside_path, model_name, resolve_path, starts_from_model
 from .defaults import LIMITS, chosen_fields
 from .model_config import LOSS_OPTIONS, choose_config, mixing_config, model_type_of, recipe_fields
@@ -311,6 +312,41 @@ def check_objective(arguments: RunArguments) -> None:
         )
 
 
+def check_trained(arguments: RunArguments) -> None:
+    """Check what is trained of a model: LoRA, and tokens that are added to it.
+
+    Raises:
+        ValueError: Something is missing, or does not fit together.
+    """
+    lora, tokenizer = arguments.training.lora, arguments.tokenizer
+    has_path = arguments.model.get("path") is not None
+    named = [name for name, value in vars(lora).items() if value != getattr(LoraArguments(), name)]
+    if lora.r is None and named:
+        raise ValueError(f"training.lora.{named[0]} is named, but not the rank. Give training.lora.r, such as 16.")
+    if lora.r is not None and not has_path:
+        raise ValueError("training.lora adapts a trained model. Name one, model.path, or leave training.lora out.")
+    if lora.r is not None and find_spec("peft") is None:
+        raise ValueError("training.lora needs peft, which is not installed: pip install 'fun-transformer[lora]'")
+    if lora.r is not None and not lora.merge and OBJECTIVES[arguments.objective].predicts:
+        raise ValueError(
+            f"objective: {arguments.objective} gives the model labels, which an adapter for its base has no place "
+            "for: write a whole model: training.lora.merge: true."
+        )
+    for name in ("new_tokens", "new_languages"):
+        if not getattr(tokenizer, name):
+            continue
+        if not has_path:
+            raise ValueError(
+                f"tokenizer.{name} are added to the tokenizer of a trained model. Name one, model.path, or leave "
+                f"tokenizer.{name} out."
+            )
+        if lora.r is not None and not lora.merge:
+            raise ValueError(
+                f"tokenizer.{name} give the model new rows, which an adapter for its base has no place for. Write a "
+                "whole model: training.lora.merge: true."
+            )
+
+
 def check_together(arguments: RunArguments) -> None:
     """Check what depends on more than one field.
 
@@ -362,6 +398,7 @@ def check(arguments: RunArguments) -> RunArguments:
         drop_targets(arguments)
     check_model(arguments)
     check_together(arguments)
+    check_trained(arguments)
     check_scores(arguments)
     check_objective(arguments)
     return arguments

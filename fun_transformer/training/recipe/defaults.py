@@ -72,6 +72,7 @@ LONGEST_WARMUP = 500  # steps, where a trained model goes on; else a tenth of th
 # package have trained with 5e-4 to 1e-3.
 FINE_TUNING_RATES = {"t5": 3e-4, "mt5": 3e-4, "umt5": 3e-4, "fun_transformer": 1e-4, "seq2seq_rnn": 1e-4}
 FINE_TUNING_RATE = 5e-5
+LORA_RATE = 5e-4  # its matrices begin at zero: Hu et al. 2021 train with 2e-4 to 5e-4
 SMOOTHING = 0.1  # of labels, where a model of another family learns to write a target
 SYMBOLS = 8_000  # at most, in vocabularies of characters or words
 PATIENCE = 5  # evaluations without a better one; there is one an epoch
@@ -158,6 +159,7 @@ def choose_course(arguments: RunArguments, pairs: int) -> dict[str, Any]:
             "warmup_steps": scale.warmup_steps,
         }
     rate = FINE_TUNING_RATES.get(model_type_of(arguments), FINE_TUNING_RATE)
+    rate = rate if training.lora.r is None else LORA_RATE
     tuning = next(scale for scale in FINE_TUNING_SCALES if pairs <= scale.pairs)
     return {
         **choose_limits(training, tuning),
@@ -178,8 +180,9 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
     """
     scale, training = scale_for(pairs), arguments.training
     goes_on = starts_from_model(arguments)
+    lora = training.lora if training.lora.r is None else fill(training.lora, alpha=2.0 * training.lora.r)
     training = fill(
-        training,
+        dataclasses.replace(training, lora=lora),
         **choose_course(arguments, pairs),
         precision=choose_precision(training, device),
         attn_implementation=choose_kernel(arguments, device),

@@ -42,6 +42,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "..."
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean X?" with the nearest known name; an empty text where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
 class Argument(NamedTuple):
     """What is known of a dotted name."""
 

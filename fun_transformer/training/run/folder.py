@@ -30,7 +30,8 @@ def is_run(folder: Path) -> bool:
 
 def is_finished(folder: Path) -> bool:
     """Tell whether a run has written its model into this folder."""
-    return (folder / "run.json").exists() and (folder / "model" / "config.json").is_file()
+    written = any((folder / "model" / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return (folder / "run.json").exists() and written
 
 
 def died_young(folder: Path) -> bool:
