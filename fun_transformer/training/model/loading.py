@@ -76,7 +76,23 @@ def load_base_model(arguments: RunArguments, objective: Objective, kernel: str) 
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ValueError(f"model.path={path} cannot be loaded: {error}") from error
     check_loaded(model, report, path, objective)
+    leave_constants(model)
     return fit_loss(model, arguments, objective)
+
+
+def leave_constants(model: PreTrainedModel) -> None:
+    """Keep what a family never saves, such as Marian's sinusoids, from being trained: it would get no gradient.
+
+    Layers are not left out at random either, as NLLB does: each process would leave out others and wait for their
+    gradients. The config keeps the rate.
+    """
+    constant = set(model._keys_to_ignore_on_save or ())
+    for name, parameter in model.named_parameters():
+        if name in constant:
+            parameter.requires_grad_(False)
+    for module in model.modules():
+        if hasattr(module, "layerdrop"):
+            module.layerdrop = 0.0
 
 
 def check_loaded(model: PreTrainedModel, report: dict[str, Any], path: str, objective: Objective) -> None:
