@@ -81,12 +81,13 @@ def load_base_model(arguments: RunArguments, objective: Objective, kernel: str) 
 
 
 def leave_constants(model: PreTrainedModel) -> None:
-    """Keep what a family never saves, such as Marian's sinusoids, from being trained: it would get no gradient.
+    """Keep sinusoids, such as Marian's, and what a family never saves from being trained: they get no gradient.
 
     Layers are not left out at random either, as NLLB does: each process would leave out others and wait for their
     gradients. The config keeps the rate.
     """
-    constant = set(model._keys_to_ignore_on_save or ())
+    sinusoids = (name for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__)
+    constant = {*(model._keys_to_ignore_on_save or ()), *(f"{name}.weight" for name in sinusoids)}
     for name, parameter in model.named_parameters():
         if name in constant:
             parameter.requires_grad_(False)
