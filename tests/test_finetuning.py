@@ -14,6 +14,8 @@ from torch.nn.functional import cross_entropy
 
 from fun_transformer.training.loop import TrainingLoop
 from fun_transformer.training.model.exact_loss import find_bias, give_exact_loss
+from fun_transformer.training.model.loading import load_base_model
+from fun_transformer.training.objectives import Seq2Seq
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import train
 
@@ -133,6 +135,16 @@ def test_a_softcap_is_seen_and_the_loss_is_exact_all_the_same(caplog):
     items = int((batch["labels"] != -100).sum())
     losses = [model(**half, num_items_in_batch=items, skip_logits=True).loss for half in halves]
     torch.testing.assert_close(sum(losses), own.loss)
+
+
+@pytest.mark.parametrize("family", SEQ2SEQ)
+def test_every_weight_that_is_trained_gets_a_gradient_at_every_step(family, tmp_path):
+    arguments = parse_arguments(options_for(family, tmp_path))
+    model = load_base_model(arguments, Seq2Seq(None, arguments.training), "eager").train()
+    for _ in range(5):
+        model.zero_grad()
+        model(**random_batch(model), num_items_in_batch=9).loss.backward()
+        assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_without_labels_a_model_answers_as_before():

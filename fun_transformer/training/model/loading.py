@@ -76,7 +76,24 @@ def load_base_model(arguments: RunArguments, objective: Objective, kernel: str) 
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ValueError(f"model.path={path} cannot be loaded: {error}") from error
     check_loaded(model, report, path, objective)
+    leave_constants(model)
     return fit_loss(model, arguments, objective)
+
+
+def leave_constants(model: PreTrainedModel) -> None:
+    """Keep sinusoids, such as Marian's, and what a family never saves from being trained: they get no gradient.
+
+    Layers are not left out at random either, as NLLB does: each process would leave out others and wait for their
+    gradients. The config keeps the rate.
+    """
+    sinusoids = (name for name, module in model.named_modules() if "Sinusoidal" in type(module).__name__)
+    constant = {*(model._keys_to_ignore_on_save or ()), *(f"{name}.weight" for name in sinusoids)}
+    for name, parameter in model.named_parameters():
+        if name in constant:
+            parameter.requires_grad_(False)
+    for module in model.modules():
+        if hasattr(module, "layerdrop"):
+            module.layerdrop = 0.0
 
 
 def check_loaded(model: PreTrainedModel, report: dict[str, Any], path: str, objective: Objective) -> None:
