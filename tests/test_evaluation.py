@@ -195,10 +195,20 @@ def test_a_blank_line_of_one_reference_file_is_no_reference(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("row", [{"prediction": "x"}, {"translation_text": "x"}, {"output": ["x", "y"]}])
-def test_outputs_are_found_in_tables(row, tmp_path):
+@pytest.mark.parametrize(
+    ("row", "output"),
+    [
+        ({"prediction": "x"}, "x"),
+        ({"translation_text": "x", "score": -1.5, "nbest": []}, "x"),
+        ({"output": ["x", "y"]}, "x"),
+        ({"output": [{"text": "x", "score": -1}]}, "x"),
+        ({"words": ["a", "b"], "tags": ["B-NP", "O"]}, "B-NP O"),
+        ({"label": None}, ""),
+    ],
+)
+def test_outputs_are_found_in_tables(row, output, tmp_path):
     data = load_data(str(write_rows(tmp_path / "data.jsonl", [{"source": "a", "target": "b"}])), Columns())
-    assert read_outputs(str(write_rows(tmp_path / "out.jsonl", [{"source": "a", **row}])), data) == ["x"]
+    assert read_outputs(str(write_rows(tmp_path / "out.jsonl", [{"source": "a", **row}])), data) == [output]
 
 
 @pytest.mark.parametrize(

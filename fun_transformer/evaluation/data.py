@@ -29,7 +29,7 @@ from ..training.recipe.arguments import SplitArguments
 # What finished outputs are called in the files of our commands and in those of others, the likeliest first.
 OUTPUT_COLUMNS = (
     *("prediction", "output", "translation_text", "summary_text", "generated_text"),
-    *("translation", "hypothesis", "label", "tags", "text"),
+    *("translation", "hypothesis", "label", "tags", "filled_text", "text"),
 )
 
 
@@ -325,7 +325,7 @@ def read_outputs(path: str, data: EvaluationData, column: str | None = None) -> 
 
 
 def outputs_of_table(path: str, column: str | None) -> Iterator[str]:
-    """Yield the outputs of a table; of a list of outputs (n-best) the first.
+    """Yield the outputs of a table; of a list of outputs (n-best) the first, of a list of tags all.
 
     Raises:
         ValueError: There is no such column, or a value is no text.
@@ -340,6 +340,8 @@ def outputs_of_table(path: str, column: str | None) -> Iterator[str]:
         )
     for row in rows_of(path):
         value = column_value(row.values, column) if has_column(row.values, column) else None
+        if isinstance(value, list) and column == "tags":
+            value = " ".join(map(str, value))
         value = value[0] if isinstance(value, list) and value else value
         value = value.get("text") if isinstance(value, dict) else value
         if value is not None and not is_text(value):
