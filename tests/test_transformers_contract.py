@@ -39,6 +39,10 @@ CONTRACT = [
     ("transformers.PreTrainedModel", "_tied_weights_keys", "parameters that share their values"),
     ("transformers.PreTrainedModel", "_tp_plan", "tensor parallelism"),
     ("transformers.generation.GenerationMixin", "_prepare_cache_for_generation", "an RNN's cache"),
+    ("transformers.generation.GenerationMixin", "_beam_search", "the loop of constrained and diverse beam search"),
+    ("transformers.generation.GenerationMixin", "_get_top_k_continuations", "which continuations it chooses"),
+    ("transformers.generation.GenerationMixin", "_get_running_beams_for_next_iteration", "which beams it keeps"),
+    ("transformers.generation.GenerationMixin", "_check_early_stop_heuristic", "which groups of beams are done"),
     ("transformers.PreTrainedConfig", "_attn_implementation", "the attention kernel in use"),
     ("transformers.cache_utils.CacheLayerMixin", "_layer_type", "the kind of cache that a mixer's layer has"),
     # ── transformers: tokenizers, pipelines, tables ──
