@@ -135,11 +135,4 @@ def test_constraints_for_another_number_of_texts_are_refused(inputs):
 
 def test_banks_take_turns_and_what_is_ruled_out_comes_last():
     candidates = [(0, -3.0), (1, -1.0), (0, -2.0), (2, -0.5), (1, -4.0)]
-    assert by_turns([*candidates, (0, -1e9)], count=6) == [
-        2,
-        0,
-        1,
-        3,
-        4,
-        5,
-    ]  # those that miss nothing have three places a turn
+    assert by_turns([*candidates, (0, -1e9)], count=6) == [2, 1, 3, 0, 4, 5]

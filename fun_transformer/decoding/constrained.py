@@ -2,11 +2,11 @@
 
 A constraint is a sequence of tokens, or one of several, that has to occur. Beams that have said different numbers of
 those tokens are ranked apart, and each number gets its share of the beams: dynamic beam allocation (Post and Vilar
-2018, arXiv:1804.06609), with the shares of Hu et al. (2019, "Improved Lexically Constrained Decoding", section 3): the
+2018, arXiv:1804.06609), with the turns of Hu et al. (2019, "Improved Lexically Constrained Decoding", section 3): the
 best beam of each number, then the second best, and so on, most tokens first. No output ends before all are said, and
 when only as many steps are left as it takes to say them, nothing else is said.
 
-    >>> search = ConstrainedBeamSearch([[Constraint(((512, 87),))]], eos_token_ids=[3])
+    >>> search = ConstrainedBeamSearch([[Constraint(((512, 87),))]])
     >>> model.generate(**inputs, num_beams=5, custom_generate=search)
 """
 
@@ -20,7 +20,6 @@ from transformers import GenerationConfig, PreTrainedModel
 from .steering import SteeredModel
 
 IMPOSSIBLE = -1e8  # log-probabilities below are of continuations that are ruled out
-SHARE_OF_COMPLETE = 3  # places of those that miss nothing in each turn: with fewer, they finish late
 LATE = -1e9  # of a continuation after which what is missing does not fit any more
 
 
@@ -142,7 +141,8 @@ class ConstrainedBeamSearch:
                 )
         eos = generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        steered = ConstrainedModel(model, self, ends, generation_config.max_length)
+        returned = generation_config.num_return_sequences or 1
+        steered = ConstrainedModel(model, self, ends, generation_config.max_length, returned)
         return steered.search(input_ids, generation_config=generation_config, **kwargs)
 
 
@@ -154,10 +154,14 @@ class ConstrainedModel(SteeredModel):
         search: With the constraints.
         ends: Ids of `</s>`.
         max_length: Of the output, with what the decoder begins with.
+        returned: How many outputs of each text are returned.
     """
 
-    def __init__(self, model: PreTrainedModel, search: ConstrainedBeamSearch, ends: list[int], max_length: int):
+    def __init__(
+        self, model: PreTrainedModel, search: ConstrainedBeamSearch, ends: list[int], max_length: int, returned: int
+    ):
         super().__init__(model)
+        self.returned = returned
         self.of_search, self.ends, self.max_length = search, ends, max_length
         self.special = search.special - set(ends)
         self.beams: list[list[Progress]] = []  # of each text
@@ -195,6 +199,30 @@ class ConstrainedModel(SteeredModel):
         """Note the progress of the next beams."""
         if self.chosen:
             self.beams = [[progress[j] for j in row] for progress, row in zip(self.chosen, chosen.tolist())]
+
+    def _check_early_stop_heuristic(
+        self,
+        is_early_stop_heuristic_unsatisfied: torch.Tensor,
+        running_beam_scores: torch.Tensor,
+        beam_scores: torch.Tensor,
+        is_sent_finished: torch.Tensor,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Tell which texts may still find better outputs, (batch, 1).
+
+        Beams that miss something hold most places, so that it takes long to finish as many outputs as there are
+        beams. A text with constraints is over when the best beam that misses least cannot beat the last of the outputs
+        that are returned.
+        """
+        last = beam_scores[:, self.returned - 1 : self.returned]  # (batch, 1)
+        has_constraints = torch.tensor([[bool(of_text)] for of_text in self.of_search.constraints]).to(last.device)
+        return self.model._check_early_stop_heuristic(
+            is_early_stop_heuristic_unsatisfied=is_early_stop_heuristic_unsatisfied,
+            running_beam_scores=running_beam_scores,
+            beam_scores=torch.where(has_constraints, last, beam_scores),
+            is_sent_finished=torch.where(has_constraints, last > IMPOSSIBLE, is_sent_finished),
+            **kwargs,
+        )
 
     def _rule_out(self, log_probs: torch.Tensor, num_beams: int) -> None:
         """Rule out, in (batch * num_beams, vocab_size), an early end, and words that a term would join."""
@@ -253,6 +281,5 @@ def by_turns(candidates: list[tuple[int, float]], count: int) -> list[int]:
         banks.setdefault(candidates[j][0], []).append(j)
     ranked = []
     for turn, missing in enumerate(sorted(banks)):
-        share = 1 if missing else SHARE_OF_COMPLETE
-        ranked += [(candidates[j][1] < IMPOSSIBLE, rank // share, turn, j) for rank, j in enumerate(banks[missing])]
+        ranked += [(candidates[j][1] < IMPOSSIBLE, rank, turn, j) for rank, j in enumerate(banks[missing])]
     return [j for *_, j in sorted(ranked)[:count]]

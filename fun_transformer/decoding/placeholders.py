@@ -24,8 +24,6 @@ KINDS = {
     "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     # One digit is often a word in the target, and the number of a month a name.
     "number": re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,:/-]?\d)+(?![A-Za-z0-9_月])"),
-        r"(?<![\w.])\d+(?:[.,:/-]\d+)*(?!\w)|(?<=[\u3400-\u9fff])\d+(?:[.,:/-]\d+)*(?=[\u3400-\u9fff])"
-    ),
 }
 LONG = 6  # a literal of more tokens than this gets a stand-in
 STAND_INS = ("X", "Z", "Q", "K", "A")  # with a number
@@ -46,11 +44,14 @@ class Protected:
     restored: dict[str, str] = field(default_factory=dict)
 
     def restore(self, output: str) -> str:
-        """Return an output with the literals in the places of their stand-ins."""
-        if not self.restored:
-            return output
-        pattern = "|".join(re.escape(name) for name in sorted(self.restored, key=len, reverse=True))
-        return re.sub(rf"(?<![A-Za-z0-9])(?:{pattern})(?![A-Za-z0-9])", lambda found: self.restored[found[0]], output)
+        """Return an output with each literal once, in the place of its stand-in; repetitions of it are left out."""
+        for name, literal in self.restored.items():
+            alone = rf"\s?(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
+            found = re.search(alone, output) or re.search(re.escape(name), output)
+            if found:
+                gap = " " if found[0][0].isspace() else ""
+                output = output[: found.start()] + gap + literal + re.sub(alone, "", output[found.end() :])
+        return output
 
 
 def find_literals(text: str, kinds: tuple[str, ...] = tuple(KINDS)) -> list[tuple[int, int, str]]:
