@@ -4,9 +4,9 @@ They work for every encoder-decoder model (Marian, BART, T5, NLLB, ours) and ans
 The file teaches the three steps of every pipeline: text to token ids (`preprocess`), token ids to token ids
 (`_forward`, which calls `generate`), token ids to text (`postprocess`).
 
-Beyond transformers 4, where asked for: long texts are translated in parts (`long_text`), and a result says how probable
-it is (`return_scores`) and what it looked at (`return_attention`). With the package installed: bad results are made
-again (`guard`), and words are aligned (`return_alignments`).
+Beyond transformers 4, where asked for: long texts are translated in parts (`long_text`), and a result says how
+probable it is (`return_scores`) and what it looked at (`return_attention`). With the package installed: bad results
+are made again (`guard`), and words are aligned (`return_alignments`).
 
     >>> import fun_transformer
     >>> from transformers import pipeline
@@ -264,6 +264,11 @@ class Text2TextGenerationPipeline(Pipeline):
         asked += ["attention", "source_tokens", "target_tokens"] if options.get("return_attention") else []
         asked += ALIGNED if options.get("return_alignments") else []
         return {f"{self.return_name}_text": text} | dict.fromkeys(asked)
+
+    @property
+    def guard(self) -> bool:
+        """Return whether results are looked at and made again, where a call says nothing else."""
+        return bool(self._preprocess_params.get("guard"))
 
     def _texts_a_batch(self, kwargs: dict) -> int:
         return kwargs.get("batch_size") or self._batch_size or 1
@@ -737,9 +742,9 @@ def like_lengths(order: list[int], lengths: list[int], batch_size: int) -> Itera
 def join_records(parts: list[str], records: list[dict]) -> dict:
     """Join the records of the parts of a text into one.
 
-    Texts are joined by the line breaks or spaces that were between the parts, else by a space, but without one next to
-    Chinese and Japanese. Log-probabilities add up, means are those over all tokens; attention becomes a matrix with a block
-    for each part, 0 outside them. What one part does not have (None), the whole has not.
+    Texts are joined by the line breaks or spaces that were between the parts, else by a space, but without one next
+    to Chinese and Japanese. Log-probabilities add up, means are those over all tokens; attention becomes a matrix with
+    a block for each part, 0 outside them. What one part does not have (None), the whole has not.
     """
     joined = dict(records[0])
     for part, record in zip(parts, records[1:]):
