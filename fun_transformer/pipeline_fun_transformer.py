@@ -417,6 +417,7 @@ class Text2TextGenerationPipeline(Pipeline):
         config: GenerationConfig | None = generate_kwargs.get("generation_config")
         given = self._generation_params(generate_kwargs)
         defaults = DEFAULT_GENERATION | {"pad_token_id": self.tokenizer.pad_token_id}
+        defaults["num_beams"] = max(defaults["num_beams"], given.get("num_return_sequences") or 1)
         if "max_length" in given:  # `max_new_tokens` would win over it
             del defaults["max_new_tokens"]
         added = {name: value for name, value in defaults.items() if name not in given}

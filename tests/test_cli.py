@@ -516,7 +516,8 @@ def test_the_command_runs_as_a_process_and_is_quiet_about_a_broken_pipe(model_fo
 def test_a_killed_run_leaves_its_lines_and_no_other_file(model_folder, tmp_path):
     (tmp_path / "in").write_text("the cat sat\n" * 40)
     paths = ["--file", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    code = "import sys; from fun_transformer import cli; from fun_transformer.commands import streams; streams.CHUNK_BATCHES = 1; sys.exit(cli.main(sys.argv[1:]))"
+    code = "import sys; from fun_transformer import cli; from fun_transformer.commands import streams; "
+    code += "streams.CHUNK_BATCHES = 1; sys.exit(cli.main(sys.argv[1:]))"
     argv = ["translate", "--model", str(model_folder), "--device", "cpu", "--batch-size", "1", *paths]
     process = subprocess.Popen([sys.executable, "-c", code, *argv])
     while not files.count_lines(tmp_path / "out") and process.poll() is None:

@@ -108,10 +108,7 @@ def load_answerer(args: argparse.Namespace, with_lists: bool):
 
     model, tokenizer, head = load_model(args.model, args.plugin, heads=tuple(HEADS))
     if head == "text":
-        beams = args.num_beams
-        if args.nbest > 1 and beams is None:
-            beams = max(args.nbest, model.generation_config.num_beams or 4)
-        pipe = text_pipeline(argparse.Namespace(**vars(args) | {"num_beams": beams}), model, tokenizer, args.task)
+        pipe = text_pipeline(args, model, tokenizer, args.task)
         return Texts(pipe, args.nbest, args.scores, args.alignments, with_lists)
     if given := [f"--{name.replace('_', '-')}" for name in ONLY_TEXT if getattr(args, name)]:
         raise ValueError(

@@ -63,10 +63,8 @@ def translate_document(args: argparse.Namespace) -> None:
 
     if args.text or args.resume:
         raise ValueError("--document translates a file as a whole: leave out texts and --resume, give --file.")
-    lines = (
-        streams.read_file(args.file) if args.file else list(chain.from_iterable(streams.read_stream(sys.stdin.buffer)))
-    )
-    document = "\n".join(lines) + "\n" * bool(lines)
+    chunks = [streams.read_file(args.file)] if args.file else streams.read_stream(sys.stdin.buffer)
+    document = "".join(f"{line}\n" for line in chain.from_iterable(chunks))
     pieces = read_document(document, main_script(document))
     texts = [piece.sentence for piece in pieces if piece.is_text]
     pipe, unknown = load_translator(args), Unknown()
