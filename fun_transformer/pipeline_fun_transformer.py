@@ -16,6 +16,7 @@ are made again (`guard`), and words are aligned (`return_alignments`).
 
 import copy
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -84,6 +85,18 @@ def language_tag(tokenizer, text: str) -> str:
     return tags[0] if tags and text.lstrip().startswith(tags[0]) else ""
 
 
+class Prefixed(str):
+    """A source text with the beginning that its target shall have; a plain string wherever that does not matter."""
+
+    prefix: str
+
+    def __new__(cls, text: str, prefix: str):
+        """Return the text; `prefix` is the beginning of its target."""
+        prefixed = super().__new__(cls, text)
+        prefixed.prefix = prefix
+        return prefixed
+
+
 class Text2TextGenerationPipeline(Pipeline):
     """Text in, text out: `[{"generated_text": str}]` for a string and for a list of strings.
 
@@ -122,6 +135,7 @@ class Text2TextGenerationPipeline(Pipeline):
         long_text=None,
         max_source_length=None,
         guard=None,
+        glossary=None,
         return_scores=None,
         return_attention=None,
         return_alignments=None,
@@ -137,9 +151,12 @@ class Text2TextGenerationPipeline(Pipeline):
         if guard and return_tensors:
             raise ValueError("guard=True looks at texts and return_tensors=True returns none. Leave one of them out.")
         preprocess = {"truncation": truncation, "long_text": long_text, "max_source_length": max_source_length}
-        preprocess |= {"guard": guard, "keep_text": return_alignments}
+        if isinstance(glossary, (dict, str, os.PathLike)):
+            terms = _home("decoding.glossary", "glossary=...").Glossary
+            glossary = terms(glossary) if isinstance(glossary, dict) else terms.load(glossary)
+        preprocess |= {"guard": guard, "keep_text": return_alignments or glossary is not None or None}
         forward = {"return_scores": return_scores, "return_attention": return_attention}
-        forward |= {"return_alignments": return_alignments, "return_finished": return_finished}
+        forward |= {"return_alignments": return_alignments, "return_finished": return_finished, "glossary": glossary}
         postprocess = {
             "return_tensors": return_tensors,
             "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
@@ -166,6 +183,10 @@ class Text2TextGenerationPipeline(Pipeline):
                 truncation: As the tokenizer's.
                 guard: Look for loops, copies, and texts that are empty or far too long or short, and make them again
                     in other ways. Adds `faults`, `fallbacks` and `faults_left` (lists of names).
+                glossary: Terms that the results must have where the texts have them: a dictionary from source to
+                    target ("" leaves a term as it is, "|" parts alternatives), a file of two columns or a `Glossary`.
+                prefix: How the result begins: a string, for a list one for each text ("" for none). Such texts are
+                    not split.
                 return_scores: Add `log_probability`, `mean_log_probability`, `min_log_probability`, `entropy` and
                     `score`, by which beam search ranks; `token_log_probabilities` and `target_tokens` (lists).
                 return_alignments: Add `alignment`, which source word each target word translates ("0-0 1-2"), with
@@ -180,6 +201,10 @@ class Text2TextGenerationPipeline(Pipeline):
             A list of dictionaries with the key `generated_text`; for a list of strings and several sequences each, a
             list of such lists.
         """
+        if (prefix := kwargs.pop("prefix", None)) is not None:
+            inputs = _with_prefix(inputs, prefix)
+        if "glossary" in kwargs:  # read once, not for each batch
+            kwargs["glossary"] = self._sanitize_parameters(glossary=kwargs["glossary"])[1].get("glossary")
         options = self._preprocess_params | self._sanitize_parameters(**kwargs)[0]
         in_parts = options.get("long_text") in ("split", "sentences") or options.get("guard")
         if isinstance(inputs, str) and in_parts:
@@ -191,7 +216,8 @@ class Text2TextGenerationPipeline(Pipeline):
         if not inputs:
             return []
         results = self._answer_list(inputs, options, *args, **kwargs)
-        if all(len(records) == 1 for records in results):
+        is_one = (self._forward_params | kwargs).get("num_return_sequences") in (None, 1)  # a fallback may find one
+        if is_one and all(len(records) == 1 for records in results):
             return [records[0] for records in results]
         return results
 
@@ -234,10 +260,14 @@ class Text2TextGenerationPipeline(Pipeline):
             return [guards.Output(records[0][name], records[0]["finished"], records) for records in results]
 
         name, answers = f"{self.return_name}_text", []
-        for output in guards.guarded(generate, texts, is_translation=self.return_name == "translation"):
+        fallbacks = list(guards.FALLBACKS)
+        if any(isinstance(text, Prefixed) for text in texts):
+            fallbacks.remove("parts")
+        is_translation = self.return_name == "translation"
+        for output in guards.guarded(generate, texts, is_translation, fallbacks):
             records = output.extra or [self._unscored(output.text, **kwargs)]  # put together of parts, or cut
-            fallbacks = [output.fallback] if output.fallback else []
-            added = {"faults": output.faults, "fallbacks": fallbacks, "faults_left": output.left}
+            made = [output.fallback] if output.fallback else []
+            added = {"faults": output.faults, "fallbacks": made, "faults_left": output.left}
             answers.append([record | {key: list(value) for key, value in added.items()} for record in records])
         if not kwargs.get("return_finished"):
             for record in chain.from_iterable(answers):
@@ -276,7 +306,7 @@ class Text2TextGenerationPipeline(Pipeline):
     def _parts(self, text: str, long_text=None, max_source_length=None, **options) -> list[str]:
         """Return what the model is given of a text: the text, or parts of it where it is to be split."""
         _check_text(text)
-        if long_text not in ("split", "sentences"):
+        if long_text not in ("split", "sentences") or isinstance(text, Prefixed):
             return [text]
         limit = max_source_length or self.max_source_tokens
         if limit is None and long_text == "split":
@@ -324,13 +354,16 @@ class Text2TextGenerationPipeline(Pipeline):
             raise ValueError(f'max_source_length={max_source_length} needs long_text="split", "truncate" or "error".')
         language_tag(self.tokenizer, self.prefix + text)  # refuses two
         limit = max_source_length or self.max_source_tokens
+        prefix = text.prefix if isinstance(text, Prefixed) else None
         if long_text in ("split", "sentences"):  # spaces between parts are no part of them
             text = text.strip()
         cut = long_text == "truncate" and limit is not None
         options = {"truncation": True, "max_length": limit} if cut else {"truncation": truncation}
         model_inputs = self.encode(text, **options, **languages)
         if keep_text:
-            model_inputs["source_text"] = text
+            model_inputs["source_text"] = str(text)
+        if prefix is not None:
+            model_inputs["target_prefix"] = prefix
         source_len = model_inputs["input_ids"].shape[1]
         if long_text == "error" and limit is not None and source_len > limit:
             raise ValueError(
@@ -352,15 +385,24 @@ class Text2TextGenerationPipeline(Pipeline):
         return_attention=False,
         return_alignments=False,
         return_finished=False,
+        glossary=None,
         **generate_kwargs,
     ):
         """Generate `output_ids` (batch, sequences, target_len), and what `_inspect` finds in them."""
-        source_text = model_inputs.pop("source_text", None)
+        texts = _a_list(model_inputs.pop("source_text", None))
+        prefixes = _a_list(model_inputs.pop("target_prefix", None))
         batch, source_len = model_inputs["input_ids"].shape
         generate_kwargs = self._fill_generate_kwargs(_without_none(generate_kwargs))
         params = self._generation_params(generate_kwargs)
         _check_counts(params)
         self.check_lengths(source_len, params)
+        if glossary is not None:
+            constrain = _home("decoding.glossary", "glossary=...").constrain
+            found = [glossary.find(text) for text in texts]
+            generate_kwargs |= constrain(self.tokenizer, found, params.get("num_beams") or 1)
+        if prefixes and any(prefixes):
+            forced_prefixes = _home("decoding.prefix", "prefix=...").forced_prefixes
+            generate_kwargs = forced_prefixes(self.tokenizer, prefixes, **generate_kwargs)
         output_ids = self.model.generate(**model_inputs, **generate_kwargs)  # (batch * sequences, target_len)
         outputs = {"output_ids": output_ids}
         if return_scores or return_attention:
@@ -370,7 +412,6 @@ class Text2TextGenerationPipeline(Pipeline):
         sequences = len(output_ids) // batch
         found = {name: rows.reshape(batch, sequences, *rows.shape[1:]) for name, rows in outputs.items()}
         if return_alignments:
-            texts = [source_text] if isinstance(source_text, str) else source_text
             aligned = self._aligner.align_generated(texts, model_inputs, output_ids)
             found["alignments"] = [aligned[i : i + sequences] for i in range(0, len(aligned), sequences)]
         return found
@@ -539,6 +580,30 @@ def _check_text(text):
             f"This pipeline takes a string, a list of strings, a generator or a torch dataset of strings; got "
             f"{type(text).__name__}. Turn other sequences into a list with list(...)."
         )
+
+
+def _a_list(values) -> list[str]:
+    """Return what a batch holds for each text: a list, but for a batch of one."""
+    return [values] if isinstance(values, str) else values or []
+
+
+def _with_prefix(inputs, prefix: str | list[str]):
+    """Return texts with the beginnings of their targets.
+
+    Raises:
+        TypeError: They are no string and string, or list and list.
+        ValueError: There are not as many of both.
+    """
+    if isinstance(inputs, str) and isinstance(prefix, str):
+        return Prefixed(inputs, prefix)
+    if not (isinstance(inputs, list) and isinstance(prefix, list)):
+        raise TypeError(
+            f"prefix={type(prefix).__name__} does not fit texts that are a {type(inputs).__name__}. Give a string for "
+            "a string, and for a list of texts a list of strings."
+        )
+    if len(inputs) != len(prefix):
+        raise ValueError(f"{len(prefix)} prefixes for {len(inputs)} texts: give one for each, '' for none.")
+    return [Prefixed(text, beginning) for text, beginning in zip(inputs, prefix)]
 
 
 def _items(texts) -> Iterator:

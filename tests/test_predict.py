@@ -242,13 +242,18 @@ def test_a_continuation_is_what_generate_adds(tmp_path):
 
 def test_records_are_those_of_the_pipeline_in_python(translator, tmp_path):
     texts = [text for text in TEXTS if text]
-    options = ["--scores", "--alignments", "--nbest", "2", "--output", tmp_path / "out.jsonl"]
-    assert predict(translator, *options, texts=texts) == 0
     pipe = pipeline("translation", model=str(translator), device="cpu")
-    asked = {"return_scores": True, "return_alignments": True, "guard": True, "long_text": "sentences"}
-    expected = pipe(texts, num_return_sequences=2, batch_size=32, **asked)
-    found = records(tmp_path / "out.jsonl")
-    assert [record["nbest"] for record in found] == json.loads(json.dumps(expected))
+    asked = {"return_scores": True, "return_alignments": True, "batch_size": 32}
+    options = ["--scores", "--alignments", "--output", tmp_path / "out.jsonl"]
+    assert predict(translator, *options, texts=texts) == 0
+    expected = pipe(texts, guard=True, long_text="sentences", **asked)
+    found = [
+        {name: value for name, value in one.items() if name != "source"} for one in records(tmp_path / "out.jsonl")
+    ]
+    assert found == json.loads(json.dumps(expected))
+    assert predict(translator, *options, "--nbest", 2, "--no-guard", "--long-text", "whole", texts=texts) == 0
+    expected = pipe(texts, num_return_sequences=2, **asked)
+    assert [one["nbest"] for one in records(tmp_path / "out.jsonl")] == json.loads(json.dumps(expected))
 
 
 # ── input and output ──

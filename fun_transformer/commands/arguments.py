@@ -59,6 +59,9 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
         "truncated, or are an error; or each whole, as it is",
     )
     parser.add_argument(
+        "--glossary", help="terms that answers must have: a .tsv or .csv file, source and target (none: as it is)"
+    )
+    parser.add_argument(
         "--no-guard",
         dest="guard",
         action="store_false",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..pipeline_fun_transformer import LISTS, like_lengths
+from ..pipeline_fun_transformer import ALIGNED, FIGURES, LISTS, Prefixed, like_lengths
 
 Records = list[dict[str, Any]]
 DEFAULT_NEW_TOKENS = 256  # of a continuation, where the model's generation config says nothing
@@ -236,8 +236,6 @@ class Texts(Answerer):
     @property
     def fields(self):
         """Return the names in the records of this head."""
-        from ..pipeline_fun_transformer import ALIGNED, FIGURES
-
         names = [f"{self.pipe.return_name}_text"]
         names += FIGURES if self.with_scores else []
         names += LISTS if self.with_scores and self.with_lists else []
@@ -247,9 +245,11 @@ class Texts(Answerer):
     def answer(self, texts, batch_size):
         """Answer texts; the pipeline makes the batches."""
         filled = [text for text in texts if text.strip()]
+        prefix = [text.prefix for text in filled] if texts and isinstance(texts[0], Prefixed) else None
         found = self.pipe(
             filled,
             batch_size=batch_size,
+            prefix=prefix,
             num_return_sequences=self.count,
             return_scores=self.with_scores,
             return_alignments=self.with_alignments,

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..pipeline_fun_transformer import Prefixed
 from . import streams
 from .arguments import add_generation_arguments, add_input_arguments, add_model_argument, positive
 from .models import HEADS, load_model
@@ -14,7 +15,7 @@ from .streams import Unknown
 from .translate import text_pipeline
 
 TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
-ONLY_TEXT = ("alignments", "src_lang", "tgt_lang")
+ONLY_TEXT = ("alignments", "glossary", "prefix_column", "src_lang", "tgt_lang")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file", help=f"a text file, one text a line (-: standard input), or a table: {', '.join(TABLES)}"
     )
     parser.add_argument("--source-column", default="source", help='the column of a table with the texts ("source")')
+    parser.add_argument("--prefix-column", help="the column of a table with the beginnings that answers must have")
     add_input_arguments(parser)
     parser.add_argument(
         "--format", choices=["jsonl", "tsv"], help="of the answers (default: by the ending of --output, else jsonl)"
@@ -67,13 +69,17 @@ def run(args: argparse.Namespace) -> None:
 def read_inputs(args: argparse.Namespace, above: int) -> tuple[Iterable[list[str]], int | None, int]:
     """Return what `streams.read_chunks` does, of tables too; the output has the lines `above` its answers."""
     if not args.file or Path(args.file).suffix.lower() not in TABLES:
+        if args.prefix_column:
+            raise ValueError(f"--prefix-column needs a --file with columns: {', '.join(TABLES)}.")
         return streams.read_chunks(args, above)
     texts = read_column(args.file, args.source_column)
+    if args.prefix_column:
+        texts = list(map(Prefixed, texts, read_column(args.file, args.prefix_column, "--prefix-column")))
     done = streams.count_finished_lines(args, len(texts), above) if args.resume else 0
     return streams.chunks_after(texts, done, args.batch_size), len(texts), done
 
 
-def read_column(file: str, column: str) -> list[str]:
+def read_column(file: str, column: str, option: str = "--source-column") -> list[str]:
     """Return the texts of a column of a table.
 
     Raises:
@@ -90,7 +96,7 @@ def read_column(file: str, column: str) -> list[str]:
             raise ValueError(f"{file}, {row.place} is {row.problem}.")
         if column not in row.values:
             names = ", ".join(map(str, row.values))
-            raise ValueError(f"{file}, {row.place} has no column {column!r}. Give --source-column one of: {names}.")
+            raise ValueError(f"{file}, {row.place} has no column {column!r}. Give {option} one of: {names}.")
         text = row.values[column]
         if not isinstance(text, str):
             raise ValueError(f"{file}, {row.place}: {column!r} holds {text!r}, which is no text.")
