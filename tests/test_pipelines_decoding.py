@@ -39,7 +39,7 @@ def test_each_sentence_is_translated_by_itself_and_what_has_no_words_is_copied(m
     pipe = build(model)
     first, second, third = (text_of(pipe(text)[0]) for text in ("The cat sat.", "A dog ran!", "the dog"))
     found = pipe("The cat sat. A dog ran!\n\n  42\nhttps://a.b/cat\nthe dog", long_text="sentences")
-    assert text_of(found[0]) == f"{first} {second}\n\n  42\nhttps://a.b/cat\n{third}"
+    assert text_of(found[0]) == f"{first} {second}".strip() + f"\n\n  42\nhttps://a.b/cat\n{third}"
 
 
 def test_sentences_of_many_texts_share_batches_and_stream(model):
