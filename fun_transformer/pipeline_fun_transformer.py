@@ -97,7 +97,148 @@ class Prefixed(str):
         return prefixed
 
 
-class Text2TextGenerationPipeline(Pipeline):
+class PartsPipeline(Pipeline):
+    """Answers texts in parts, in batches of like length, and again where an answer has faults.
+
+    What becomes of a part is up to the pipelines that follow.
+    """
+
+    tokenizer: Any
+    return_name: str
+    max_source_tokens: Any
+    encode: Any
+
+    def _answer_list(self, texts: list[str], options: dict, *args, **kwargs) -> list[list[dict]]:
+        """Return the records of each text; parts of like length share a batch."""
+        parts_of_texts = [self._parts(text, **options) for text in texts]
+        parts = list(chain.from_iterable(parts_of_texts))
+        may_copy = options.get("long_text") == "sentences"
+        read = [i for i, part in enumerate(parts) if not may_copy or has_words(part)]
+        generate = self._generate_guarded if options.get("guard") else self._generate
+        found = dict(zip(read, generate([parts[i] for i in read], *args, **kwargs)))
+        results = (found.get(i) or [self._copied(part, **kwargs)] for i, part in enumerate(parts))
+        return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
+
+    def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
+        """Yield the records of each text; as many texts are read at a time as share a batch."""
+        items = _items(texts)
+        while chunk := list(islice(items, self._texts_a_batch(kwargs))):
+            yield from self._answer_list(chunk, options, *args, **kwargs)
+
+    def _generate(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
+        """Return the records of texts that the model is given as they are, in batches of like length."""
+        mbr = (self._preprocess_params | kwargs).get("mbr")
+        if mbr and kwargs.get("num_beams") != 1:  # a guard's greedy search samples nothing
+            kwargs = kwargs | _home("decoding.mbr", "mbr=...").SAMPLING | {"num_return_sequences": mbr}
+        longest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        found: dict[int, list[dict]] = {}
+        calls = self.call_count  # a call for each batch would look as if the texts came one by one
+        for batch in like_lengths(longest_first, [len(text) for text in texts], self._texts_a_batch(kwargs)):
+            kwargs["batch_size"] = len(batch)
+            found |= zip(batch, super().__call__([texts[i] for i in batch], *args, **kwargs))
+            self.call_count = calls + 1
+        answers = [found[i] for i in range(len(texts))]
+        return [self._agreed(records) for records in answers] if mbr else answers
+
+    def _agreed(self, records: list[dict]) -> list[dict]:
+        """Return the one of several records that agrees most with the others."""
+        choice = _home("decoding.mbr", "mbr=...").choose([record[f"{self.return_name}_text"] for record in records])
+        return [records[choice.index] | {"utility": choice.utility}]
+
+    def _generate_guarded(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
+        """Do what `_generate` does, and make again what has faults; the best of several sequences counts."""
+        guards = _home("decoding.guards", "guard=True")
+
+        def generate(sources: list[str], **options) -> list:
+            if options.get("num_beams") == 1:
+                options["num_return_sequences"] = 1  # greedy search finds one
+            results = self._generate(sources, *args, **kwargs | options | {"return_finished": True})
+            return [guards.Output(records[0][name], records[0]["finished"], records) for records in results]
+
+        name, answers = f"{self.return_name}_text", []
+        fallbacks = list(guards.FALLBACKS)
+        if any(isinstance(text, Prefixed) for text in texts):
+            fallbacks.remove("parts")
+        is_translation = self.return_name == "translation"
+        for output in guards.guarded(generate, texts, is_translation, fallbacks):
+            records = output.extra or [self._unscored(output.text, **kwargs)]  # put together of parts, or cut
+            made = [output.fallback] if output.fallback else []
+            added = {"faults": output.faults, "fallbacks": made, "faults_left": output.left}
+            answers.append([record | {key: list(value) for key, value in added.items()} for record in records])
+        if not kwargs.get("return_finished"):
+            for record in chain.from_iterable(answers):
+                record.pop("finished", None)
+        return answers
+
+    def _copied(self, text: str, **kwargs) -> dict:
+        """Return the record of a text that is copied: the model chose nothing in it, so that its figures are 0."""
+        text = LANGUAGE_TAG.sub("", text).strip()
+        record = self._unscored(text, **kwargs)
+        if "utility" in record:
+            record["utility"] = 100.0
+        record |= {name: [] if name in LISTS else 0.0 for name in record if name in (*FIGURES, *LISTS)}
+        if "alignment" in record:
+            words = _home("decoding.words", "return_alignments=True").split_words(text)
+            links = " ".join(f"{i}-{i}" for i in range(len(words)))
+            record |= {"alignment": links, "source_words": words, "target_words": words}
+        if (self._preprocess_params | kwargs).get("guard"):
+            record |= {"faults": [], "fallbacks": [], "faults_left": []}
+        return record
+
+    def _unscored(self, text: str, **kwargs) -> dict:
+        """Return a record whose text the model did not generate in one go, None in all that was asked for."""
+        options = self._forward_params | self._sanitize_parameters(**kwargs)[1]
+        asked = [*FIGURES, *LISTS] if options.get("return_scores") else []
+        asked += ["attention", "source_tokens", "target_tokens"] if options.get("return_attention") else []
+        asked += ALIGNED if options.get("return_alignments") else []
+        asked += ["utility"] if (self._preprocess_params | kwargs).get("mbr") else []
+        return {f"{self.return_name}_text": text} | dict.fromkeys(asked)
+
+    @property
+    def guard(self) -> bool:
+        """Return whether results are looked at and made again, where a call says nothing else."""
+        return bool(self._preprocess_params.get("guard"))
+
+    @property
+    def mbr(self) -> int | None:
+        """Return how many results are sampled to choose from, where a call says nothing else."""
+        return self._preprocess_params.get("mbr")
+
+    def _texts_a_batch(self, kwargs: dict) -> int:
+        return kwargs.get("batch_size") or self._batch_size or 1
+
+    def _parts(self, text: str, long_text=None, max_source_length=None, **options) -> list[str]:
+        """Return what the model is given of a text: the text, or parts of it where it is to be split."""
+        _check_text(text)
+        if long_text not in ("split", "sentences") or isinstance(text, Prefixed):
+            return [text]
+        limit = max_source_length or self.max_source_tokens
+        if limit is None and long_text == "split":
+            return [text]
+        languages = {name: options[name] for name in ("src_lang", "tgt_lang") if name in options}
+        tag = language_tag(self.tokenizer, text)
+        before = f"{tag} " if tag else ""
+
+        def fits(part: str) -> bool:
+            if limit is None:
+                return True
+            return self.encode(before + part, verbose=False, **languages)["input_ids"].shape[1] <= limit
+
+        text_alone = text.lstrip().removeprefix(tag).lstrip() if tag else text
+        pieces = split_sentences(text_alone) if long_text == "sentences" else [text_alone]
+        parts = chain.from_iterable(split_text(piece, fits) for piece in pieces)
+        return [before + part for part in parts if part.strip()] or [text]
+
+    def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
+        """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
+        if len(parts) == 1:
+            return results[0]
+        count = max(map(len, results))
+        results = [records + records[-1:] * (count - len(records)) for records in results]  # a copy has one
+        return [join_records(parts, list(records)) for records in zip(*results)]
+
+
+class Text2TextGenerationPipeline(PartsPipeline):
     """Text in, text out: `[{"generated_text": str}]` for a string and for a list of strings.
 
     With `num_return_sequences` above 1 a list of strings gives a list of such lists. A generator or a dataset
@@ -136,6 +277,10 @@ class Text2TextGenerationPipeline(Pipeline):
         max_source_length=None,
         guard=None,
         glossary=None,
+        protect=None,
+        mbr=None,
+        num_beam_groups=None,
+        diversity_penalty=None,
         return_scores=None,
         return_attention=None,
         return_alignments=None,
@@ -154,7 +299,18 @@ class Text2TextGenerationPipeline(Pipeline):
         if isinstance(glossary, (dict, str, os.PathLike)):
             terms = _home("decoding.glossary", "glossary=...").Glossary
             glossary = terms(glossary) if isinstance(glossary, dict) else terms.load(glossary)
-        preprocess |= {"guard": guard, "keep_text": return_alignments or glossary is not None or None}
+        keep_text = return_alignments or glossary is not None or None
+        preprocess |= {"guard": guard, "mbr": mbr, "protect": protect, "keep_text": keep_text}
+        if num_beam_groups:
+            search = _home("decoding.diverse", "num_beam_groups=...").DiverseBeamSearch
+            penalty = {} if diversity_penalty is None else {"penalty": diversity_penalty}
+            generate_kwargs["custom_generate"] = search(num_beam_groups, **penalty)
+        elif diversity_penalty is not None:
+            raise ValueError(
+                f"diversity_penalty={diversity_penalty} is for groups of beams: give num_beam_groups too."
+            )
+        if num_beam_groups and (glossary is not None or protect):
+            raise ValueError("A search in groups of beams forces no terms: leave out num_beam_groups, or the terms.")
         forward = {"return_scores": return_scores, "return_attention": return_attention}
         forward |= {"return_alignments": return_alignments, "return_finished": return_finished, "glossary": glossary}
         postprocess = {
@@ -185,6 +341,10 @@ class Text2TextGenerationPipeline(Pipeline):
                     in other ways. Adds `faults`, `fallbacks` and `faults_left` (lists of names).
                 glossary: Terms that the results must have where the texts have them: a dictionary from source to
                     target ("" leaves a term as it is, "|" parts alternatives), a file of two columns or a `Glossary`.
+                protect: Copy addresses, numbers, code and tags letter by letter.
+                mbr: Sample this many results and take the one that agrees most with the others; adds `utility`.
+                num_beam_groups: Search in groups of beams that keep away from each other's words, by the
+                    `diversity_penalty` (0.5).
                 prefix: How the result begins: a string, for a list one for each text ("" for none). Such texts are
                     not split.
                 return_scores: Add `log_probability`, `mean_log_probability`, `min_log_probability`, `entropy` and
@@ -206,7 +366,7 @@ class Text2TextGenerationPipeline(Pipeline):
         if "glossary" in kwargs:  # read once, not for each batch
             kwargs["glossary"] = self._sanitize_parameters(glossary=kwargs["glossary"])[1].get("glossary")
         options = self._preprocess_params | self._sanitize_parameters(**kwargs)[0]
-        in_parts = options.get("long_text") in ("split", "sentences") or options.get("guard")
+        in_parts = options.get("long_text") in ("split", "sentences") or options.get("guard") or options.get("mbr")
         if isinstance(inputs, str) and in_parts:
             return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
@@ -221,118 +381,6 @@ class Text2TextGenerationPipeline(Pipeline):
             return [records[0] for records in results]
         return results
 
-    def _answer_list(self, texts: list[str], options: dict, *args, **kwargs) -> list[list[dict]]:
-        """Return the records of each text; parts of like length share a batch."""
-        parts_of_texts = [self._parts(text, **options) for text in texts]
-        parts = list(chain.from_iterable(parts_of_texts))
-        may_copy = options.get("long_text") == "sentences"
-        read = [i for i, part in enumerate(parts) if not may_copy or has_words(part)]
-        generate = self._generate_guarded if options.get("guard") else self._generate
-        found = dict(zip(read, generate([parts[i] for i in read], *args, **kwargs)))
-        results = (found.get(i) or [self._copied(part, **kwargs)] for i, part in enumerate(parts))
-        return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
-
-    def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
-        """Yield the records of each text; as many texts are read at a time as share a batch."""
-        items = _items(texts)
-        while chunk := list(islice(items, self._texts_a_batch(kwargs))):
-            yield from self._answer_list(chunk, options, *args, **kwargs)
-
-    def _generate(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
-        """Return the records of texts that the model is given as they are, in batches of like length."""
-        longest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
-        found: dict[int, list[dict]] = {}
-        calls = self.call_count  # a call for each batch would look as if the texts came one by one
-        for batch in like_lengths(longest_first, [len(text) for text in texts], self._texts_a_batch(kwargs)):
-            kwargs["batch_size"] = len(batch)
-            found |= zip(batch, super().__call__([texts[i] for i in batch], *args, **kwargs))
-            self.call_count = calls + 1
-        return [found[i] for i in range(len(texts))]
-
-    def _generate_guarded(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
-        """Do what `_generate` does, and make again what has faults; the best of several sequences counts."""
-        guards = _home("decoding.guards", "guard=True")
-
-        def generate(sources: list[str], **options) -> list:
-            if options.get("num_beams") == 1:
-                options["num_return_sequences"] = 1  # greedy search finds one
-            results = self._generate(sources, *args, **kwargs | options | {"return_finished": True})
-            return [guards.Output(records[0][name], records[0]["finished"], records) for records in results]
-
-        name, answers = f"{self.return_name}_text", []
-        fallbacks = list(guards.FALLBACKS)
-        if any(isinstance(text, Prefixed) for text in texts):
-            fallbacks.remove("parts")
-        is_translation = self.return_name == "translation"
-        for output in guards.guarded(generate, texts, is_translation, fallbacks):
-            records = output.extra or [self._unscored(output.text, **kwargs)]  # put together of parts, or cut
-            made = [output.fallback] if output.fallback else []
-            added = {"faults": output.faults, "fallbacks": made, "faults_left": output.left}
-            answers.append([record | {key: list(value) for key, value in added.items()} for record in records])
-        if not kwargs.get("return_finished"):
-            for record in chain.from_iterable(answers):
-                record.pop("finished", None)
-        return answers
-
-    def _copied(self, text: str, **kwargs) -> dict:
-        """Return the record of a text that is copied: the model chose nothing in it, so that its figures are 0."""
-        text = LANGUAGE_TAG.sub("", text).strip()
-        record = self._unscored(text, **kwargs)
-        record |= {name: [] if name in LISTS else 0.0 for name in record if name in (*FIGURES, *LISTS)}
-        if "alignment" in record:
-            words = _home("decoding.words", "return_alignments=True").split_words(text)
-            links = " ".join(f"{i}-{i}" for i in range(len(words)))
-            record |= {"alignment": links, "source_words": words, "target_words": words}
-        if (self._preprocess_params | kwargs).get("guard"):
-            record |= {"faults": [], "fallbacks": [], "faults_left": []}
-        return record
-
-    def _unscored(self, text: str, **kwargs) -> dict:
-        """Return a record whose text the model did not generate in one go, None in all that was asked for."""
-        options = self._forward_params | self._sanitize_parameters(**kwargs)[1]
-        asked = [*FIGURES, *LISTS] if options.get("return_scores") else []
-        asked += ["attention", "source_tokens", "target_tokens"] if options.get("return_attention") else []
-        asked += ALIGNED if options.get("return_alignments") else []
-        return {f"{self.return_name}_text": text} | dict.fromkeys(asked)
-
-    @property
-    def guard(self) -> bool:
-        """Return whether results are looked at and made again, where a call says nothing else."""
-        return bool(self._preprocess_params.get("guard"))
-
-    def _texts_a_batch(self, kwargs: dict) -> int:
-        return kwargs.get("batch_size") or self._batch_size or 1
-
-    def _parts(self, text: str, long_text=None, max_source_length=None, **options) -> list[str]:
-        """Return what the model is given of a text: the text, or parts of it where it is to be split."""
-        _check_text(text)
-        if long_text not in ("split", "sentences") or isinstance(text, Prefixed):
-            return [text]
-        limit = max_source_length or self.max_source_tokens
-        if limit is None and long_text == "split":
-            return [text]
-        languages = {name: options[name] for name in ("src_lang", "tgt_lang") if name in options}
-        tag = language_tag(self.tokenizer, text)
-        before = f"{tag} " if tag else ""
-
-        def fits(part: str) -> bool:
-            if limit is None:
-                return True
-            return self.encode(before + part, verbose=False, **languages)["input_ids"].shape[1] <= limit
-
-        text_alone = text.lstrip().removeprefix(tag).lstrip() if tag else text
-        pieces = split_sentences(text_alone) if long_text == "sentences" else [text_alone]
-        parts = chain.from_iterable(split_text(piece, fits) for piece in pieces)
-        return [before + part for part in parts if part.strip()] or [text]
-
-    def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
-        """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
-        if len(parts) == 1:
-            return results[0]
-        count = max(map(len, results))
-        results = [records + records[-1:] * (count - len(records)) for records in results]  # a copy has one
-        return [join_records(parts, list(records)) for records in zip(*results)]
-
     @property
     def max_source_tokens(self) -> int | None:
         """The longest source in tokens: the smaller of the tokenizer's `model_max_length` and the config's positions.
@@ -346,9 +394,18 @@ class Text2TextGenerationPipeline(Pipeline):
         return min((limit for limit in limits if limit and limit < 10**9), default=None)
 
     def preprocess(
-        self, text, truncation=False, long_text=None, max_source_length=None, guard=None, keep_text=False, **languages
+        self,
+        text,
+        truncation=False,
+        long_text=None,
+        max_source_length=None,
+        keep_text=False,
+        protect=False,
+        guard=None,
+        mbr=None,
+        **languages,
     ):
-        """Encode one text: `input_ids` and `attention_mask`, each (1, source_len); `source_text` if it is kept."""
+        """Encode one text: `input_ids` and `attention_mask`, each (1, source_len), and what the later steps need."""
         _check_text(text)
         if long_text is None and max_source_length is not None:
             raise ValueError(f'max_source_length={max_source_length} needs long_text="split", "truncate" or "error".')
@@ -357,11 +414,16 @@ class Text2TextGenerationPipeline(Pipeline):
         prefix = text.prefix if isinstance(text, Prefixed) else None
         if long_text in ("split", "sentences"):  # spaces between parts are no part of them
             text = text.strip()
+        if protect:
+            protected = _home("decoding.placeholders", "protect=True").protect(str(text), self.tokenizer)
+            text = protected.text
         cut = long_text == "truncate" and limit is not None
         options = {"truncation": True, "max_length": limit} if cut else {"truncation": truncation}
         model_inputs = self.encode(text, **options, **languages)
         if keep_text:
             model_inputs["source_text"] = str(text)
+        if protect:
+            model_inputs["protected"] = protected
         if prefix is not None:
             model_inputs["target_prefix"] = prefix
         source_len = model_inputs["input_ids"].shape[1]
@@ -391,18 +453,20 @@ class Text2TextGenerationPipeline(Pipeline):
         """Generate `output_ids` (batch, sequences, target_len), and what `_inspect` finds in them."""
         texts = _a_list(model_inputs.pop("source_text", None))
         prefixes = _a_list(model_inputs.pop("target_prefix", None))
+        protected = _a_list(model_inputs.pop("protected", None))
         batch, source_len = model_inputs["input_ids"].shape
         generate_kwargs = self._fill_generate_kwargs(_without_none(generate_kwargs))
         params = self._generation_params(generate_kwargs)
         _check_counts(params)
         self.check_lengths(source_len, params)
-        if glossary is not None:
+        if glossary is not None or protected:
             constrain = _home("decoding.glossary", "glossary=...").constrain
-            found = [glossary.find(text) for text in texts]
-            generate_kwargs |= constrain(self.tokenizer, found, params.get("num_beams") or 1)
+            terms = [glossary.find(text) for text in texts] if glossary is not None else [[] for _ in range(batch)]
+            terms = [[*some, *one.terms] for some, one in zip(terms, protected)] if protected else terms
+            generate_kwargs |= constrain(self.tokenizer, terms, params.get("num_beams") or 1)
         if prefixes and any(prefixes):
-            forced_prefixes = _home("decoding.prefix", "prefix=...").forced_prefixes
-            generate_kwargs = forced_prefixes(self.tokenizer, prefixes, **generate_kwargs)
+            forced = _home("decoding.prefix", "prefix=...").prefixed(self.tokenizer, prefixes)["logits_processor"]
+            generate_kwargs["logits_processor"] = [*(generate_kwargs.get("logits_processor") or []), *forced]
         output_ids = self.model.generate(**model_inputs, **generate_kwargs)  # (batch * sequences, target_len)
         outputs = {"output_ids": output_ids}
         if return_scores or return_attention:
@@ -414,7 +478,7 @@ class Text2TextGenerationPipeline(Pipeline):
         if return_alignments:
             aligned = self._aligner.align_generated(texts, model_inputs, output_ids)
             found["alignments"] = [aligned[i : i + sequences] for i in range(0, len(aligned), sequences)]
-        return found
+        return found | ({"protected": protected} if protected else {})
 
     @cached_property
     def _aligner(self):
@@ -422,6 +486,7 @@ class Text2TextGenerationPipeline(Pipeline):
 
     def postprocess(self, model_outputs, return_tensors=False, clean_up_tokenization_spaces=False):
         """Decode the sequences of one text."""
+        protected = _a_list(model_outputs.pop("protected", None))
         alignments = model_outputs.pop("alignments", [])
         alignments = alignments[0] if alignments and isinstance(alignments[0], list) else alignments  # a batch of one
         model_outputs = {name: rows[0] for name, rows in model_outputs.items()}
@@ -442,6 +507,10 @@ class Text2TextGenerationPipeline(Pipeline):
             record["finished"] = bool(finished)
         for record, alignment in zip(records, alignments):
             record |= zip(ALIGNED, (str(alignment), alignment.source_words, alignment.target_words))
+        for name in [f"{self.return_name}_text", *ALIGNED[1:]] if protected else []:
+            for record in (record for record in records if name in record):
+                restore, value = protected[0].restore, record[name]
+                record[name] = restore(value) if isinstance(value, str) else list(map(restore, value))
         return records
 
     def save_pretrained(self, save_directory, **kwargs):
@@ -582,9 +651,9 @@ def _check_text(text):
         )
 
 
-def _a_list(values) -> list[str]:
+def _a_list(values) -> list:
     """Return what a batch holds for each text: a list, but for a batch of one."""
-    return [values] if isinstance(values, str) else values or []
+    return values if isinstance(values, list) else [] if values is None else [values]
 
 
 def _with_prefix(inputs, prefix: str | list[str]):
@@ -835,7 +904,7 @@ def _join_field(name: str, left: dict, right: dict, part: str) -> Any:
         return [*first, *(fault for fault in second if fault not in first)]
     if name == "finished":
         return first and second
-    if name == "min_log_probability":
+    if name in ("min_log_probability", "utility"):
         return min(first, second)
     if name in MEANS:
         counts = len(left["target_tokens"]), len(right["target_tokens"])

@@ -6,14 +6,15 @@ import sys
 
 import pytest
 import torch
-from test_pipelines import TINY_MODELS, build, tiny_tokenizer
+from test_pipelines import OUR_SIZES, TINY_MODELS, build, tiny_tokenizer
 from transformers import pipeline
 
-from fun_transformer import pipeline_fun_transformer
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, pipeline_fun_transformer
 from fun_transformer.decoding.alignment import Aligner
 from fun_transformer.decoding.confidence import score_generated
 from fun_transformer.decoding.faults import find_faults
 from fun_transformer.pipeline_fun_transformer import join_records
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 
 @pytest.fixture(scope="module", params=["marian", "t5", "fun_transformer"])
@@ -171,6 +172,48 @@ def test_prefixes_that_do_not_fit_are_refused(marian):
         build(marian)(["a", "b"], prefix=["the"])
     with pytest.raises(TypeError, match="Give a string for a string"):
         build(marian)(["a", "b"], prefix="the")
+
+
+@pytest.fixture(scope="module")
+def translator():
+    """A model of pieces of words, whose tokenizer can spell numbers."""
+    lines = ["the cat sat on 42 mats .", "see X1 and X2 at 12 : 30", "a dog ran"]
+    tokenizer = train_tokenizer(lines * 3, settings=TokenizerSettings(vocab_size=320))
+    torch.manual_seed(1)
+    config = FunTransformerConfig(**OUR_SIZES | {"vocab_size": len(tokenizer)}, decoder_start_token_id=1)
+    model = FunTransformerForConditionalGeneration(config).eval()
+    return pipeline("translation", model=model, tokenizer=tokenizer, device="cpu", max_new_tokens=40)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_numbers_and_addresses_are_copied(translator, batch_size):
+    pytest.importorskip("fun_transformer.decoding.placeholders")
+    texts = ["the cat sat on 1742 mats", "see https://a.b/c?d=1 at 12:30", "a dog ran"]
+    found = translator(texts, protect=True, batch_size=batch_size, return_alignments=True)
+    assert "1742" in text_of(found[0]) and "1742" in found[0]["source_words"]
+    assert all(text_of(found[1]).count(literal) == 1 for literal in ("https://a.b/c?d=1", "12:30"))
+    assert text_of(found[2]) == text_of(translator("a dog ran")[0])
+
+
+def test_the_result_that_agrees_most_with_others_is_taken(marian):
+    mbr = pytest.importorskip("fun_transformer.decoding.mbr")
+    pipe = build(marian)
+    torch.manual_seed(0)
+    samples = pipe("the cat sat on a mat", num_return_sequences=6, **mbr.SAMPLING)
+    torch.manual_seed(0)
+    (found,) = pipe("the cat sat on a mat", mbr=6)
+    choice = mbr.choose([text_of(record) for record in samples])
+    assert (text_of(found), found["utility"]) == (choice.text, choice.utility)
+
+
+def test_groups_of_beams_differ(marian):
+    diverse = pytest.importorskip("fun_transformer.decoding.diverse")
+    pipe = build(marian, num_beams=4, num_return_sequences=4)
+    found = pipe("the cat sat", num_beam_groups=4, diversity_penalty=0.8)
+    assert found == pipe("the cat sat", custom_generate=diverse.DiverseBeamSearch(4, 0.8))
+    assert len({text_of(record) for record in found}) > 1
+    with pytest.raises(ValueError, match="give num_beam_groups too"):
+        pipe("the cat", diversity_penalty=0.5)
 
 
 # ── without the package ──

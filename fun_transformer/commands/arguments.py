@@ -62,6 +62,10 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
         "--glossary", help="terms that answers must have: a .tsv or .csv file, source and target (none: as it is)"
     )
     parser.add_argument(
+        "--protect", action="store_true", help="copy addresses, numbers, code and tags letter by letter"
+    )
+    parser.add_argument("--mbr", type=positive, help="sample this many answers, take the one that agrees most")
+    parser.add_argument(
         "--no-guard",
         dest="guard",
         action="store_false",

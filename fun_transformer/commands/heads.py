@@ -240,6 +240,7 @@ class Texts(Answerer):
         names += FIGURES if self.with_scores else []
         names += LISTS if self.with_scores and self.with_lists else []
         names += ALIGNED if self.with_alignments else []
+        names += ["utility"] if self.pipe.mbr else []
         return [*names, "faults", "fallbacks", "faults_left"] if self.pipe.guard else names
 
     def answer(self, texts, batch_size):
@@ -250,7 +251,7 @@ class Texts(Answerer):
             filled,
             batch_size=batch_size,
             prefix=prefix,
-            num_return_sequences=self.count,
+            num_return_sequences=self.count if self.count > 1 else None,
             return_scores=self.with_scores,
             return_alignments=self.with_alignments,
         )

@@ -15,7 +15,7 @@ from .streams import Unknown
 from .translate import text_pipeline
 
 TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
-ONLY_TEXT = ("alignments", "glossary", "prefix_column", "src_lang", "tgt_lang")
+ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
     streams.check_streams(args)
     if args.num_beams and args.num_beams < args.nbest:
         raise ValueError(f"--num-beams {args.num_beams} cannot find --nbest {args.nbest}. Give as many beams.")
+    if args.mbr and args.nbest > 1:
+        raise ValueError("--mbr chooses one answer: leave out --nbest.")
     output_format = args.format or ("tsv" if Path(args.output or "").suffix.lower() == ".tsv" else "jsonl")
     above = int(output_format == "tsv")
     chunks, total, done = read_inputs(args, above)
