@@ -199,7 +199,7 @@ def test_the_result_that_agrees_most_with_others_is_taken(marian):
     mbr = pytest.importorskip("fun_transformer.decoding.mbr")
     pipe = build(marian)
     torch.manual_seed(0)
-    samples = pipe("the cat sat on a mat", num_return_sequences=6, **mbr.SAMPLING)
+    (samples,) = pipe(["the cat sat on a mat"], num_return_sequences=6, **mbr.SAMPLING)
     torch.manual_seed(0)
     (found,) = pipe("the cat sat on a mat", mbr=6)
     choice = mbr.choose([text_of(record) for record in samples])
