@@ -12,7 +12,9 @@ from transformers import pipeline
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, pipeline_fun_transformer
 from fun_transformer.decoding.alignment import Aligner
 from fun_transformer.decoding.confidence import score_generated
+from fun_transformer.decoding.diverse import DiverseBeamSearch
 from fun_transformer.decoding.faults import find_faults
+from fun_transformer.decoding.mbr import SAMPLING, choose
 from fun_transformer.pipeline_fun_transformer import join_records
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
@@ -142,7 +144,6 @@ def test_a_guard_wants_texts(marian):
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_terms_are_in_the_results_and_other_texts_stay_as_they_were(model, batch_size):
-    pytest.importorskip("fun_transformer.decoding.glossary")
     texts = ["the cat sat", "a dog ran", "a mat"]
     pipe = build(model, max_new_tokens=12)
     found = pipe(texts, glossary={"dog": "mat", "cat": ""}, batch_size=batch_size)
@@ -151,7 +152,6 @@ def test_terms_are_in_the_results_and_other_texts_stay_as_they_were(model, batch
 
 
 def test_a_glossary_may_be_a_file(marian, tmp_path):
-    pytest.importorskip("fun_transformer.decoding.glossary")
     (tmp_path / "terms.tsv").write_text("dog\tmat\n")
     pipe = build(marian, max_new_tokens=12, glossary=tmp_path / "terms.tsv")
     assert pipe("a dog") == build(marian, max_new_tokens=12)("a dog", glossary={"dog": "mat"})
@@ -160,7 +160,6 @@ def test_a_glossary_may_be_a_file(marian, tmp_path):
 
 @pytest.mark.parametrize("guard", [False, True])
 def test_a_result_begins_as_it_is_told(model, guard):
-    pytest.importorskip("fun_transformer.decoding.prefix")
     pipe = build(model, max_new_tokens=12)
     found = pipe(["a dog", "a mat"], prefix=["the cat ", ""], batch_size=2, guard=guard)
     assert text_of(found[0]).startswith("the cat")
@@ -187,7 +186,6 @@ def translator():
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_numbers_and_addresses_are_copied(translator, batch_size):
-    pytest.importorskip("fun_transformer.decoding.placeholders")
     texts = ["the cat sat on 1742 mats", "see https://a.b/c?d=1 at 12:30", "a dog ran"]
     found = translator(texts, protect=True, batch_size=batch_size, return_alignments=True)
     assert "1742" in text_of(found[0]) and "1742" in found[0]["source_words"]
@@ -196,21 +194,19 @@ def test_numbers_and_addresses_are_copied(translator, batch_size):
 
 
 def test_the_result_that_agrees_most_with_others_is_taken(marian):
-    mbr = pytest.importorskip("fun_transformer.decoding.mbr")
     pipe = build(marian)
     torch.manual_seed(0)
-    (samples,) = pipe(["the cat sat on a mat"], num_return_sequences=6, **mbr.SAMPLING)
+    (samples,) = pipe(["the cat sat on a mat"], num_return_sequences=6, **SAMPLING)
     torch.manual_seed(0)
     (found,) = pipe("the cat sat on a mat", mbr=6)
-    choice = mbr.choose([text_of(record) for record in samples])
+    choice = choose([text_of(record) for record in samples])
     assert (text_of(found), found["utility"]) == (choice.text, choice.utility)
 
 
 def test_groups_of_beams_differ(marian):
-    diverse = pytest.importorskip("fun_transformer.decoding.diverse")
     pipe = build(marian, num_beams=4, num_return_sequences=4)
     found = pipe("the cat sat", num_beam_groups=4, diversity_penalty=0.8)
-    assert found == pipe("the cat sat", custom_generate=diverse.DiverseBeamSearch(4, 0.8))
+    assert found == pipe("the cat sat", custom_generate=DiverseBeamSearch(4, 0.8))
     assert len({text_of(record) for record in found}) > 1
     with pytest.raises(ValueError, match="give num_beam_groups too"):
         pipe("the cat", diversity_penalty=0.5)
