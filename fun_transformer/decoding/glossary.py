@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..pipeline_fun_transformer import SPACELESS
 from .constrained import ConstrainedBeamSearch, Constraint
-from .spelling import continuing_tokens, spell
+from .spelling import continuing_tokens, language_ids, spell
 
 ALTERNATIVES = "|"
 COMMENT = "#"

@@ -24,8 +24,6 @@ KINDS = {
     "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     # One digit is often a word in the target, and the number of a month a name.
     "number": re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,:/-]?\d)+(?![A-Za-z0-9_月])"),
-        r"(?<![\w.])\d+(?:[.,:/-]\d+)*(?!\w)|(?<=[\u3400-\u9fff])\d+(?:[.,:/-]\d+)*(?=[\u3400-\u9fff])"
-    ),
 }
 LONG = 6  # a literal of more tokens than this gets a stand-in
 STAND_INS = ("X", "Z", "Q", "K", "A")  # with a number
