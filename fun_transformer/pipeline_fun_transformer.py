@@ -4,8 +4,9 @@ They work for every encoder-decoder model (Marian, BART, T5, NLLB, ours) and ans
 The file teaches the three steps of every pipeline: text to token ids (`preprocess`), token ids to token ids
 (`_forward`, which calls `generate`), token ids to text (`postprocess`).
 
-Beyond transformers 4, where asked for: texts longer than the model takes are translated in parts (`long_text`), and a
-result says how probable it is (`return_scores`) and what it looked at (`return_attention`).
+Beyond transformers 4, where asked for: long texts are translated in parts (`long_text`), and a result says how
+probable it is (`return_scores`) and what it looked at (`return_attention`). With the package installed: bad results
+are made again (`guard`), and words are aligned (`return_alignments`).
 
     >>> import fun_transformer
     >>> from transformers import pipeline
@@ -15,10 +16,12 @@ result says how probable it is (`return_scores`) and what it looked at (`return_
 
 import copy
 import inspect
+import os
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import chain
+from functools import cached_property
+from importlib import import_module
+from itertools import chain, islice
 from types import GeneratorType
 from typing import Any
 
@@ -41,7 +44,13 @@ logger = logging.get_logger(__name__)
 DEFAULT_GENERATION = {"max_new_tokens": 256, "num_beams": 4}
 LENGTHS = (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens"))  # with and without the start token
 TRANSLATION_TASK = re.compile(r"translation_([^_]+)_to_([^_]+)")
-LONG_TEXT = ("split", "truncate", "error")
+LONG_TEXT = ("sentences", "split", "truncate", "error")
+MEAN_LENGTH = 256  # characters, the most that the texts of a batch may have on average
+# What return_scores adds beside the tokens, and what is a mean over them; what return_alignments adds.
+FIGURES = ("log_probability", "mean_log_probability", "min_log_probability", "entropy", "score")
+MEANS = ("mean_log_probability", "entropy", "score")
+LISTS = ("token_log_probabilities", "target_tokens")
+ALIGNED = ("alignment", "source_words", "target_words")
 LANGUAGE_TAG = re.compile(r">>[\w-]+<<")  # as Marian and our own models have them: the target language
 
 # Where a long text may be cut, best first: after a paragraph, a sentence, a clause, a word. A dot ends no sentence
@@ -56,6 +65,9 @@ CUTS = [
     re.compile(r"(?:[，、：]|[,;:](?=\s))\s*"),
     re.compile(r"(?<=\S)\s+"),
 ]
+# What is the same in every language: addresses, code, footnotes, tags. A text of them and of numbers is copied.
+ADDRESS = re.compile(r"(?:https?|ftp|file)://\S+|www\.\S+|\S+@\S+\.\w+|`[^`]*`|\[\d+\]|<[^<>]*>")
+LETTER = regex.compile(r"\p{L}")
 CHARACTER = regex.compile(r"\X")  # as readers count: a letter with its marks, an emoji with all its signs
 SPACELESS = re.compile(r"[\u3000-\u30FF\u3400-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF]")  # hanzi, kana, their punctuation
 
@@ -73,14 +85,167 @@ def language_tag(tokenizer, text: str) -> str:
     return tags[0] if tags and text.lstrip().startswith(tags[0]) else ""
 
 
-class Text2TextGenerationPipeline(Pipeline):
+class Prefixed(str):
+    """A source text with the beginning that its target shall have; a plain string wherever that does not matter."""
+
+    prefix: str
+
+    def __new__(cls, text: str, prefix: str):
+        """Return the text; `prefix` is the beginning of its target."""
+        prefixed = super().__new__(cls, text)
+        prefixed.prefix = prefix
+        return prefixed
+
+
+class PartsPipeline(Pipeline):
+    """Answers texts in parts, in batches of like length, and again where an answer has faults.
+
+    What becomes of a part is up to the pipelines that follow.
+    """
+
+    tokenizer: Any
+    return_name: str
+    max_source_tokens: Any
+    encode: Any
+
+    def _answer_list(self, texts: list[str], options: dict, *args, **kwargs) -> list[list[dict]]:
+        """Return the records of each text; parts of like length share a batch."""
+        parts_of_texts = [self._parts(text, **options) for text in texts]
+        parts = list(chain.from_iterable(parts_of_texts))
+        may_copy = options.get("long_text") == "sentences"
+        read = [i for i, part in enumerate(parts) if not may_copy or has_words(part)]
+        generate = self._generate_guarded if options.get("guard") else self._generate
+        found = dict(zip(read, generate([parts[i] for i in read], *args, **kwargs)))
+        results = (found.get(i) or [self._copied(part, **kwargs)] for i, part in enumerate(parts))
+        return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
+
+    def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
+        """Yield the records of each text; as many texts are read at a time as share a batch."""
+        items = _items(texts)
+        while chunk := list(islice(items, self._texts_a_batch(kwargs))):
+            yield from self._answer_list(chunk, options, *args, **kwargs)
+
+    def _generate(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
+        """Return the records of texts that the model is given as they are, in batches of like length."""
+        mbr = (self._preprocess_params | kwargs).get("mbr")
+        if mbr and kwargs.get("num_beams") != 1:  # a guard's greedy search samples nothing
+            kwargs = kwargs | _home("decoding.mbr", "mbr=...").SAMPLING | {"num_return_sequences": mbr}
+        longest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        found: dict[int, list[dict]] = {}
+        calls = self.call_count  # a call for each batch would look as if the texts came one by one
+        for batch in like_lengths(longest_first, [len(text) for text in texts], self._texts_a_batch(kwargs)):
+            kwargs["batch_size"] = len(batch)
+            found |= zip(batch, super().__call__([texts[i] for i in batch], *args, **kwargs))
+            self.call_count = calls + 1
+        answers = [found[i] for i in range(len(texts))]
+        return [self._agreed(records) for records in answers] if mbr else answers
+
+    def _agreed(self, records: list[dict]) -> list[dict]:
+        """Return the one of several records that agrees most with the others."""
+        choice = _home("decoding.mbr", "mbr=...").choose([record[f"{self.return_name}_text"] for record in records])
+        return [records[choice.index] | {"utility": choice.utility}]
+
+    def _generate_guarded(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
+        """Do what `_generate` does, and make again what has faults; the best of several sequences counts."""
+        guards = _home("decoding.guards", "guard=True")
+
+        def generate(sources: list[str], **options) -> list:
+            if options.get("num_beams") == 1:
+                options["num_return_sequences"] = 1  # greedy search finds one
+            results = self._generate(sources, *args, **kwargs | options | {"return_finished": True})
+            return [guards.Output(records[0][name], records[0]["finished"], records) for records in results]
+
+        name, answers = f"{self.return_name}_text", []
+        fallbacks = list(guards.FALLBACKS)
+        if any(isinstance(text, Prefixed) for text in texts):
+            fallbacks.remove("parts")
+        is_translation = self.return_name == "translation"
+        for output in guards.guarded(generate, texts, is_translation, fallbacks):
+            records = output.extra or [self._unscored(output.text, **kwargs)]  # put together of parts, or cut
+            made = [output.fallback] if output.fallback else []
+            added = {"faults": output.faults, "fallbacks": made, "faults_left": output.left}
+            answers.append([record | {key: list(value) for key, value in added.items()} for record in records])
+        if not kwargs.get("return_finished"):
+            for record in chain.from_iterable(answers):
+                record.pop("finished", None)
+        return answers
+
+    def _copied(self, text: str, **kwargs) -> dict:
+        """Return the record of a text that is copied: the model chose nothing in it, so that its figures are 0."""
+        text = LANGUAGE_TAG.sub("", text).strip()
+        record = self._unscored(text, **kwargs)
+        if "utility" in record:
+            record["utility"] = 100.0
+        record |= {name: [] if name in LISTS else 0.0 for name in record if name in (*FIGURES, *LISTS)}
+        if "alignment" in record:
+            words = _home("decoding.words", "return_alignments=True").split_words(text)
+            links = " ".join(f"{i}-{i}" for i in range(len(words)))
+            record |= {"alignment": links, "source_words": words, "target_words": words}
+        if (self._preprocess_params | kwargs).get("guard"):
+            record |= {"faults": [], "fallbacks": [], "faults_left": []}
+        return record
+
+    def _unscored(self, text: str, **kwargs) -> dict:
+        """Return a record whose text the model did not generate in one go, None in all that was asked for."""
+        options = self._forward_params | self._sanitize_parameters(**kwargs)[1]
+        asked = [*FIGURES, *LISTS] if options.get("return_scores") else []
+        asked += ["attention", "source_tokens", "target_tokens"] if options.get("return_attention") else []
+        asked += ALIGNED if options.get("return_alignments") else []
+        asked += ["utility"] if (self._preprocess_params | kwargs).get("mbr") else []
+        return {f"{self.return_name}_text": text} | dict.fromkeys(asked)
+
+    @property
+    def guard(self) -> bool:
+        """Return whether results are looked at and made again, where a call says nothing else."""
+        return bool(self._preprocess_params.get("guard"))
+
+    @property
+    def mbr(self) -> int | None:
+        """Return how many results are sampled to choose from, where a call says nothing else."""
+        return self._preprocess_params.get("mbr")
+
+    def _texts_a_batch(self, kwargs: dict) -> int:
+        return kwargs.get("batch_size") or self._batch_size or 1
+
+    def _parts(self, text: str, long_text=None, max_source_length=None, **options) -> list[str]:
+        """Return what the model is given of a text: the text, or parts of it where it is to be split."""
+        _check_text(text)
+        if long_text not in ("split", "sentences") or isinstance(text, Prefixed):
+            return [text]
+        limit = max_source_length or self.max_source_tokens
+        if limit is None and long_text == "split":
+            return [text]
+        languages = {name: options[name] for name in ("src_lang", "tgt_lang") if name in options}
+        tag = language_tag(self.tokenizer, text)
+        before = f"{tag} " if tag else ""
+
+        def fits(part: str) -> bool:
+            if limit is None:
+                return True
+            return self.encode(before + part, verbose=False, **languages)["input_ids"].shape[1] <= limit
+
+        text_alone = text.lstrip().removeprefix(tag).lstrip() if tag else text
+        pieces = split_sentences(text_alone) if long_text == "sentences" else [text_alone]
+        parts = chain.from_iterable(split_text(piece, fits) for piece in pieces)
+        return [before + part for part in parts if part.strip()] or [text]
+
+    def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
+        """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
+        if len(parts) == 1:
+            return results[0]
+        count = max(map(len, results))
+        results = [records + records[-1:] * (count - len(records)) for records in results]  # a copy has one
+        return [join_records(parts, list(records)) for records in zip(*results)]
+
+
+class Text2TextGenerationPipeline(PartsPipeline):
     """Text in, text out: `[{"generated_text": str}]` for a string and for a list of strings.
 
     With `num_return_sequences` above 1 a list of strings gives a list of such lists. A generator or a dataset
     (`KeyDataset`) is streamed: one list per text, as soon as it is there. The texts of a list are put into batches
     (`batch_size=...`) by length, so that little is padded, and answered in the order given.
 
-    With `long_text="split"` the parts of long texts are put into those batches, and their results joined.
+    With `long_text="sentences"` or "split" the parts of texts are put into those batches, and their results joined.
     """
 
     _load_tokenizer: Any = True  # which parts transformers loads
@@ -110,8 +275,16 @@ class Text2TextGenerationPipeline(Pipeline):
         truncation=None,
         long_text=None,
         max_source_length=None,
+        guard=None,
+        glossary=None,
+        protect=None,
+        mbr=None,
+        num_beam_groups=None,
+        diversity_penalty=None,
         return_scores=None,
         return_attention=None,
+        return_alignments=None,
+        return_finished=None,
         return_tensors=None,
         clean_up_tokenization_spaces=None,
         **generate_kwargs,
@@ -120,8 +293,26 @@ class Text2TextGenerationPipeline(Pipeline):
         if long_text not in (None, *LONG_TEXT):
             raise ValueError(f"long_text={long_text!r} is unknown. Choose one of {', '.join(map(repr, LONG_TEXT))}.")
         _check_counts(generate_kwargs | {"max_source_length": max_source_length})
+        if guard and return_tensors:
+            raise ValueError("guard=True looks at texts and return_tensors=True returns none. Leave one of them out.")
         preprocess = {"truncation": truncation, "long_text": long_text, "max_source_length": max_source_length}
+        if isinstance(glossary, (dict, str, os.PathLike)):
+            terms = _home("decoding.glossary", "glossary=...").Glossary
+            glossary = terms(glossary) if isinstance(glossary, dict) else terms.load(glossary)
+        keep_text = return_alignments or glossary is not None or None
+        preprocess |= {"guard": guard, "mbr": mbr, "protect": protect, "keep_text": keep_text}
+        if num_beam_groups:
+            search = _home("decoding.diverse", "num_beam_groups=...").DiverseBeamSearch
+            penalty = {} if diversity_penalty is None else {"penalty": diversity_penalty}
+            generate_kwargs["custom_generate"] = search(num_beam_groups, **penalty)
+        elif diversity_penalty is not None:
+            raise ValueError(
+                f"diversity_penalty={diversity_penalty} is for groups of beams: give num_beam_groups too."
+            )
+        if num_beam_groups and (glossary is not None or protect):
+            raise ValueError("A search in groups of beams forces no terms: leave out num_beam_groups, or the terms.")
         forward = {"return_scores": return_scores, "return_attention": return_attention}
+        forward |= {"return_alignments": return_alignments, "return_finished": return_finished, "glossary": glossary}
         postprocess = {
             "return_tensors": return_tensors,
             "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
@@ -142,12 +333,27 @@ class Text2TextGenerationPipeline(Pipeline):
                 batch_size: Texts, or parts of texts, generated for at a time.
                 long_text: What to do with a text that has more tokens than the model takes (`max_source_tokens`):
                     "split" it at sentence ends, "truncate" it, or raise an "error". By default it is given to the
-                    model as it is.
+                    model as it is. With "sentences" each sentence is a part, of short texts too, and a part without
+                    words (a number, an address, a rule) is copied.
                 max_source_length: The most tokens that a text may have, for `long_text`, instead of that limit.
                 truncation: As the tokenizer's.
-                return_scores: Add `log_probability` (float), `token_log_probabilities` and `target_tokens` (lists).
+                guard: Look for loops, copies, and texts that are empty or far too long or short, and make them again
+                    in other ways. Adds `faults`, `fallbacks` and `faults_left` (lists of names).
+                glossary: Terms that the results must have where the texts have them: a dictionary from source to
+                    target ("" leaves a term as it is, "|" parts alternatives), a file of two columns or a `Glossary`.
+                protect: Copy addresses, numbers, code and tags letter by letter.
+                mbr: Sample this many results and take the one that agrees most with the others; adds `utility`.
+                num_beam_groups: Search in groups of beams that keep away from each other's words, by the
+                    `diversity_penalty` (0.5).
+                prefix: How the result begins: a string, for a list one for each text ("" for none). Such texts are
+                    not split.
+                return_scores: Add `log_probability`, `mean_log_probability`, `min_log_probability`, `entropy` and
+                    `score`, by which beam search ranks; `token_log_probabilities` and `target_tokens` (lists).
+                return_alignments: Add `alignment`, which source word each target word translates ("0-0 1-2"), with
+                    `source_words` and `target_words`.
                 return_attention: Add `attention` (layers, heads, target_len, source_len), the cross-attention, with
                     `source_tokens` and `target_tokens`.
+                return_finished: Add `finished`: whether the text has an end, rather than the greatest length.
                 return_tensors: `generated_token_ids` instead of `generated_text`.
                 clean_up_tokenization_spaces: As the tokenizer's.
 
@@ -155,65 +361,25 @@ class Text2TextGenerationPipeline(Pipeline):
             A list of dictionaries with the key `generated_text`; for a list of strings and several sequences each, a
             list of such lists.
         """
+        if (prefix := kwargs.pop("prefix", None)) is not None:
+            inputs = _with_prefix(inputs, prefix)
+        if "glossary" in kwargs:  # read once, not for each batch
+            kwargs["glossary"] = self._sanitize_parameters(glossary=kwargs["glossary"])[1].get("glossary")
         options = self._preprocess_params | self._sanitize_parameters(**kwargs)[0]
-        split = options.get("long_text") == "split"
-        if isinstance(inputs, str) and split:
+        in_parts = options.get("long_text") in ("split", "sentences") or options.get("guard") or options.get("mbr")
+        if isinstance(inputs, str) and in_parts:
             return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
-            if split and isinstance(inputs, (GeneratorType, torch.utils.data.Dataset)):
+            if in_parts and isinstance(inputs, (GeneratorType, torch.utils.data.Dataset)):
                 return self._answer_stream(inputs, options, *args, **kwargs)
             return super().__call__(inputs, *args, **kwargs)
         if not inputs:
             return []
         results = self._answer_list(inputs, options, *args, **kwargs)
-        if all(len(records) == 1 for records in results):
+        is_one = (self._forward_params | kwargs).get("num_return_sequences") in (None, 1)  # a fallback may find one
+        if is_one and all(len(records) == 1 for records in results):
             return [records[0] for records in results]
         return results
-
-    def _answer_list(self, texts: list[str], options: dict, *args, **kwargs) -> list[list[dict]]:
-        """Return the records of each text; parts of like length share a batch."""
-        parts_of_texts = [self._parts(text, **options) for text in texts]
-        parts = list(chain.from_iterable(parts_of_texts))
-        longest_first = sorted(range(len(parts)), key=lambda i: len(parts[i]), reverse=True)
-        results = super().__call__([parts[i] for i in longest_first], *args, **kwargs)
-        results = (records for _, records in sorted(zip(longest_first, results), key=lambda pair: pair[0]))
-        return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
-
-    def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
-        """Yield the records of each text, as soon as they are there."""
-        waiting: deque[list[str]] = deque()
-
-        def parts_of_all():
-            for text in _items(texts):
-                waiting.append(self._parts(text, **options))
-                yield from waiting[-1]
-
-        kwargs["num_workers"] = 0  # another process would fill a `waiting` of its own
-        results = iter(super().__call__(parts_of_all(), *args, **kwargs))
-        for first in results:
-            parts = waiting.popleft()
-            yield self._join(parts, [first, *(next(results) for _ in parts[1:])])
-
-    def _parts(self, text: str, truncation=None, long_text=None, max_source_length=None, **languages) -> list[str]:
-        """Return what the model is given of a text: the text, or parts of it with `long_text="split"`."""
-        _check_text(text)
-        if long_text != "split":
-            return [text]
-        limit = max_source_length or self.max_source_tokens
-        if limit is None:
-            return [text]
-        tag = language_tag(self.tokenizer, text)
-        before = f"{tag} " if tag else ""
-
-        def fits(part: str) -> bool:
-            return self.encode(before + part, verbose=False, **languages)["input_ids"].shape[1] <= limit
-
-        parts = split_text(text.lstrip().removeprefix(tag).lstrip() if tag else text, fits)
-        return [before + part for part in parts if part.strip()] or [text]
-
-    def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
-        """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
-        return results[0] if len(parts) == 1 else [join_records(parts, records) for records in zip(*results)]
 
     @property
     def max_source_tokens(self) -> int | None:
@@ -227,18 +393,39 @@ class Text2TextGenerationPipeline(Pipeline):
         limits.append(self.tokenizer.model_max_length)  # its "no limit" is 1e30
         return min((limit for limit in limits if limit and limit < 10**9), default=None)
 
-    def preprocess(self, text, truncation=False, long_text=None, max_source_length=None, **languages):
-        """Encode one text: `input_ids` and `attention_mask`, each (1, source_len)."""
+    def preprocess(
+        self,
+        text,
+        truncation=False,
+        long_text=None,
+        max_source_length=None,
+        keep_text=False,
+        protect=False,
+        guard=None,
+        mbr=None,
+        **languages,
+    ):
+        """Encode one text: `input_ids` and `attention_mask`, each (1, source_len), and what the later steps need."""
         _check_text(text)
         if long_text is None and max_source_length is not None:
             raise ValueError(f'max_source_length={max_source_length} needs long_text="split", "truncate" or "error".')
         language_tag(self.tokenizer, self.prefix + text)  # refuses two
         limit = max_source_length or self.max_source_tokens
-        if long_text == "split":  # spaces between parts are no part of them
+        prefix = text.prefix if isinstance(text, Prefixed) else None
+        if long_text in ("split", "sentences"):  # spaces between parts are no part of them
             text = text.strip()
-        if long_text == "truncate" and limit is not None:
-            return self.encode(text, truncation=True, max_length=limit, **languages)
-        model_inputs = self.encode(text, truncation=truncation, **languages)
+        if protect:
+            protected = _home("decoding.placeholders", "protect=True").protect(str(text), self.tokenizer)
+            text = protected.text
+        cut = long_text == "truncate" and limit is not None
+        options = {"truncation": True, "max_length": limit} if cut else {"truncation": truncation}
+        model_inputs = self.encode(text, **options, **languages)
+        if keep_text:
+            model_inputs["source_text"] = str(text)
+        if protect:
+            model_inputs["protected"] = protected
+        if prefix is not None:
+            model_inputs["target_prefix"] = prefix
         source_len = model_inputs["input_ids"].shape[1]
         if long_text == "error" and limit is not None and source_len > limit:
             raise ValueError(
@@ -253,22 +440,55 @@ class Text2TextGenerationPipeline(Pipeline):
         model_inputs.pop("token_type_ids", None)  # BERT-style tokenizers make them, `generate` refuses them
         return model_inputs
 
-    def _forward(self, model_inputs, return_scores=False, return_attention=False, **generate_kwargs):
+    def _forward(
+        self,
+        model_inputs,
+        return_scores=False,
+        return_attention=False,
+        return_alignments=False,
+        return_finished=False,
+        glossary=None,
+        **generate_kwargs,
+    ):
         """Generate `output_ids` (batch, sequences, target_len), and what `_inspect` finds in them."""
+        texts = _a_list(model_inputs.pop("source_text", None))
+        prefixes = _a_list(model_inputs.pop("target_prefix", None))
+        protected = _a_list(model_inputs.pop("protected", None))
         batch, source_len = model_inputs["input_ids"].shape
         generate_kwargs = self._fill_generate_kwargs(_without_none(generate_kwargs))
         params = self._generation_params(generate_kwargs)
         _check_counts(params)
         self.check_lengths(source_len, params)
+        if glossary is not None or protected:
+            constrain = _home("decoding.glossary", "glossary=...").constrain
+            terms = [glossary.find(text) for text in texts] if glossary is not None else [[] for _ in range(batch)]
+            terms = [[*some, *one.terms] for some, one in zip(terms, protected)] if protected else terms
+            generate_kwargs |= constrain(self.tokenizer, terms, params.get("num_beams") or 1)
+        if prefixes and any(prefixes):
+            forced = _home("decoding.prefix", "prefix=...").prefixed(self.tokenizer, prefixes)["logits_processor"]
+            generate_kwargs["logits_processor"] = [*(generate_kwargs.get("logits_processor") or []), *forced]
         output_ids = self.model.generate(**model_inputs, **generate_kwargs)  # (batch * sequences, target_len)
         outputs = {"output_ids": output_ids}
         if return_scores or return_attention:
             outputs |= _inspect(self.model, model_inputs, output_ids, params, return_scores, return_attention)
+        if return_finished:
+            outputs["finished"] = _is_eos(output_ids[:, 1:], params).any(-1)
         sequences = len(output_ids) // batch
-        return {name: rows.reshape(batch, sequences, *rows.shape[1:]) for name, rows in outputs.items()}
+        found = {name: rows.reshape(batch, sequences, *rows.shape[1:]) for name, rows in outputs.items()}
+        if return_alignments:
+            aligned = self._aligner.align_generated(texts, model_inputs, output_ids)
+            found["alignments"] = [aligned[i : i + sequences] for i in range(0, len(aligned), sequences)]
+        return found | ({"protected": protected} if protected else {})
+
+    @cached_property
+    def _aligner(self):
+        return _home("decoding.alignment", "return_alignments=True").Aligner(self.model, self.tokenizer)
 
     def postprocess(self, model_outputs, return_tensors=False, clean_up_tokenization_spaces=False):
         """Decode the sequences of one text."""
+        protected = _a_list(model_outputs.pop("protected", None))
+        alignments = model_outputs.pop("alignments", [])
+        alignments = alignments[0] if alignments and isinstance(alignments[0], list) else alignments  # a batch of one
         model_outputs = {name: rows[0] for name, rows in model_outputs.items()}
         output_ids = model_outputs["output_ids"]  # (sequences, target_len)
         if return_tensors:
@@ -283,6 +503,14 @@ class Text2TextGenerationPipeline(Pipeline):
         if "is_target" in model_outputs:
             for i, record in enumerate(records):
                 record |= _findings(self.tokenizer, {name: rows[i] for name, rows in model_outputs.items()})
+        for record, finished in zip(records, model_outputs.get("finished", [])):
+            record["finished"] = bool(finished)
+        for record, alignment in zip(records, alignments):
+            record |= zip(ALIGNED, (str(alignment), alignment.source_words, alignment.target_words))
+        for name in [f"{self.return_name}_text", *ALIGNED[1:]] if protected else []:
+            for record in (record for record in records if name in record):
+                restore, value = protected[0].restore, record[name]
+                record[name] = restore(value) if isinstance(value, str) else list(map(restore, value))
         return records
 
     def save_pretrained(self, save_directory, **kwargs):
@@ -299,6 +527,7 @@ class Text2TextGenerationPipeline(Pipeline):
         config: GenerationConfig | None = generate_kwargs.get("generation_config")
         given = self._generation_params(generate_kwargs)
         defaults = DEFAULT_GENERATION | {"pad_token_id": self.tokenizer.pad_token_id}
+        defaults["num_beams"] = max(defaults["num_beams"], given.get("num_return_sequences") or 1)
         if "max_length" in given:  # `max_new_tokens` would win over it
             del defaults["max_new_tokens"]
         added = {name: value for name, value in defaults.items() if name not in given}
@@ -422,6 +651,30 @@ def _check_text(text):
         )
 
 
+def _a_list(values) -> list:
+    """Return what a batch holds for each text: a list, but for a batch of one."""
+    return values if isinstance(values, list) else [] if values is None else [values]
+
+
+def _with_prefix(inputs, prefix: str | list[str]):
+    """Return texts with the beginnings of their targets.
+
+    Raises:
+        TypeError: They are no string and string, or list and list.
+        ValueError: There are not as many of both.
+    """
+    if isinstance(inputs, str) and isinstance(prefix, str):
+        return Prefixed(inputs, prefix)
+    if not (isinstance(inputs, list) and isinstance(prefix, list)):
+        raise TypeError(
+            f"prefix={type(prefix).__name__} does not fit texts that are a {type(inputs).__name__}. Give a string for "
+            "a string, and for a list of texts a list of strings."
+        )
+    if len(inputs) != len(prefix):
+        raise ValueError(f"{len(prefix)} prefixes for {len(inputs)} texts: give one for each, '' for none.")
+    return [Prefixed(text, beginning) for text, beginning in zip(inputs, prefix)]
+
+
 def _items(texts) -> Iterator:
     """Return the items of an iterator or of a dataset, which knows only its length and `[i]`."""
     return (texts[i] for i in range(len(texts))) if hasattr(texts, "__len__") else iter(texts)
@@ -449,8 +702,7 @@ def _inspect(
     batch, _ = model_inputs["input_ids"].shape
     inputs = {name: rows.repeat_interleave(len(output_ids) // batch, dim=0) for name, rows in model_inputs.items()}
     target_ids = output_ids[:, 1:]  # (batch * sequences, target_len)
-    eos = params.get("eos_token_id")
-    is_eos = torch.isin(target_ids, torch.tensor([] if eos is None else eos, device=target_ids.device).long())
+    is_eos = _is_eos(target_ids, params)
     found = {
         "source_ids": inputs["input_ids"],
         "is_source": inputs["attention_mask"].bool(),
@@ -461,7 +713,7 @@ def _inspect(
         **inputs, decoder_input_ids=output_ids[:, :-1], output_attentions=return_attention, use_cache=False
     )
     if return_scores:
-        found["log_probs"] = _log_probs(outputs.logits, target_ids, params)
+        found |= _figures(outputs.logits, target_ids, found["is_target"], params)
     if return_attention:
         if not outputs.cross_attentions:
             raise ValueError(f"{type(model).__name__} returned no cross-attention weights.")
@@ -476,27 +728,63 @@ def _findings(tokenizer, row: dict[str, torch.Tensor]) -> dict:
     to_tokens = getattr(tokenizer, "convert_target_ids_to_tokens", tokenizer.convert_ids_to_tokens)
     found = {"target_tokens": to_tokens(row["output_ids"][1:][is_target].tolist())}
     if "log_probs" in row:
-        log_probs = row["log_probs"][is_target]  # (target_len)
-        found |= {"log_probability": log_probs.sum().item(), "token_log_probabilities": log_probs.tolist()}
+        log_probs = row["log_probs"][is_target].tolist()
+        found |= {name: row[name].item() for name in FIGURES}
+        found |= {"log_probability": sum(log_probs), "token_log_probabilities": log_probs}
     if "weights" in row:
         found["source_tokens"] = tokenizer.convert_ids_to_tokens(row["source_ids"][is_source].tolist())
         found["attention"] = row["weights"][:, :, is_target][..., is_source]  # (layers, heads, target, source)
     return found
 
 
-def _log_probs(logits, target_ids, params: dict) -> torch.Tensor:
-    """Return log p of each target token (sequences, target_len), 0 for those that the model did not choose.
+def _figures(logits, target_ids, is_target, params: dict) -> dict[str, torch.Tensor]:
+    """Return how probable target tokens are: `log_probs` (sequences, target_len), and `FIGURES` (sequences).
 
-    These are a forced first token, the target language, and a `</s>` that is forced at the greatest length.
+    Tokens that the model did not choose have log p = 0 and no part in the means. These are a forced first token, the
+    target language, and a `</s>` that is forced at the greatest length.
+
+    Args:
+        logits: (sequences, target_len, vocab_size).
+        target_ids: (sequences, target_len).
+        is_target: False for padding, (sequences, target_len).
+        params: Of the generation.
     """
-    log_probs = logits.float().log_softmax(-1).gather(-1, target_ids[..., None])[..., 0]  # (sequences, target_len)
+    all_log_probs = logits.float().log_softmax(-1)  # (sequences, target_len, vocab_size)
     name, max_length = _max_length(params)
+    is_chosen = is_target.clone()  # (sequences, target_len)
     if params.get("forced_bos_token_id") is not None:
-        log_probs[:, 0] = 0.0
+        is_chosen[:, 0] = False
     longest = max_length if name == "max_new_tokens" else max_length - 1  # `max_length` counts the start token
     if params.get("forced_eos_token_id") is not None and target_ids.shape[1] == longest:
-        log_probs[:, -1] = 0.0
-    return log_probs
+        is_chosen[:, -1] = False
+    log_probs = all_log_probs.gather(-1, target_ids[..., None])[..., 0] * is_chosen  # (sequences, target_len)
+    entropies = torch.special.entr(all_log_probs.exp()).sum(-1) * is_chosen  # (sequences, target_len)
+    total, count = log_probs.sum(-1), is_chosen.sum(-1).clamp_min(1)
+    return {
+        "log_probs": log_probs,
+        "log_probability": total,
+        "mean_log_probability": total / count,
+        "min_log_probability": log_probs.min(-1).values,
+        "entropy": entropies.sum(-1) / count,
+        "score": total / is_target.sum(-1) ** params.get("length_penalty", 1.0),
+    }
+
+
+def _is_eos(target_ids: torch.Tensor, params: dict) -> torch.Tensor:
+    eos = params.get("eos_token_id")
+    return torch.isin(target_ids, torch.tensor([] if eos is None else eos, device=target_ids.device).long())
+
+
+def _home(module: str, needed_by: str):
+    """Return a module of the package, which does not travel with a model.
+
+    Raises:
+        ImportError: The package is not installed.
+    """
+    try:
+        return import_module(f"fun_transformer.{module}")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{needed_by} needs the package: pip install fun-transformer") from error
 
 
 def reading_copy(model: PreTrainedModel, attn_implementation: str | None = None) -> PreTrainedModel:
@@ -552,31 +840,91 @@ def split_text(text: str, fits: Callable[[str], bool], level: int = 0) -> list[s
     return parts
 
 
+def split_sentences(text: str) -> list[str]:
+    """Cut a text after each line break and each sentence; the parts put together are the text again."""
+    ends = sorted({match.end() for cut in CUTS[:2] for match in cut.finditer(text)} | {len(text)})
+    return [text[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def has_words(text: str) -> bool:
+    """Tell whether a text has words to translate, beside its target language, addresses, code and tags."""
+    return LETTER.search(ADDRESS.sub(" ", LANGUAGE_TAG.sub(" ", text))) is not None
+
+
+def like_lengths(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Cut a list of texts into batches without much padding and of limited size.
+
+    One long text must not make its whole batch long: none is more than about twice as long as another.
+
+    Args:
+        order: Which text, longest first.
+        lengths: Of the texts.
+        batch_size: The most texts of a batch; fewer where they are long on average.
+    """
+    batch: list[int] = []
+    for i in order:
+        if batch:
+            longest = lengths[batch[0]]
+            is_shorter = 2 * lengths[i] + MEAN_LENGTH // 8 < longest
+            if is_shorter or len(batch) == batch_size or longest * len(batch) >= batch_size * MEAN_LENGTH:
+                yield batch
+                batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
 def join_records(parts: list[str], records: list[dict]) -> dict:
     """Join the records of the parts of a text into one.
 
-    Texts are joined by the line breaks that were between the parts, else by a space, or by nothing next to Chinese
-    and Japanese. Log-probabilities add up; attention becomes a matrix with a block for each part, 0 outside them.
+    Texts are joined by the line breaks or spaces that were between the parts, else by a space, but without one next
+    to Chinese and Japanese. Log-probabilities add up, means are those over all tokens; attention becomes a matrix with
+    a block for each part, 0 outside them. What one part does not have (None), the whole has not.
     """
     joined = dict(records[0])
     for part, record in zip(parts, records[1:]):
-        for name, value in record.items():
-            if name.endswith("_text"):
-                joined[name] = _join_texts(joined[name], value, part)
-            elif name == "attention":
-                joined[name] = _block_diagonal(joined[name], value)
-            elif name.endswith("_token_ids"):
-                joined[name] = torch.cat([joined[name], value])
-            else:
-                joined[name] = joined[name] + value
+        joined = {name: _join_field(name, joined, record, part) for name in joined}
     return joined
+
+
+def _join_field(name: str, left: dict, right: dict, part: str) -> Any:
+    """Join one field of two records; `part` is what the left one was made of."""
+    first, second = left[name], right.get(name)
+    if first is None or second is None:
+        return None
+    if name.endswith("_text"):
+        return _join_texts(first, second, part)
+    if name == "attention":
+        return _block_diagonal(first, second)
+    if name.endswith("_token_ids"):
+        return torch.cat([first, second])
+    if name == "alignment":
+        return " ".join(filter(None, [first, _moved(second, len(left["source_words"]), len(left["target_words"]))]))
+    if name in ("faults", "fallbacks", "faults_left"):
+        return [*first, *(fault for fault in second if fault not in first)]
+    if name == "finished":
+        return first and second
+    if name in ("min_log_probability", "utility"):
+        return min(first, second)
+    if name in MEANS:
+        counts = len(left["target_tokens"]), len(right["target_tokens"])
+        return (first * counts[0] + second * counts[1]) / max(sum(counts), 1)
+    return first + second
+
+
+def _moved(alignment: str, source: int, target: int) -> str:
+    """Return an alignment of words that have this many others before them."""
+    links = [link.split("-") for link in alignment.split()]
+    return " ".join(f"{int(i) + source}-{int(j) + target}" for i, j in links)
 
 
 def _join_texts(left: str, right: str, source: str) -> str:
     """Join two translations; `source` is what the left one was made of."""
-    gap = "\n" * source[len(source.rstrip()) :].count("\n")
-    if not gap and left and right and not (SPACELESS.match(left[-1]) or SPACELESS.match(right[0])):
-        gap = " "
+    gap = source[len(source.rstrip()) :]
+    if "\n" not in gap:
+        gap = gap or " "
+        if not left or not right or SPACELESS.match(left[-1]) or SPACELESS.match(right[0]):
+            gap = ""
     return left + gap + right
 
 

@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file
 
 import fun_transformer
 from fun_transformer import __version__, cli, files
+from fun_transformer.commands import models, streams, translate
 from fun_transformer.pipeline_fun_transformer import TranslationPipeline
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 LINES = ["the cat sat", "", "今天 吃 什么", "  ", "dog", "the cat sat on the mat"]
+CLI_DEFAULTS = {"task": "translation", "long_text": "sentences", "guard": True}
 
 
 @pytest.fixture
@@ -37,8 +39,8 @@ def model_folder(tiny_model, tmp_path):
 @pytest.fixture
 def expected(model_folder):
     """The translation of each of LINES, one by one; blank for a blank one."""
-    model, tokenizer = cli.load_model(str(model_folder))
-    pipe = TranslationPipeline(model, tokenizer, task="translation", device=-1)
+    model, tokenizer, _ = models.load_model(str(model_folder))
+    pipe = TranslationPipeline(model, tokenizer, device=-1, **CLI_DEFAULTS)
     texts = [pipe(line)[0]["translation_text"] if line.strip() else "" for line in LINES]
     return [" ".join(text.splitlines()) for text in texts]
 
@@ -63,7 +65,7 @@ def test_standard_input_is_translated_line_by_line(model_folder, expected, capsy
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_a_file_gives_a_file_with_the_same_lines(model_folder, expected, tmp_path, monkeypatch, batch_size):
-    monkeypatch.setattr(cli, "CHUNK_BATCHES", 2)
+    monkeypatch.setattr(streams, "CHUNK_BATCHES", 2)
     (tmp_path / "in.zh").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(LINES).encode() + b"\r\n")
     (tmp_path / "out.en").write_text("old")
     names = ["--file", tmp_path / "in.zh", "--output", tmp_path / "out.en"]
@@ -80,7 +82,7 @@ def test_an_empty_file_gives_an_empty_file(model_folder, tmp_path):
 
 def test_only_newlines_end_lines():
     text = "a\u2028b\x0bc\x85d"
-    assert cli.decode_lines([text.encode()], "in") == [text]
+    assert streams.decode_lines([text.encode()], "in") == [text]
 
 
 def test_a_stream_is_read_as_it_comes():
@@ -95,7 +97,7 @@ def test_a_stream_is_read_as_it_comes():
             buffer[: len(block)] = block
             return len(block)
 
-    assert list(cli.read_stream(io.BufferedReader(Slow()))) == [["eins"], ["zwei"], ["drü"], ["vier"]]
+    assert list(streams.read_stream(io.BufferedReader(Slow()))) == [["eins"], ["zwei"], ["drü"], ["vier"]]
 
 
 def test_generation_options_reach_generate(model_folder):
@@ -103,9 +105,9 @@ def test_generation_options_reach_generate(model_folder):
     seen = {}
 
     def command(args):
-        seen.update(cli.load_translator(args)._forward_params)
+        seen.update(translate.load_translator(args)._forward_params)
 
-    cli_commands = {"translate": cli.Command("", cli.add_translate_arguments, command)}
+    cli_commands = {"translate": cli.Command("", translate.add_arguments, command)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "COMMANDS", cli_commands)
         assert cli.main(parser_args) == 0
@@ -321,8 +323,8 @@ def in_upper_case(pipe, lines, batch_size):
 @pytest.fixture
 def lines_of_one(monkeypatch):
     """`translate` works line by line, without a model's translations."""
-    monkeypatch.setattr(cli, "CHUNK_BATCHES", 1)
-    monkeypatch.setattr(cli, "translate_lines", in_upper_case)
+    monkeypatch.setattr(streams, "CHUNK_BATCHES", 1)
+    monkeypatch.setattr(translate, "translate_lines", in_upper_case)
 
 
 def translate_file(model_folder, *options):
@@ -379,7 +381,7 @@ def test_ctrl_c_says_how_to_go_on(model_folder, tmp_path, lines_of_one, monkeypa
             raise KeyboardInterrupt
         return lines
 
-    monkeypatch.setattr(cli, "translate_lines", interrupted)
+    monkeypatch.setattr(translate, "translate_lines", interrupted)
     (tmp_path / "in").write_text("a\nb\n")
     assert translate_file(model_folder) == 130
     assert (tmp_path / "out").read_text() == "a\n"
@@ -460,7 +462,7 @@ def test_a_model_of_several_languages_takes_one(tiny_model, tmp_path, capsys):
 
 
 def test_devices_are_written_to_not_replaced():
-    with cli.open_output(os.devnull) as write:
+    with streams.open_output(os.devnull) as write:
         write(["gone"])
     assert not os.path.isfile(os.devnull)
 
@@ -514,7 +516,8 @@ def test_the_command_runs_as_a_process_and_is_quiet_about_a_broken_pipe(model_fo
 def test_a_killed_run_leaves_its_lines_and_no_other_file(model_folder, tmp_path):
     (tmp_path / "in").write_text("the cat sat\n" * 40)
     paths = ["--file", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
-    code = "import sys; from fun_transformer import cli; cli.CHUNK_BATCHES = 1; sys.exit(cli.main(sys.argv[1:]))"
+    code = "import sys; from fun_transformer import cli; from fun_transformer.commands import streams; "
+    code += "streams.CHUNK_BATCHES = 1; sys.exit(cli.main(sys.argv[1:]))"
     argv = ["translate", "--model", str(model_folder), "--device", "cpu", "--batch-size", "1", *paths]
     process = subprocess.Popen([sys.executable, "-c", code, *argv])
     while not files.count_lines(tmp_path / "out") and process.poll() is None:

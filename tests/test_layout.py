@@ -51,6 +51,7 @@ SUBFOLDERS = [  # a subfolder may import those of the rows before it
     ["visualization", "export", "hub"],
     ["serving", "training"],
     ["evaluation"],
+    ["commands"],
 ]
 # The rooms of fun_transformer/training: each may import those before it.
 ROOMS = ["platform", "tables", "recipe", "data", "metrics", "optimization", "train_tokenizer", "objectives"]

@@ -1,0 +1,186 @@
+"""`fun-transformer predict`: what a model of any head answers, as a table or as JSON, one line for each text."""
+
+import argparse
+import json
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ..pipeline_fun_transformer import Prefixed
+from . import streams
+from .arguments import add_generation_arguments, add_input_arguments, add_model_argument, positive
+from .models import HEADS, load_model
+from .streams import Unknown
+from .translate import text_pipeline
+
+TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `predict`."""
+    add_model_argument(parser, is_positional=True)
+    parser.add_argument(
+        "--file", help=f"a text file, one text a line (-: standard input), or a table: {', '.join(TABLES)}"
+    )
+    parser.add_argument("--source-column", default="source", help='the column of a table with the texts ("source")')
+    parser.add_argument("--prefix-column", help="the column of a table with the beginnings that answers must have")
+    add_input_arguments(parser)
+    parser.add_argument(
+        "--format", choices=["jsonl", "tsv"], help="of the answers (default: by the ending of --output, else jsonl)"
+    )
+    parser.add_argument(
+        "--task",
+        choices=["translation", "summarization", "text2text-generation"],
+        default="translation",
+        help="of a model that turns text into text; names the field of the answer (default: translation)",
+    )
+    parser.add_argument("--nbest", type=positive, default=1, help="answers for each text, best first (default: 1)")
+    parser.add_argument("--scores", action="store_true", help="add how probable each answer is")
+    parser.add_argument("--alignments", action="store_true", help="add which source word each target word translates")
+    add_generation_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Answer arguments, a file or standard input, in the order of the texts.
+
+    A file to write to keeps the lines that are finished, whatever ends the command.
+    """
+    streams.check_streams(args)
+    if args.num_beams and args.num_beams < args.nbest:
+        raise ValueError(f"--num-beams {args.num_beams} cannot find --nbest {args.nbest}. Give as many beams.")
+    if args.mbr and args.nbest > 1:
+        raise ValueError("--mbr chooses one answer: leave out --nbest.")
+    output_format = args.format or ("tsv" if Path(args.output or "").suffix.lower() == ".tsv" else "jsonl")
+    above = int(output_format == "tsv")
+    chunks, total, done = read_inputs(args, above)
+    answerer, unknown = load_answerer(args, with_lists=output_format == "jsonl"), Unknown()
+    count = args.nbest if answerer.is_ranked else 1
+    write = Table(answerer.fields, count) if output_format == "tsv" else Objects(answerer.fields, count)
+
+    def answer(texts: list[str]) -> list[str]:
+        unknown.look(answerer.tokenizer, texts)
+        answers = answerer.answer(texts, args.batch_size)
+        return [write.line(text, records) for text, records in zip(texts, answers, strict=True)]
+
+    streams.write_answers(args, map(answer, chunks), total, done, write.header)
+    unknown.say(args.command)
+
+
+def read_inputs(args: argparse.Namespace, above: int) -> tuple[Iterable[list[str]], int | None, int]:
+    """Return what `streams.read_chunks` does, of tables too; the output has the lines `above` its answers."""
+    if not args.file or Path(args.file).suffix.lower() not in TABLES:
+        if args.prefix_column:
+            raise ValueError(f"--prefix-column needs a --file with columns: {', '.join(TABLES)}.")
+        return streams.read_chunks(args, above)
+    texts = read_column(args.file, args.source_column)
+    if args.prefix_column:
+        texts = list(map(Prefixed, texts, read_column(args.file, args.prefix_column, "--prefix-column")))
+    done = streams.count_finished_lines(args, len(texts), above) if args.resume else 0
+    return streams.chunks_after(texts, done, args.batch_size), len(texts), done
+
+
+def read_column(file: str, column: str, option: str = "--source-column") -> list[str]:
+    """Return the texts of a column of a table.
+
+    Raises:
+        ValueError: There is no such column, or a row of it holds no text.
+        OSError: There is no such file.
+    """
+    from ..training.data.readers import DataFile, read_rows
+
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"There is no file {file}.")
+    texts = []
+    for row in read_rows(DataFile(path=file, name=file)):
+        if row.problem:
+            raise ValueError(f"{file}, {row.place} is {row.problem}.")
+        if column not in row.values:
+            names = ", ".join(map(str, row.values))
+            raise ValueError(f"{file}, {row.place} has no column {column!r}. Give {option} one of: {names}.")
+        text = row.values[column]
+        if not isinstance(text, str):
+            raise ValueError(f"{file}, {row.place}: {column!r} holds {text!r}, which is no text.")
+        texts.append(text)
+    return texts
+
+
+def load_answerer(args: argparse.Namespace, with_lists: bool):
+    """Return what answers texts with the model that the arguments name.
+
+    Raises:
+        ValueError: The model's head does not know an option, or there is no such device.
+    """
+    from .heads import ANSWERERS, Texts
+
+    model, tokenizer, head = load_model(args.model, args.plugin, heads=tuple(HEADS))
+    if head == "text":
+        pipe = text_pipeline(args, model, tokenizer, args.task)
+        return Texts(pipe, args.nbest, args.scores, args.alignments, with_lists)
+    if given := [f"--{name.replace('_', '-')}" for name in ONLY_TEXT if getattr(args, name)]:
+        raise ValueError(
+            f"{args.model} gives {HEADS[head].gives}. For models that give a text for a text: {', '.join(given)}."
+        )
+    generation = {name: getattr(args, name) for name in ("num_beams", "max_new_tokens")}
+    generation = {name: value for name, value in generation.items() if value is not None}
+    model.to(find_device(args.device))
+    return ANSWERERS[head](model, tokenizer, args.nbest, args.scores, **generation)
+
+
+def find_device(name: str | None):
+    """Return the device of this name, by default the first accelerator, else the CPU.
+
+    Raises:
+        ValueError: There is none.
+    """
+    import torch
+
+    try:
+        if name is None:
+            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return torch.zeros(0, device=name).device
+    except (AssertionError, RuntimeError) as error:  # what torch raises for a device that is not there
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+class Objects:
+    """Answers as JSON, one object a line: the fields of the best answer, and all answers as `nbest`."""
+
+    header = ""
+
+    def __init__(self, fields: list[str], count: int) -> None:
+        self.fields, self.count = fields, count
+
+    def line(self, source: str, records: list[dict[str, Any]]) -> str:
+        """Return the line of a text; a blank text has empty fields."""
+        best = records[0] if records else empty_record(self.fields)
+        entry = {"source": source} | best | ({"nbest": records} if self.count > 1 else {})
+        return json.dumps(entry, ensure_ascii=False)
+
+
+class Table:
+    """Answers as lines of tab-separated values; the fields of the second answer end in _2, and so on."""
+
+    def __init__(self, fields: list[str], count: int) -> None:
+        self.fields, self.count = fields, count
+        names = [f"{name}_{rank}" if rank > 1 else name for rank in range(1, count + 1) for name in fields]
+        self.header = "\t".join(["source", *names])
+
+    def line(self, source: str, records: list[dict[str, Any]]) -> str:
+        """Return the line of a text; what is missing is empty."""
+        filled = [*records, *[empty_record(self.fields)] * (self.count - len(records))]
+        values = chain.from_iterable(record.values() for record in filled)
+        return "\t".join(cell(value) for value in [source, *values])
+
+
+def empty_record(fields: list[str]) -> dict[str, Any]:
+    """Return the record of a blank text."""
+    return {name: "" if name.endswith("_text") else None for name in fields}
+
+
+def cell(value: Any) -> str:
+    """Return a value for a table, in which no value has tabs or line breaks: those become spaces."""
+    if isinstance(value, list):
+        return " ".join(map(cell, value))
+    return "" if value is None else " ".join(str(value).replace("\t", " ").splitlines())

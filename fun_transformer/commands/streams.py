@@ -1,0 +1,244 @@
+"""Texts in, answers out, line by line: what is finished stays, and a later run goes on after it."""
+
+import argparse
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from ..files import LineFile, count_lines
+
+SHOWN = 10  # unknown characters
+CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and answered at a time
+
+
+def check_streams(args: argparse.Namespace) -> None:
+    """Refuse inputs and outputs that do not fit together, before anything is loaded; `-` becomes None.
+
+    Raises:
+        ValueError: Two inputs, or an output that is the input.
+        OSError: The output cannot be written to.
+    """
+    if args.text and args.file:
+        raise ValueError("Give either texts or --file, not both.")
+    args.file, args.output = (None if name == "-" else name for name in (args.file, args.output))
+    if args.resume and not (args.file and args.output):
+        raise ValueError("--resume goes on with a file: give --file and --output too.")
+    if args.output:
+        check_writable(Path(args.output))
+    input_file = None if args.text else args.file or sys.stdin
+    if is_same_file(input_file, args.output or sys.stdout):
+        raise ValueError(
+            f"The output would overwrite the input: {args.output or 'standard output'} is the file that is read. "
+            "Give --output another name."
+        )
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written to.
+
+    Raises:
+        OSError: There is no such folder, it is a folder itself, or writing is not allowed.
+    """
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.resolve().parent}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"--output {path} is a folder. Give the name of a file.")
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise PermissionError(f"--output {path} cannot be written to: permission denied.")
+
+
+def is_same_file(first: str | TextIO | None, second: str | TextIO | None) -> bool:
+    """Tell whether two names or streams are one file on a disk, through links and redirections too."""
+    try:
+        found = [os.stat(file if isinstance(file, str) else file.fileno()) for file in (first, second) if file]
+    except (OSError, ValueError, AttributeError):  # no such file yet, or no stream of the system
+        return False
+    return len(found) == 2 and stat.S_ISREG(found[0].st_mode) and os.path.samestat(*found)
+
+
+def count_finished_lines(args: argparse.Namespace, total: int, above: int = 0) -> int:
+    """Count the answers in the output that a run before has finished, apart from the lines `above` them.
+
+    Raises:
+        ValueError: There are more of them than the input has lines, or the output is no file.
+    """
+    if Path(args.output).exists() and not Path(args.output).is_file():
+        raise ValueError(f"--resume goes on with a file, and {args.output} is none.")
+    done = max(count_lines(args.output) - above, 0)
+    if done > total:
+        raise ValueError(
+            f"{args.output} has {done} lines and {args.file} only {total}, so it is no part of its answers. "
+            "Give another --output, or leave out --resume to begin again."
+        )
+    return done
+
+
+@contextmanager
+def say_what_is_finished(args: argparse.Namespace, above: int = 0) -> Iterator[None]:
+    """Add to what interrupts the work how many answers are in the file that they are written to."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError, ValueError) as error:
+        if not args.output or not Path(args.output).is_file():
+            raise
+        finished = f"lines finished in {args.output}: {max(count_lines(args.output) - above, 0)}"
+        hint = "; the same command with --resume goes on after them." if args.file else "."
+        kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ValueError
+        raise kind(f"{str(error) or 'interrupted'}: {finished}{hint}") from error
+
+
+def read_file(name: str) -> list[str]:
+    """Return the lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does."""
+    data = Path(name).read_bytes()
+    return decode_lines(data.removesuffix(b"\n").split(b"\n"), name) if data else []
+
+
+def read_stream(stream: BinaryIO) -> Iterator[list[str]]:
+    """Yield lines as they come: an item holds those that arrived together, so that no answer waits for more."""
+    number, rest = 1, b""
+    while block := stream.read1(1 << 16):  # type: ignore[attr-defined]  # of buffered streams
+        *lines, rest = (rest + block).split(b"\n")
+        if lines:
+            yield decode_lines(lines, "standard input", number)
+        number += len(lines)
+    if rest:
+        yield decode_lines([rest], "standard input", number)
+
+
+def decode_lines(lines: Iterable[bytes], name: str, first: int = 1) -> list[str]:
+    """Turn the bytes of lines into text.
+
+    Raises:
+        ValueError: A line is not UTF-8; lines are counted from `first`.
+    """
+    decoded = []
+    for number, line in enumerate(lines, start=first):
+        try:
+            decoded.append(line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r"))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name}, line {number} is not UTF-8 (byte {line[error.start]:#04x} at position {error.start + 1}). "
+                "Convert it first, for example with: iconv -f GB18030 -t UTF-8"
+            ) from error
+    return decoded
+
+
+@contextmanager
+def open_output(name: str | None, keep: int = 0) -> Iterator[Callable[[list[str]], object]]:
+    """Yield a function that writes lines at once: to standard output, or to a file after the lines to keep."""
+    if name is not None:
+        with closing(LineFile(name, keep)) as file:
+            yield file.write
+        return
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+    def write(lines: list[str]) -> None:
+        print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+
+    yield write
+
+
+@contextmanager
+def progress_bar(total: int | None, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """Yield a function that moves a bar on by some lines; no bar when the total is unknown or stderr no terminal."""
+    from tqdm import tqdm  # transformers needs it too
+
+    disable = total is None or not sys.stderr.isatty()
+    with tqdm(total=total, initial=done, unit=" lines", disable=disable) as bar:
+        yield bar.update
+
+
+def read_chunks(args: argparse.Namespace, above: int = 0) -> tuple[Iterable[list[str]], int | None, int]:
+    """Return the texts of the arguments, of --file or of standard input.
+
+    Args:
+        args: With `text`, `file`, `output`, `resume` and `batch_size`.
+        above: Lines of the output before the answers.
+
+    Returns:
+        The texts in chunks, after those that are finished; the number of all texts, None where it is not known; and
+        the number of those that are finished.
+    """
+    if args.text:
+        return [args.text], None, 0
+    if not args.file:
+        return read_stream(sys.stdin.buffer), None, 0
+    lines = read_file(args.file)
+    done = count_finished_lines(args, len(lines), above) if args.resume else 0
+    return chunks_after(lines, done, args.batch_size), len(lines), done
+
+
+def chunks_after(items: list, done: int, batch_size: int) -> Iterator[list]:
+    """Yield the items after the first `done`, as many at a time as are sorted by length."""
+    chunk = batch_size * CHUNK_BATCHES
+    return (items[i : i + chunk] for i in range(done, len(items), chunk))
+
+
+def write_answers(
+    args: argparse.Namespace, answers: Iterator[list[str]], total: int | None, done: int, header: str = ""
+) -> None:
+    """Write the lines of all answers as they come.
+
+    Args:
+        args: With `output`, and `file` for a hint.
+        answers: By chunks.
+        total: The number of answers; None where it is not known.
+        done: Those that are in the output already.
+        header: A line above all answers; "" for none.
+    """
+    first = next(answers, [])  # before an old file is replaced
+    above = 1 if header else 0
+    is_begun = args.resume and count_lines(args.output) > 0
+    if is_begun and header and read_file(args.output)[0] != header:
+        raise ValueError(
+            f"{args.output} has other columns than these options give. Use the options of before, or another file."
+        )
+    keep = done + above if is_begun else 0
+    with (
+        open_output(args.output, keep) as write,
+        progress_bar(total, done) as advance,
+        say_what_is_finished(args, above),
+    ):
+        if header and not is_begun:
+            write([header])
+        for lines in chain([first], answers):
+            write(lines)
+            advance(len(lines))
+
+
+@dataclass
+class Unknown:
+    """Characters that a vocabulary does not have, by how often they occurred, and the number of lines they were in."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    lines: int = 0
+
+    def look(self, tokenizer, lines: Iterable[str], is_target: bool = False) -> None:
+        """Count those of some lines."""
+        from ..tokenization_fun_transformer import unknown_characters
+
+        for line in lines:
+            found = unknown_characters(tokenizer, line, is_target)
+            self.counts.update(found)
+            self.lines += bool(found)
+
+    def say(self, command: str) -> None:
+        """Print one line on stderr where there were any."""
+        if not self.counts:
+            return
+        total, named = self.counts.total(), [part for part, _ in self.counts.most_common(SHOWN)]
+        kind = "characters" if all(len(part) == 1 for part in self.counts) else "characters or words"
+        more = f" and {len(self.counts) - SHOWN} others" if len(self.counts) > SHOWN else ""
+        print(
+            f"fun-transformer {command}: {total} {kind} in {self.lines} lines are not in the vocabulary: "
+            f"{', '.join(named)}{more}",
+            file=sys.stderr,
+        )

@@ -1,0 +1,139 @@
+"""Documents: what is cut is the text again, and what says nothing in words is copied."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fun_transformer.decoding.documents import assemble, main_script, read_document
+from fun_transformer.pipeline_fun_transformer import has_words, like_lengths, split_sentences
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = """# 标题在这里
+
+我喜欢喝茶。他昨天去了北京，离开的时候他说以后还会再来看我们，而且
+要带他的孩子。
+- 第一项
+2. [ ] 第二项 `code`
+
+> 他说：“走吧。”
+
+```python
+print("你好")
+```
+
+| 名字 | 3 |
+| --- | --- |
+
+<p>**我不知道。**</p>
+
+---
+https://a.b/c
+me@x.org
+2024-11-26
+Only English here.
+😀
+"""
+SENTENCES = [
+    "标题在这里",
+    "我喜欢喝茶。",
+    "他昨天去了北京，离开的时候他说以后还会再来看我们，而且要带他的孩子。",
+    "第一项",
+    "第二项 `code`",
+    "他说：“走吧。”",
+    "名字",
+    "**我不知道。**",
+]
+
+
+def texts(document, script=None):
+    return [piece.sentence for piece in read_document(document, script) if piece.is_text]
+
+
+def test_only_sentences_are_translated_and_all_else_stays():
+    pieces = read_document(DOCUMENT, main_script(DOCUMENT))
+    sentences = [piece.sentence for piece in pieces if piece.is_text]
+    assert [text.strip("*") for text in sentences] == [text.strip("*") for text in SENTENCES]
+    translated = assemble(pieces, [f"T{i}." for i in range(len(sentences))])
+    assert translated == (
+        '# T0.\n\nT1. T2.\n- T3.\n2. [ ] T4.\n\n> T5.\n\n```python\nprint("你好")\n```\n\n| T6. | 3 |\n'
+        "| --- | --- |\n\n<p>**T7.**</p>\n\n---\nhttps://a.b/c\nme@x.org\n2024-11-26\nOnly English here.\n😀\n"
+    )
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+def test_the_pieces_of_our_own_pages_are_the_pages(path):
+    document = path.read_text(encoding="utf-8")
+    pieces = read_document(document, main_script(document))
+    assert "".join(piece.text for piece in pieces) == document
+    assert sum(piece.is_text for piece in pieces) > 10
+    assert not any("\n" in piece.sentence or piece.sentence.startswith("```") for piece in pieces if piece.is_text)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(alphabet="a我。. \n\t#>-|`*<p>~1/@:!？😀", max_size=60))
+def test_the_pieces_of_any_text_are_the_text(document):
+    pieces = read_document(document)
+    assert "".join(piece.text for piece in pieces) == document
+    assert "".join(split_sentences(document)) == document
+
+
+def test_a_sentence_goes_on_in_the_next_line_of_its_paragraph():
+    english = "This sentence was wrapped by an editor in the\nmiddle of it. And this one was not.\nShort\nlines\n"
+    expected = [
+        "This sentence was wrapped by an editor in the middle of it.",
+        "And this one was not.",
+        "Short",
+        "lines",
+    ]
+    assert texts(english) == expected
+    assert texts("这一行很长很长很长很长很长很长很长很长很长很长\n没有完。\n") == [
+        "这一行很长很长很长很长很长很长很长很长很长很长没有完。"
+    ]
+
+
+def test_code_is_copied_up_to_its_own_fence():
+    assert texts("````\n```\nfor x in y\n````\nAfter.\n") == ["After."]
+    assert texts("~~~\nopen code\n") == []
+    assert texts("Text.\n\n    indented code\n\n- item\n") == ["Text.", "item"]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"), [("han", ["你好。"]), ("alphabet", ["Hello."]), (None, ["你好。", "Hello."])]
+)
+def test_lines_without_letters_of_the_source_script_are_copied(script, expected):
+    assert texts("你好。\nHello.\n", script) == expected
+
+
+def test_the_script_of_a_document_is_that_of_its_prose():
+    assert main_script("看这个：\n```\nimport everything from anywhere\n```\n") == "han"
+    assert main_script("He said 你好 to me.\n") == "alphabet"
+
+
+def test_assemble_wants_a_translation_for_each_piece():
+    with pytest.raises(ValueError, match="2 translations for 1 pieces"):
+        assemble(read_document("One.\n"), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3.14", False),
+        ("https://a.b/cat", False),
+        ("me@x.org", False),
+        ("😀 ---", False),
+        (">>en<< 42", False),
+        ("a", True),
+    ],
+)
+def test_what_has_no_words(text, expected):
+    assert has_words(text) is expected
+
+
+def test_a_long_text_has_a_batch_of_its_own():
+    lengths = [1161, *[40] * 27]
+    assert list(like_lengths(list(range(28)), lengths, 32)) == [[0], list(range(1, 28))]
+    assert [len(batch) for batch in like_lengths(list(range(100)), [1000] * 100, 32)] == [9] * 11 + [1]
+    assert list(like_lengths([], [], 3)) == []
+    assert list(like_lengths([2, 0, 1], [5, 4, 6], 1)) == [[2], [0], [1]]
