@@ -140,9 +140,13 @@ class TokenBudgetTrainer(Seq2SeqTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels, head = inputs.pop("labels"), model.get_output_embeddings()
-        decoder_input_ids = model.prepare_decoder_input_ids_from_labels(labels)
-        hidden = model.base_model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).last_hidden_state
-        if getattr(model.config, "model_type", "") == "t5" and model.config.tie_word_embeddings:
+        hidden = model.get_decoder()(
+            input_ids=model.prepare_decoder_input_ids_from_labels(labels),
+            encoder_hidden_states=model.get_encoder()(**inputs).last_hidden_state,
+            encoder_attention_mask=inputs["attention_mask"],
+            use_cache=False,
+        ).last_hidden_state
+        if getattr(model.config, "scale_decoder_outputs", False):  # T5's
             hidden = hidden * model.config.d_model**-0.5
         return linear_cross_entropy(hidden, head.weight, labels, num_items_in_batch=num_items_in_batch)
 
@@ -199,7 +203,7 @@ def held_out_loss(model: Any, run: Any) -> float:
     """Loss of a token of the held-out pairs, in float32, without smoothing: by the model's own logits."""
     model.eval()
     total = items = 0.0
-    rows = run.splits["validation"]
+    rows = run.splits["validation"].select(range(min(200, len(run.splits["validation"]))))
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))
     for start in range(0, len(order), 32):
         chosen = [{name: rows[row][name] for name in ("input_ids", "labels")} for row in order[start : start + 32]]
