@@ -1,7 +1,8 @@
 """Our batches and our loss inside transformers' `Seq2SeqTrainer`. 在 Trainer 里使用本项目的部件。
 
 `python -m examples.with_seq2seq_trainer [STEPS]` trains a small Marian with the trainer as it comes, then with batches
-of about equally many tokens (`TokenBudgetSampler`) and a loss that never holds all logits (`linear_cross_entropy`).
+of about equally many tokens (`TokenBudgetSampler`) and a loss that never holds all logits: `give_exact_loss` puts
+`linear_cross_entropy` into a model of any family, so that mixed precision and several processes work as ever.
 """
 
 import sys
@@ -13,14 +14,14 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import MarianConfig, MarianMTModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
-from fun_transformer.training import Share, TokenBudgetSampler, linear_cross_entropy, pad_batch
+from fun_transformer.training import Share, TokenBudgetSampler, give_exact_loss, pad_batch
 
 PAD, END, VOCAB = 0, 1, 2000
 BATCH_TOKENS = 1024
 
 
 class TokenBudgetTrainer(Seq2SeqTrainer):
-    """A `Seq2SeqTrainer` with our batches and our loss."""
+    """A `Seq2SeqTrainer` with our batches."""
 
     def get_train_dataloader(self) -> DataLoader:
         lengths = ([len(row[side]) for row in self.train_dataset] for side in ("input_ids", "labels"))
@@ -28,12 +29,6 @@ class TokenBudgetTrainer(Seq2SeqTrainer):
         sampler = TokenBudgetSampler(*lengths, BATCH_TOKENS, self.args.seed, share)
         loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
         return prepare_data_loader(loader, num_processes=1, process_index=0)  # it now knows of epochs
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs.pop("labels")
-        decoder_input_ids = model.prepare_decoder_input_ids_from_labels(labels)
-        hidden = model.model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).last_hidden_state
-        return linear_cross_entropy(hidden, model.lm_head.weight, labels, num_items_in_batch=num_items_in_batch)
 
 
 def make_rows(count: int) -> list[dict[str, list[int]]]:
@@ -54,6 +49,8 @@ def build_trainer(kind: type[Seq2SeqTrainer], rows: list, steps: int, folder: st
     options |= {"learning_rate": 1e-3, "max_steps": steps, "include_num_input_tokens_seen": "non_padding"}
     arguments = Seq2SeqTrainingArguments(folder, **options)
     model = MarianMTModel(MarianConfig(**sizes, **heads, **ids))
+    if kind is TokenBudgetTrainer:
+        give_exact_loss(model)
     return kind(model, arguments, train_dataset=rows, data_collator=partial(pad_batch, pad_token_id=PAD))
 
 

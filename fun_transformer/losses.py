@@ -13,6 +13,7 @@ form it is computed in the same pass: nothing is stored but the gradients of the
 import torch
 
 IGNORE_INDEX = -100
+LEAST_CHUNK = 512  # tokens, on a CPU
 
 
 def shift_tokens_right(
@@ -133,7 +134,8 @@ def linear_cross_entropy(
         num_items_in_batch: Divide the sum over tokens by this number, so that the loss is the same however a batch is
             cut into smaller ones; the number of tokens that are not ignored when None. 0 counts as 1.
         chunk_size: Number of tokens whose logits exist at one time. By default 4 million logits on a CPU, most of
-            which its cache holds, and 64 million on a GPU, which gives it enough to do.
+            which its cache holds, but at least 512 tokens: each chunk adds to the gradient of the whole weight. On a
+            GPU 64 million, which gives it enough to do.
 
     Returns:
         Scalar of float32 (float64 for float64 input); 0 when every label is ignored.
@@ -141,7 +143,8 @@ def linear_cross_entropy(
     labels = labels.reshape(-1)  # (tokens,)
     hidden_states = hidden_states.reshape(len(labels), -1)  # (tokens, d_model)
     if chunk_size is None:
-        chunk_size = max(1, (2**22 if weight.device.type == "cpu" else 2**26) // len(weight))
+        is_cpu = weight.device.type == "cpu"
+        chunk_size = max(LEAST_CHUNK if is_cpu else 1, (2**22 if is_cpu else 2**26) // len(weight))
     # Inside the function torch.no_grad() cannot be seen any more.
     needs_grad = torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad)
     total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad)

@@ -13,7 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 
-from benchmarks import complexity, head_starts, lineage, peers
+from benchmarks import complexity, finetuning, head_starts, lineage, peers
 from benchmarks import training as training_benchmark
 
 
@@ -34,6 +34,24 @@ def test_all_contenders_train_on_the_same_corpus(tmp_path, monkeypatch, capsys):
     assert all(turn["tokens"] > 0 for turns in results["turns"].values() for turn in turns)
     assert results["environment"]["device"] and results["flops_per_token"] > 1e6
     assert "Marian, Seq2SeqTrainer" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_fine_tuning_takes_turns_and_adds_to_the_results(tmp_path):
+    for side, letters in (("source", "abc"), ("target", "xyz")):
+        lines = [f"{letters[row % 3] * (1 + row % 5)} {letters[row % 2]}{row}\n" for row in range(120)]
+        (tmp_path / side).write_text("".join(lines))
+    output = tmp_path / "results.json"
+    output.write_text(json.dumps({"another": {}}))
+    command = [sys.executable, "-m", "benchmarks.finetuning", str(tmp_path / "source"), str(tmp_path / "target")]
+    command += ["--model=marian-tiny", "--seconds=0.05", "--rounds=2", f"--output={output}"]
+    subprocess.run(command, check=True, timeout=500)
+    results = json.loads(output.read_text())
+    assert list(results) == ["another", "marian-tiny"]
+    contenders = results["marian-tiny"]["contenders"]
+    assert list(contenders) == list(finetuning.CONTENDERS)
+    assert all(len(c["turns"]) == 2 and c["tokens_per_second"] > 0 for c in contenders.values())
+    assert all(0 < c["loss"] < 12 for c in contenders.values())
 
 
 def test_peers_that_are_not_installed_are_left_out_unless_asked_for(monkeypatch):

@@ -29,6 +29,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+def test_our_pieces_train_inside_the_trainer_of_transformers():
+    output = run(sys.executable, "-m", "examples.with_seq2seq_trainer", "3")
+    lines = [line for line in output.splitlines() if "tokens a second" in line]
+    assert [line.partition(":")[0] for line in lines] == ["Seq2SeqTrainer", "TokenBudgetTrainer"]
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> tuple[Path, str]:
     """Folder and output of a demo that is cut short."""

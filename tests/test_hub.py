@@ -527,6 +527,10 @@ def add_to_model_code(line):
         (damage_map, ["lacks AutoModelForSeq2SeqLM"]),
         (lambda repo: (repo / "tokenizer.json").unlink(), ["tokenizer.json"]),
         (lambda repo: (repo / "config.json").unlink(), ["config.json is missing"]),
+        (
+            lambda repo: (repo / "config.json").rename(repo / "adapter_config.json"),
+            ["It is an adapter and not a whole"],
+        ),
         (lambda repo: (repo / "config.json").write_text("{"), ["config.json is no JSON"]),
         (lambda repo: (damage_shards(repo), (repo / INDEX).write_text("[]")), ["json holds no JSON object"]),
         (lambda repo: (repo / "README.md").write_text("---\na: [\n---\n"), ["no YAML"]),

@@ -235,6 +235,8 @@ def test_a_run_leaves_an_adapter_that_names_its_base(training, recipe, tmp_path,
     for name, weight in adapted.named_parameters():
         if "lora" not in name:
             assert torch.equal(weight, base[name.replace(".base_layer", "")]), name
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| trained weights | LoRA of rank 4, alpha 8: an adapter, which needs pip install peft |" in card
     losses = [line["loss"] for line in read_metrics(result.folder, "validation")]
     assert losses[-1] < losses[0]
     shutil.rmtree(result.folder / "checkpoints")

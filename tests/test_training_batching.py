@@ -322,17 +322,22 @@ def test_the_trainer_of_transformers_goes_on_with_the_batches_that_it_had_not_se
 
 
 @pytest.mark.slow
-def test_the_loss_inside_the_trainer_does_not_depend_on_how_a_step_is_cut(of_example):
+def test_the_trainer_of_transformers_hands_our_loss_the_labels_of_the_whole_step(of_example):
     gradients = []
     for accumulated in (1, 2):
         trainer, _ = of_example(1)
         trainer.args.gradient_accumulation_steps = accumulated
-        trainer.model.eval()  # no dropout
+        trainer.current_gradient_accumulation_steps = accumulated
+        trainer.model.requires_grad_(True)
+        for module in trainer.model.modules():
+            if isinstance(getattr(module, "dropout", None), float):
+                module.dropout = 0.0
         rows = trainer.train_dataset[:8]
-        items = torch.tensor(sum(len(row["labels"]) for row in rows))
-        for part in range(accumulated):
-            batch = pad_batch(rows[part::accumulated], 0)
-            trainer.compute_loss(trainer.model, batch, num_items_in_batch=items).backward()
+        parts = [pad_batch(rows[part::accumulated], 0) for part in range(accumulated)]
+        batches, items = trainer.get_batch_samples(iter(parts), accumulated, trainer.model.device)
+        assert int(items) == sum(len(row["labels"]) for row in rows)
+        for batch in batches:
+            trainer.training_step(trainer.model, batch, items)
         gradients.append({name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)

@@ -11,6 +11,7 @@ from tiny_models import WORDS, save_tiny
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from fun_transformer.training import RunArguments, TrainingArguments, parse_arguments, train
+from fun_transformer.training.data.languages import set_languages
 from fun_transformer.training.model.new_tokens import add_rows, add_tokens, check_new, new_ids, token_matrices
 from fun_transformer.training.model.trainable import freeze, train_new_rows
 from fun_transformer.training.optimization import build_optimizer
@@ -142,6 +143,18 @@ def test_a_new_language_begins_as_a_similar_one_or_as_the_mean_of_all(name, base
     assert torch.equal(weight[like], weight[old.convert_tokens_to_ids(tag.format(known[0]))])
     codes = [token for token in old.get_added_vocab() if "_" in token] if name == "nllb" else [">>de<<", ">>en<<"]
     torch.testing.assert_close(weight[other], weight[[old.convert_tokens_to_ids(code) for code in codes]].mean(0))
+
+
+def test_a_new_language_frames_texts_on_both_sides_also_after_saving(base, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(base("nllb"))
+    add_tokens(tokenizer, TokenizerArguments(new_languages=["yue_Hani"]))
+    number = len(tokenizer) - 1
+    for source, target in (("yue_Hani", "eng_Latn"), ("eng_Latn", "yue_Hani")):
+        set_languages(tokenizer, (source, target))
+        tokenizer.save_pretrained(tmp_path / source)
+        again = AutoTokenizer.from_pretrained(tmp_path / source)
+        framed = again("w1") if source == "yue_Hani" else again(text_target="w1")
+        assert framed["input_ids"][0] == number
 
 
 @pytest.mark.parametrize("name", ["marian", "t5", "ours", "untied"])

@@ -125,7 +125,9 @@ def plug_in_problems(config: dict[str, Any]) -> Iterator[str]:
 
 def missing_files(names: Collection[str]) -> Iterator[str]:
     """Name missing files that every repo of a model needs; those with weights are checked with what is in them."""
-    if "config.json" not in names:
+    if "config.json" not in names and "adapter_config.json" in names:
+        yield "It is an adapter and not a whole model. Train it with training.lora.merge: true."
+    elif "config.json" not in names:
         yield "config.json is missing: nothing can be loaded."
     if "tokenizer_config.json" not in names or not any(TOKENIZER_FILE.match(name) for name in names):
         yield "tokenizer.json or tokenizer_config.json is missing: save the tokenizer with save_pretrained."

@@ -4,8 +4,8 @@
 
     result = train(RunArguments(...))
 
-Its pieces work elsewhere, too: `TokenBudgetSampler`, `pad_batch`, `pack_batch` and `linear_cross_entropy` inside
-transformers' `Seq2SeqTrainer`, for instance (examples/with_seq2seq_trainer.py).
+Its pieces work elsewhere, too: `TokenBudgetSampler`, `pad_batch` and `give_exact_loss` inside transformers'
+`Seq2SeqTrainer`, for instance (examples/with_seq2seq_trainer.py).
 
 In the shell: `fun-transformer train RECIPE.yaml`, or `accelerate launch -m fun_transformer.training RECIPE.yaml`.
 """
@@ -16,6 +16,7 @@ try:
     from .data.packing import PackedBatches, PackingSampler, pack_batch
     from .loop import TrainingLoop
     from .metrics import ReferenceMetric
+    from .model.exact_loss import give_exact_loss
     from .objectives import Objective, Seq2Seq
     from .recipe.arguments import (
         DataArguments,
@@ -56,6 +57,7 @@ __all__ = [
     "TrainingArguments",
     "TrainingLoop",
     "build_loop",
+    "give_exact_loss",
     "linear_cross_entropy",
     "pack_batch",
     "pad_batch",

@@ -43,6 +43,8 @@ def plan(loop: TrainingLoop, steps: int = 5) -> str:
     """Train a few steps and tell what the whole run will take: a table for `--dry-run`."""
     training, processes, stream = loop.settings, loop.accelerator.num_processes, loop.stream
     parameters = sum(p.numel() for p in loop.model.parameters())
+    trained = sum(p.numel() for p in loop.model.parameters() if p.requires_grad)
+    needed = 16 * trained + 4 * (parameters - trained)  # bytes
     rows, batches, sampler = len(stream.rows), len(stream.of_epoch), stream.source.sampler
     tokens = int(sampler.source_lengths.sum() + sampler.target_lengths.sum())
     padded = processes * sum(sampler.size(batch) for batch in stream.of_epoch)
@@ -61,7 +63,7 @@ def plan(loop: TrainingLoop, steps: int = 5) -> str:
         f"{loop.flops_per_token * tokens_per_second / 1e9:,.0f} GFLOP/s reached",
         "training rows": f"{rows:,}, {tokens:,} tokens ({tokens / rows:.1f} a row)",
         "batches": f"{batches:,} an epoch and process, {tokens / padded:.0%} of their places are tokens",
-        "memory": f"{16 * parameters / 1e9:.2f} GB for weights, gradients and optimizer (16 bytes a parameter), "
+        "memory": f"{needed / 1e9:.2f} GB for weights, gradients and optimizer (16 bytes a trained parameter), "
         f"{peak_memory(loop.accelerator.device):.2f} GB at most so far, the largest batch included",
         "speed": f"{tokens_per_second:,.0f} tokens a second, {step_seconds:.3f} s a step",
         "steps": f"{total:,.0f} ({limit}), {total / steps_per_epoch:.1f} epochs",

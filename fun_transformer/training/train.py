@@ -41,7 +41,7 @@ from .model.adapters import has_adapter, merge_lora
 from .model.building import build_model, build_tokenizer, read_tokenizer, save_tokenizer
 from .model.initialization import initialize
 from .model.loading import check_base_tokenizer, keep_numbers_of_labels
-from .model.trainable import choose_trained
+from .model.trainable import choose_trained, describe_trained
 from .model.wrapping import compile_in_place, shard
 from .optimization import build_optimizer
 from .recipe.arguments import RunArguments
@@ -341,6 +341,7 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
             f"{'the mean of ' * (len(loop.kept.saved) > 1)}those after {steps}",
             "time": f"{progress.seconds:.0f} s of training",
         }
+        details |= describe_trained(run.arguments.training)
         if starts_from_model(run.arguments):
             details = {"starts from": model_name(run.arguments.model["path"]), **details}
         write_model(run, model, details, scores)

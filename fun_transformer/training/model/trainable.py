@@ -9,6 +9,7 @@ from accelerate import DistributedType
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..recipe.arguments import TrainingArguments
 from ..recipe.names import nearest
 from .adapters import add_lora
 from .new_tokens import new_rows, token_matrices
@@ -96,6 +97,17 @@ def train_new_rows(model: PreTrainedModel, rows: list[int]) -> list[nn.Parameter
         weight.requires_grad_(True)
         weight.register_hook(of_new_rows)
     return list(frozen.values())
+
+
+def describe_trained(settings: TrainingArguments) -> dict[str, str]:
+    """Say for the model's card which weights were trained; nothing where all were."""
+    lora, parts = settings.lora, []
+    if lora.r is not None:
+        kind = "merged into the weights" if lora.merge else "an adapter, which needs pip install peft"
+        parts.append(f"LoRA of rank {lora.r}, alpha {lora.alpha:g}: {kind}")
+    if settings.freeze:
+        parts.append(f"frozen: {', '.join(settings.freeze)}")
+    return {"trained weights": "; ".join(parts)} if parts else {}
 
 
 def choose_trained(model: PreTrainedModel, run: Any) -> Trained:
