@@ -24,10 +24,14 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import fun_transformer  # noqa: F401 (registers the models)
-from fun_transformer.decoding.constrained import ConstrainedBeamSearch
-from fun_transformer.decoding.diverse import DiverseBeamSearch
-from fun_transformer.decoding.mbr import SAMPLING, choose
-from fun_transformer.decoding.spelling import continuing_tokens, spell
+from fun_transformer.decoding import (
+    SAMPLING,
+    ConstrainedBeamSearch,
+    DiverseBeamSearch,
+    choose,
+    continuing_tokens,
+    spell,
+)
 from fun_transformer.files import write_atomically
 from fun_transformer.training.run.environment import describe_environment
 

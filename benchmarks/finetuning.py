@@ -264,9 +264,7 @@ class Contender:
 
     def say(self, seconds: float) -> dict[str, Any]:
         """Give it a turn, or with 0 none any more; return its answer."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{seconds:g}\n")
-        self.process.stdin.flush()
+        print(f"{seconds:g}", file=self.process.stdin, flush=True)
         return self.answer()
 
 

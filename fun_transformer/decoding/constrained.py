@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation import GenerationMixin
 
 from .steering import SteeredModel
 
@@ -216,7 +217,7 @@ class ConstrainedModel(SteeredModel):
         """
         last = beam_scores[:, self.returned - 1 : self.returned]  # (batch, 1)
         has_constraints = torch.tensor([[bool(of_text)] for of_text in self.of_search.constraints]).to(last.device)
-        return self.model._check_early_stop_heuristic(
+        return GenerationMixin._check_early_stop_heuristic(
             is_early_stop_heuristic_unsatisfied=is_early_stop_heuristic_unsatisfied,
             running_beam_scores=running_beam_scores,
             beam_scores=torch.where(has_constraints, last, beam_scores),

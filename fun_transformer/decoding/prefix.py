@@ -140,12 +140,12 @@ def _ways(rest: str, tokens: dict[str, list[tuple[str, int]]], is_first: bool) -
 def _by_first_character(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[tuple[str, int]]]:
     """Return what each token of the target adds to a text: lists of (text, id) by the first character."""
     encoded = (tokenizer(text_target=text, add_special_tokens=False)["input_ids"] for text in ANCHORS)
-    anchor = next((ids for ids in encoded if ids and tokenizer.unk_token_id not in ids), [])
+    anchor: list[int] = next((ids for ids in encoded if ids and tokenizer.unk_token_id not in ids), [])
     options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     size = getattr(tokenizer, "target_vocab_size", None) or len(tokenizer)
     special = set(tokenizer.all_special_ids)
     ids = [token_id for token_id in range(size) if token_id not in special]
-    before = tokenizer.decode(anchor, **options)
+    before = str(tokenizer.decode(anchor, **options))
     found: dict[str, list[tuple[str, int]]] = {}
     for token_id, text in zip(ids, tokenizer.batch_decode([[*anchor, token_id] for token_id in ids], **options)):
         added = text[len(before) :]

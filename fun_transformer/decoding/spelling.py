@@ -45,7 +45,7 @@ def says(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...], phrase: str) 
     """Tell whether ids are decoded to a phrase, without unknown tokens."""
     if tokenizer.unk_token_id in ids:
         return False
-    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
     return "".join(text.split()) == "".join(phrase.split())
 
 

@@ -93,7 +93,7 @@ def leave_constants(model: PreTrainedModel) -> None:
             parameter.requires_grad_(False)
     for module in model.modules():
         if hasattr(module, "layerdrop"):
-            module.layerdrop = 0.0
+            module.layerdrop = 0.0  # type: ignore[assignment]
 
 
 def check_loaded(model: PreTrainedModel, report: dict[str, Any], path: str, objective: Objective) -> None:
