@@ -99,6 +99,8 @@ def of_equal_size(name: str, vocab_size: int, d_model: int) -> dict[str, Any]:
 def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score one system; called in a process of its own."""
 
+    import torch
+
     from fun_transformer.training.loop import TrainingLoop
     from fun_transformer.training.recipe.reading import parse_arguments
     from fun_transformer.training.train import train
@@ -122,7 +124,7 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
         command += [f"--training.max_steps={options.steps}", "--training.schedule=inverse_sqrt"]
         command += [f"--training.batch_tokens={options.batch_tokens}", "--training.packing=null"]
         command += ["--training.precision=fp32", "--training.threads=1"]
-        command += ["--training.learning_rate=1e-3", "--training.warmup_steps=200"]
+        command += [f"--training.learning_rate={options.learning_rate}", "--training.warmup_steps=200"]
         every = options.steps // options.evaluations
         command += [f"--training.eval_steps={every}", f"--training.save_steps={options.steps}"]
         command += [
@@ -130,8 +132,12 @@ def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespac
             f"--training.metric_for_best_model={metric}",
             f"--generation.metrics={metric}",
         ]
-        command += ["--generation.max_new_tokens=64", "--generation.eval_rows=300"]
-        loop = functools.partial(TrainingLoop, clock=time.process_time)
+        command += ["--generation.max_new_tokens=64", "--generation.eval_rows=300", "--generation.batch_size=300"]
+        command += [f"--training.patience={options.patience}"] if options.patience else []
+        command += [f"--training.max_minutes={options.minutes}"] if options.minutes else []
+        # A GPU computes while the process waits, so its time is that on the wall.
+        on_gpu = torch.accelerator.is_available()
+        loop = functools.partial(TrainingLoop, clock=time.monotonic if on_gpu else time.process_time)
         scores = train(parse_arguments(command), loop=loop).scores["test"]
         run = Path(folder, "run")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -307,6 +313,9 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[None], help="of each split, at most")
     parser.add_argument("--steps", type=int, default=1000, help="updates of each run")
     parser.add_argument("--batch_tokens", type=int, default=2048)
+    parser.add_argument("--learning_rate", type=float, default=1e-3, help="the highest")
+    parser.add_argument("--patience", type=int, help="stop a run after this many evaluations without a better score")
+    parser.add_argument("--minutes", type=float, help="of training of a run, at most")
     parser.add_argument("--evaluations", type=int, default=5, help="on the way")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--only", nargs="*", choices=list(SYSTEMS), default=list(SYSTEMS))

@@ -55,7 +55,19 @@ SUBFOLDERS = [  # a subfolder may import those of the rows before it
 ]
 # The rooms of fun_transformer/training: each may import those before it.
 ROOMS = ["platform", "tables", "recipe", "data", "metrics", "optimization", "train_tokenizer", "objectives"]
-ROOMS += ["run", "model", "engine", "scoring", "loop", "dry_run", "train", "evaluate", "__init__", "__main__"]
+ROOMS += [
+    "run",
+    "model",
+    "engine",
+    "scoring",
+    "loop",
+    "dry_run",
+    "train",
+    "evaluate",
+    "distill",
+    "__init__",
+    "__main__",
+]
 
 LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "regex"}  # transformers needs them all
 TRAVELLING_LIBRARIES = LIBRARIES | set(sys.stdlib_module_names)

@@ -131,9 +131,10 @@ def test_the_wheel_installs_and_works_outside_the_checkout(installed):
         "fun_transformer/**/*.md",
         "hub_configs/*/*",
     ):
-        shipped = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}
+        shipped = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern) if path.suffix != ".safetensors"}
         assert {name.removeprefix("fun_transformer/") for name in shipped} <= set(found["files"])
     assert "py.typed" in found["files"]
+    assert not [name for name in found["files"] if name.endswith(".safetensors")]  # recipes, not weights
     assert not {"training", "tests", "examples"} & set(found["beside"])
     assert set(found["extras"]) == set(PROJECT["optional-dependencies"])
     assert found["version"] == PROJECT["version"]
