@@ -136,8 +136,8 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 def make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Give a trained model rows for tokens that its tokenizer got from the data, such as tags, in place."""
-    needed = 1 + max(tokenizer.get_vocab().values())
-    if needed > model.get_input_embeddings().num_embeddings:  # type: ignore[union-attr]
+    needed, embeddings = 1 + max(tokenizer.get_vocab().values()), model.get_input_embeddings()
+    if needed > len(embeddings.weight):  # type: ignore[arg-type]
         model.resize_token_embeddings(needed)
 
 
