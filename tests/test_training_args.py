@@ -353,3 +353,15 @@ def test_the_name_of_a_shipped_recipe_is_enough():
     arguments = parse_arguments(["g2p-en", "--training.max_steps", "3"])
     assert arguments.data.train.dataset == "builtin:cmudict" and arguments.training.max_steps == 3
     assert arguments.recipe.endswith("recipe.yaml")
+
+
+def test_numbers_that_were_computed_are_numbers():
+    import numpy as np
+
+    from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
+
+    training = TrainingArguments(max_steps=np.int64(7), learning_rate=np.float32(0.5), patience=np.int32(2))
+    run = RunArguments(data=parse_arguments(FILES).data, training=training, model={"d_model": np.int64(32)})
+    found = check(run).training
+    assert (found.max_steps, found.learning_rate, found.patience) == (7, 0.5, 2)
+    assert {type(found.max_steps), type(found.patience)} == {int} and type(found.learning_rate) is float
