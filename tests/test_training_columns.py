@@ -269,3 +269,22 @@ def test_a_run_learns_what_a_feature_says(tmp_path, children):
     assert {row["prediction"].isupper() for row in rows if "high" in row["source"]} == {True}
     assert {row["prediction"].islower() for row in rows if "low" in row["source"]} == {True}
     assert "`<case:low> TEXT`; the tags are case (high, low)" in (tmp_path / "run/model/README.md").read_text("utf-8")
+
+
+def test_a_trained_model_of_another_family_gets_rows_for_tags(tmp_path):
+    from tiny_models import save_tiny
+    from transformers import AutoModelForSeq2SeqLM
+
+    from fun_transformer.training.data.features import add_tags
+    from fun_transformer.training.model.building import make_room
+
+    base = save_tiny("marian", tmp_path / "base")
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    before = tokenizer("w1 w2")["input_ids"]
+    make_room(model, tokenizer)
+    size = model.config.vocab_size
+    add_tags(tokenizer, datasets.Dataset.from_dict({"source": ["w1"], "tags": [["<case:ACC>", "<case:NOM>"]]}))
+    make_room(model, tokenizer)
+    ids = tokenizer("<case:ACC> w1 w2")["input_ids"]
+    assert ids[1:] == before and ids[0] >= len(before) and model.config.vocab_size == max(size, len(tokenizer))
+    assert model(**tokenizer("<case:ACC> w1", text_target="w2", return_tensors="pt")).loss.isfinite()
