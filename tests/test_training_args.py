@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -356,10 +357,6 @@ def test_the_name_of_a_shipped_recipe_is_enough():
 
 
 def test_numbers_that_were_computed_are_numbers():
-    import numpy as np
-
-    from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
-
     training = TrainingArguments(max_steps=np.int64(7), learning_rate=np.float32(0.5), patience=np.int32(2))
     run = RunArguments(data=parse_arguments(FILES).data, training=training, model={"d_model": np.int64(32)})
     found = check(run).training

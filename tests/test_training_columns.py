@@ -245,6 +245,10 @@ def test_too_many_values_are_refused(tmp_path):
     [
         (["--data.test.dataset", "b.tsv"], "data.test.feature_columns must name the same columns as data.train: pos"),
         (["--data.train.dataset", "builtin:cmudict"], "builtin:cmudict has no further columns"),
+        (
+            ["--training.freeze", "embeddings", "--model.path", "."],
+            "training.freeze leaves the embeddings as they are",
+        ),
     ],
 )
 def test_features_that_cannot_be_had_are_refused(words, message):

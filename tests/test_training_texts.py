@@ -58,10 +58,10 @@ def corpus(name):
 
 
 BY_LETTERS = {
-    "g2p": ("char", "word", ["per", "wer"]),
-    "upper-case g2p": ("char", "word", ["per", "wer"]),
+    "g2p": ("char", "word", ["per", "g2p_wer"]),
+    "upper-case g2p": ("char", "word", ["per", "g2p_wer"]),
     "p2g": ("word", "char", ["exact", "chrf"]),
-    "spelled": ("word", "word", ["per", "wer"]),
+    "spelled": ("word", "word", ["per", "g2p_wer"]),
     "inflection": ("char", None, ["exact", "chrf"]),
     "inflection with tags": ("char", None, ["exact", "chrf"]),
     "transliteration": ("char", "char", ["exact", "chrf"]),
@@ -135,7 +135,7 @@ def test_what_a_recipe_says_of_the_vocabulary_is_not_overruled(options):
 
 def test_what_chooses_the_best_model_is_measured():
     run = parse_arguments([*DATA, "--training.metric_for_best_model", "exact"])
-    assert resolve_texts(run, *corpus("g2p")).generation.metrics == ["per", "wer", "exact"]
+    assert resolve_texts(run, *corpus("g2p")).generation.metrics == ["per", "g2p_wer", "exact"]
     named = parse_arguments([*DATA, "--generation.metrics", "chrf"])
     assert resolve_texts(named, *corpus("g2p")).generation.metrics == ["chrf"]
 

@@ -380,7 +380,8 @@ class GenerationArguments:
         default=AUTO,  # type: ignore[arg-type]
         metadata={
             "help": "what is measured on generated text; plug-ins add to these",
-            "auto": BY_TEXTS + "bleu and chrf; where no side is sentences, per and wer for symbols, exact and chrf "
+            "auto": BY_TEXTS
+            + "bleu and chrf; where no side is sentences, per and g2p_wer for symbols, exact and chrf "
             "for words; and what chooses the best model",
         },
     )

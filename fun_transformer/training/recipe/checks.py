@@ -18,7 +18,7 @@ import sacrebleu
 
 from ...plugins import load_plugins
 from ..tables import METRICS, OBJECTIVES
-from .arguments import AUTO, SPLITS, DataArguments, LoraArguments, RunArguments, SplitArguments
+from .arguments import AUTO, SPLITS, DataArguments, LoraArguments, RunArguments, SplitArguments, TrainingArguments
 from .base import check_beside_path, model_name, resolve_path, starts_from_model
 from .defaults import LIMITS, chosen_fields
 from .model_config import LOSS_OPTIONS, choose_config, mixing_config, model_type_of, recipe_fields
@@ -233,13 +233,19 @@ def check_noise(arguments: RunArguments) -> None:
         )
 
 
-def check_columns(data: DataArguments) -> None:
-    """Check that all splits have the features of train, and that references do not come from plain text files.
+def check_columns(data: DataArguments, training: TrainingArguments) -> None:
+    """Check that all splits have the features of train, that these can be learned, and where references come from.
 
     Raises:
         ValueError: Naming the section.
     """
     features = sorted({column for corpus in data.train.corpora for column in corpus.feature_columns})
+    if features and (training.lora.r is not None or "embeddings" in training.freeze):
+        option = "training.lora" if training.lora.r is not None else "training.freeze"
+        raise ValueError(
+            f"data.train.feature_columns: {option} leaves the embeddings as they are, and tags would not be learned. "
+            "Leave one of them out."
+        )
     for name in SPLITS:
         for corpus in getattr(data, name).corpora:
             for option in ("references_column", "feature_columns"):
@@ -403,7 +409,7 @@ def check_together(arguments: RunArguments) -> None:
         raise ValueError("No training data: give data.train.dataset, or data.train.source and data.train.target.")
     for name in SPLITS:
         check_split(getattr(data, name), name, data.tags_languages)
-    check_columns(data)
+    check_columns(data, training)
     check_noise(arguments)
     if training.num_train_epochs is None and all(getattr(training, name) in (AUTO, None) for name in LIMITS):
         raise ValueError("Training would never end: give training.max_steps, max_minutes or num_train_epochs.")

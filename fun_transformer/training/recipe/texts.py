@@ -41,7 +41,7 @@ class Choice(NamedTuple):
 
 CHOICES: dict[Kind, Choice] = {
     "word": Choice("char", ("exact", "chrf")),
-    "symbols": Choice("word", ("per", "wer")),
+    "symbols": Choice("word", ("per", "g2p_wer")),
     "sentence": Choice("bpe", ("bleu", "chrf")),
 }
 
