@@ -2,7 +2,7 @@
 
 A sentence goes through five steps, all of them in the Rust library `tokenizers`:
 
-1. normalise: NFC, one space between words (`normalise` says it exactly);
+1. normalise: NFC (or NFD, or as it is), one space between words (`normalise` says it exactly);
 2. mark spaces: "I am" -> "▁I▁am", as SentencePiece does (Kudo and Richardson, 2018), so that joining the tokens and
    turning ▁ back into a space restores the text. A text that begins in Chinese or Japanese gets no leading ▁;
 3. split where no token may cross: at spaces, between letters, digits, punctuation, and Chinese and other scripts;
@@ -57,12 +57,15 @@ WORD_PIECE = rf"[{CJK}]|{SPACE}(?=[{CJK}])|{SPACE}?(?:[^{SPACE}{CJK}\p{{P}}\p{{S
 PIECES = {"bpe": SUBWORD_PIECE, "unigram": SUBWORD_PIECE, "char": r"[\s\S]", "word": WORD_PIECE}
 
 
+NORMALIZATIONS = {"nfc": [normalizers.NFC()], "nfd": [normalizers.NFD()], "none": []}
+
+
 @cache
-def build_normalizer(lowercase=False):
+def build_normalizer(lowercase=False, normalization="nfc"):
     """Build step 1, see `normalise`."""
-    steps = [normalizers.Lowercase()] if lowercase else []
+    steps = [*([normalizers.Lowercase()] if lowercase else []), *NORMALIZATIONS[normalization]]
     spaces = [normalizers.Replace(Regex(WHITE_SPACE), " "), normalizers.Strip()]
-    return normalizers.Sequence([*steps, normalizers.NFC(), *spaces, normalizers.Replace(SPACE, "_")])
+    return normalizers.Sequence([*steps, *spaces, normalizers.Replace(SPACE, "_")])
 
 
 @cache
@@ -77,13 +80,13 @@ def build_pre_tokenizer(type):
     return pre_tokenizers.Sequence([mark_spaces, split] if type == "char" else [mark_spaces, drop_leading, split])
 
 
-def build_steps(type, lowercase=False, added=()):
+def build_steps(type, lowercase=False, added=(), normalization="nfc"):
     """Build steps 1 to 3, where the plain tokens in `added` are found between them: (normalizer, pre-tokenizer).
 
     Text on both sides of such a token is split from it before the pre-tokenizer looks, which cannot tell the beginning
     of a text from the middle then. So for subwords the normalizer marks spaces, if there are added tokens.
     """
-    normalizer = build_normalizer(lowercase)
+    normalizer = build_normalizer(lowercase, normalization)
     if not added or type not in ("bpe", "unigram"):
         return normalizer, build_pre_tokenizer(type)
     words = [re.escape(normalizer.normalize_str(token.content).replace(" ", SPACE)) for token in added]
@@ -111,13 +114,14 @@ def build_post_processor():
     return processors.TemplateProcessing(single=single, pair=pair, special_tokens=special_tokens)
 
 
-def normalise(text, lowercase=False):
+def normalise(text, lowercase=False, normalization="nfc"):
     """Return what decoding gives back: the text in NFC, one space for each run of white space and none at the ends.
 
-    Full-width forms, control characters and zero-width joiners stay. The one character that is lost is a literal ▁
-    (U+2581), which means a space in tokens and becomes "_".
+    With `normalization` "nfd" letters come apart from their accents and Hangul syllables into their parts, with "none"
+    they stay as they are. Full-width forms, control characters and zero-width joiners stay. The one character that is
+    lost is a literal ▁ (U+2581), which means a space in tokens and becomes "_".
     """
-    return build_normalizer(lowercase).normalize_str(text)
+    return build_normalizer(lowercase, normalization).normalize_str(text)
 
 
 def tag_language(text, language):
@@ -168,7 +172,8 @@ class FunTransformerTokenizer(TokenizersBackend):
     ones with `normalized=False`, and after any in a `word` vocabulary.
 
     Everything is stored in tokenizer.json, except how the target side differs, which is in tokenizer_config.json:
-    `source_type`, `target_type` and `lowercase` ("none", "source" or "both"). For letters to phonemes, with the types
+    `source_type`, `target_type`, `lowercase` ("none", "source" or "both") and `normalization` ("nfc", "nfd" or "none";
+    NFC where it is missing). For letters to phonemes, with the types
     `char` and `word`, `tokenizer("Cat", text_target="K AE T")` encodes `c a t </s>` and `▁K ▁AE ▁T </s>`.
 
     With separate vocabularies a second tokenizer, `target_tokenizer` in tokenizer_config.json, encodes `text_target`.
@@ -188,18 +193,20 @@ class FunTransformerTokenizer(TokenizersBackend):
     _target_backend = None  # of a separate vocabulary: read when it is first needed, and never changed
 
     @classmethod
-    def from_backend(cls, backend, source_type, target_type, lowercase, target_backend=None):
+    def from_backend(cls, backend, source_type, target_type, lowercase, target_backend=None, normalization="nfc"):
         """Give a `tokenizers.Tokenizer`, of which only the model and special tokens count, all the other steps.
 
         With a `target_backend`, source and target have separate vocabularies.
         """
         sides = {"source_type": source_type, "target_type": target_type, "lowercase": lowercase}
+        if normalization != "nfc":
+            sides["normalization"] = normalization
         for part, type, is_lower in (
             (backend, source_type, lowercase != "none"),
             (target_backend, target_type, lowercase == "both"),
         ):
             if part is not None:
-                part.normalizer, part.pre_tokenizer = build_steps(type, is_lower)
+                part.normalizer, part.pre_tokenizer = build_steps(type, is_lower, normalization=normalization)
                 part.decoder, part.post_processor = build_decoder(), build_post_processor()
         if target_backend is not None:
             sides["target_tokenizer"] = target_backend.to_str()
@@ -221,6 +228,11 @@ class FunTransformerTokenizer(TokenizersBackend):
         batch["labels"] = targets["input_ids"]
         return batch
 
+    @property
+    def _normalization(self):
+        """The Unicode form that texts are brought into."""
+        return self.init_kwargs.get("normalization") or "nfc"
+
     def _target_side(self):
         """Return a tokenizer of the target's texts and ids: this one, or a copy of it with another backend."""
         source_type, target_type, lowercase = map(self.init_kwargs.get, ("source_type", "target_type", "lowercase"))
@@ -240,7 +252,8 @@ class FunTransformerTokenizer(TokenizersBackend):
         """Return a backend with the model and the added tokens of this one that normalises and splits differently."""
         backend = Tokenizer(self._tokenizer.model)
         added = [token for _, token in sorted(self.added_tokens_decoder.items())]
-        backend.normalizer, backend.pre_tokenizer = build_steps(type, lowercase, [*filter(is_plain, added)])
+        plain = [*filter(is_plain, added)]
+        backend.normalizer, backend.pre_tokenizer = build_steps(type, lowercase, plain, self._normalization)
         backend.decoder, backend.post_processor = self._tokenizer.decoder, self._tokenizer.post_processor
         backend.add_tokens(added)
         return backend
@@ -253,7 +266,8 @@ class FunTransformerTokenizer(TokenizersBackend):
         if new and not special_tokens:
             type, lowercase = self.init_kwargs["source_type"], self.init_kwargs["lowercase"] != "none"
             plain = [token for token in (*known, *tokens) if is_plain(token)]
-            self._tokenizer.normalizer, self._tokenizer.pre_tokenizer = build_steps(type, lowercase, plain)
+            steps = build_steps(type, lowercase, plain, self._normalization)
+            self._tokenizer.normalizer, self._tokenizer.pre_tokenizer = steps
         return super()._add_tokens(new_tokens, special_tokens)
 
     def train_new_from_iterator(self, *args, **kwargs):

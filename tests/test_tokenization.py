@@ -630,3 +630,34 @@ def test_two_vocabularies_need_targets_and_room():
         train_tokenizer(TEXTS, settings=TokenizerSettings(type="char", target_vocab_size=99))
     with pytest.raises(ValueError, match="target_vocab_size=99 leaves nothing to learn"):
         TokenizerSettings(type="char", vocab_size=99, target_type="bpe", target_vocab_size=99)
+
+
+# ── Unicode forms ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("type", ["bpe", "unigram", "char", "word"])
+@pytest.mark.parametrize("normalization", ["nfc", "nfd", "none"])
+def test_text_keeps_or_gets_the_unicode_form_that_is_asked_for(type, normalization, tmp_path):
+    texts = [unicodedata.normalize(form, "한국 né ab") for form in ("NFC", "NFD")]
+    settings = TokenizerSettings(type=type, vocab_size=400, normalization=normalization)
+    tokenizer = train_tokenizer(texts * 20, settings=settings)
+    tokenizer.save_pretrained(tmp_path)
+    for ours in (tokenizer, FunTransformerTokenizer.from_pretrained(tmp_path)):
+        found = [ours.decode(ours(text)["input_ids"], skip_special_tokens=True) for text in texts]
+        forms = {"nfc": texts[:1] * 2, "nfd": texts[1:] * 2, "none": texts}
+        assert found == forms[normalization] == [normalise(text, normalization=normalization) for text in texts]
+
+
+def test_the_target_side_has_the_same_unicode_form():
+    text = unicodedata.normalize("NFC", "né")
+    settings = TokenizerSettings(type="char", target_type="word", normalization="nfd")
+    tokenizer = train_tokenizer([text] * 3, [text] * 3, settings=settings)
+    target = tokenizer(text_target=text)["input_ids"]
+    assert tokenizer.decode(target, skip_special_tokens=True) == unicodedata.normalize("NFD", text)
+    tokenizer.add_tokens(["<num>"])
+    assert tokenizer.tokenize(text) == ["n", "e", "\u0301"]
+
+
+def test_an_unknown_unicode_form_is_refused():
+    with pytest.raises(ValueError, match="normalization='nfkc' is not one of nfc, nfd, none"):
+        TokenizerSettings(normalization="nfkc")

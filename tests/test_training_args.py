@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -147,7 +148,7 @@ def test_a_bare_resume_before_the_recipe_leaves_the_recipe(tmp_path):
         (["--objective", "masked"], "Did you mean masked_lm"),
         (["--objective", "causal_lm", "--training.r_drop", "5"], "r_drop is for objective: seq2seq, got causal_lm"),
         (["--objective", "masked_lm", "--training.packing", "64"], "packing is for objective: seq2seq, got masked_lm"),
-        (["--training.metric_for_best_model", "per"], "Add it to generation.metrics"),
+        (["--generation.metrics", "bleu", "--training.metric_for_best_model", "per"], "Add it to generation.metrics"),
         (["--generation.metrics", "bleu,foo"], "got 'foo'"),
         (["--data.train.dataset", "x.tsv"], "names a dataset and text files"),
         (["--data.test.source", "x"], "data.test.target is missing"),
@@ -353,3 +354,11 @@ def test_the_name_of_a_shipped_recipe_is_enough():
     arguments = parse_arguments(["g2p-en", "--training.max_steps", "3"])
     assert arguments.data.train.dataset == "builtin:cmudict" and arguments.training.max_steps == 3
     assert arguments.recipe.endswith("recipe.yaml")
+
+
+def test_numbers_that_were_computed_are_numbers():
+    training = TrainingArguments(max_steps=np.int64(7), learning_rate=np.float32(0.5), patience=np.int32(2))
+    run = RunArguments(data=parse_arguments(FILES).data, training=training, model={"d_model": np.int64(32)})
+    found = check(run).training
+    assert (found.max_steps, found.learning_rate, found.patience) == (7, 0.5, 2)
+    assert {type(found.max_steps), type(found.patience)} == {int} and type(found.learning_rate) is float

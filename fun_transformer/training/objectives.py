@@ -110,6 +110,7 @@ class Objective:
         predicts: ... or by labels that it predicts.
         predicts_next: Whether the labels are the input itself, and each position predicts the next one.
         can_pack: Whether rows can hold several texts.
+        takes_noise: Whether a source may have mistakes (`data.noise`): not where its words have labels.
         special_tokens: Those that a tokenizer must have; a finished one that lacks them gets them.
         options: Fields of the recipe's section `training` that only some objectives know.
         evaluation_options: Keyword arguments of the model when its loss is measured, without label smoothing.
@@ -124,6 +125,7 @@ class Objective:
     predicts = False
     predicts_next = False
     can_pack = False
+    takes_noise = False
     special_tokens: tuple[str, ...] = ("pad_token",)
     options: frozenset[str] = frozenset()
     evaluation_options: dict[str, Any] = {"label_smoothing": 0.0, "skip_logits": True}
@@ -209,6 +211,7 @@ class Seq2Seq(Objective):
     generates = True
     counts_targets = True
     can_pack = True
+    takes_noise = True
     special_tokens = ("pad_token", "eos_token")
     options = frozenset({"r_drop", "scheduled_sampling"})
 
@@ -295,6 +298,7 @@ class SequenceClassification(Objective):
     model_class: Any = AutoModelForSequenceClassification
     pipeline = "text-classification"
     predicts = True
+    takes_noise = True
     evaluation_options: dict[str, Any] = {}
     scored_by = "sklearn"  # a library that is asked for before the training, not at its first evaluation
 
@@ -368,6 +372,7 @@ class TokenClassification(SequenceClassification):
     name = "token_classification"
     model_class = AutoModelForTokenClassification
     pipeline = "token-classification"
+    takes_noise = False
     scored_by = "seqeval"
 
     def split_target(self, target):

@@ -1,6 +1,7 @@
 """Scores of a model on a split: the loss, and labels that it predicts or texts that it generates."""
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -81,7 +82,10 @@ def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
         references = list(chosen["references"]) if "references" in chosen.column_names else None
         references = references or [[target] for target in chosen["target"]]
         predictions = generate_by_language(run, model, chosen, split)
-        scores.values |= compute_metrics(metrics, predictions, references, settings.bleu_tokenize)
+        form = run.arguments.tokenizer.normalization
+        same_form = [[comparable(text, form) for text in accepted] for accepted in references]
+        compared = [comparable(text, form) for text in predictions]
+        scores.values |= compute_metrics(metrics, compared, same_form, settings.bleu_tokenize)
         scores.samples = [
             {"source": source, "references": accepted, "prediction": prediction}
             for source, accepted, prediction in zip(sources, references, predictions, strict=True)
@@ -89,6 +93,11 @@ def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
         if rows is None and (lacking := describe_unknown(run.tokenizer, chosen)):
             run.accelerator.print(f"{split}: {lacking}")
     return scores
+
+
+def comparable(text: str, normalization: str) -> str:
+    """Return a text in one Unicode form, where the tokenizer does not keep the form of texts: é is é in NFD, too."""
+    return text if normalization == "none" else unicodedata.normalize("NFC", text)
 
 
 def describe_unknown(tokenizer: Any, dataset: Dataset) -> str:

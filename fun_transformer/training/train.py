@@ -23,10 +23,12 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..files import commit_folder, write_atomically
+from .data.features import describe_tags
 from .data.report import RowReport
 from .data.rows import TokenRows
-from .data.splits import load_splits
+from .data.splits import load_splits, sample_texts
 from .data.tokenizing import tokenize_splits
+from .data.unseen import describe_unseen
 from .dry_run import dry_run
 from .engine import (
     ErrorOfMainProcess,
@@ -49,7 +51,8 @@ from .recipe.base import base_config, check_base, is_own, model_name, source_of,
 from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_kernel, check_packing, limit_lengths, longest_text, mixing_config
-from .recipe.reading import parse_arguments
+from .recipe.reading import keep_choices, parse_arguments
+from .recipe.texts import describe_kinds, resolve_texts
 from .run.card import START, draw_curve, write_card
 from .run.checkpoints import (
     CheckpointError,
@@ -190,7 +193,10 @@ def prepare(
     set_seed(arguments.training.seed)
     splits, report = main_process_first(load_splits, arguments.data, arguments.training.seed)
     pairs = len(splits["train"])
-    resolved = resolve_bleu(resolve(arguments, pairs, accelerator.device), splits["train"])
+    begun = arguments if checkpoint is None else keep_choices(arguments, Path(arguments.output_dir or ""))
+    examples = sample_texts(splits["train"]) if OBJECTIVES[arguments.objective].generates else ([], [])
+    by_texts = resolve_texts(begun, *examples)
+    resolved = resolve_bleu(resolve(by_texts, pairs, accelerator.device), splits["train"])
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)
     if starts_from_model(resolved):
@@ -212,7 +218,8 @@ def prepare(
     rows = TokenRows(splits["train"])
     tokens = int(rows.source_lengths.sum() + objective.budget(rows.target_lengths).sum())
     resolved = resolve_rhythm(resolved, tokens, accelerator.num_processes)
-    accelerator.print(f"{report}\n{describe_choices(arguments, resolved, pairs)}")
+    report.note(describe_unseen(splits, resolved.tokenizer.normalization, objective.generates))
+    accelerator.print(f"{report}\n{describe_choices(arguments, resolved, pairs, describe_kinds(*examples))}")
     return Run(accelerator, resolved, objective, tokenizer, splits, output_dir), report
 
 
@@ -344,6 +351,8 @@ def finish(loop: TrainingLoop, command: str) -> dict[str, dict[str, Any]]:
         details |= describe_trained(run.arguments.training)
         if starts_from_model(run.arguments):
             details = {"starts from": model_name(run.arguments.model["path"]), **details}
+        if begins := describe_tags(splits["train"]):
+            details["a source begins with tags"] = begins
         write_model(run, model, details, scores)
     return {split: found.values for split, found in scores.items()}
 

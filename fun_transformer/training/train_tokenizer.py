@@ -33,6 +33,7 @@ from .data.readers import read_lines
 
 TYPES = ["bpe", "unigram", "char", "word"]
 LOWERCASE = ["none", "source", "both"]
+NORMALIZATIONS = ["nfc", "nfd", "none"]
 CHARACTER_COVERAGE = 0.9995
 
 
@@ -46,6 +47,7 @@ class TokenizerSettings:
         target_type: How targets are split when not like sources: "char" and "word" may be mixed.
         target_vocab_size: Size of the target's own vocabulary at most; None: one vocabulary for both sides.
         lowercase: "none", "source" or "both" sides.
+        normalization: The Unicode form of all text: "nfc", "nfd" (letters and Hangul syllables taken apart) or "none".
         min_frequency: How often a character, word or BPE merge must occur to be learned.
 
     Raises:
@@ -58,6 +60,7 @@ class TokenizerSettings:
     target_vocab_size: int | None = None
     lowercase: str = "none"
     min_frequency: int = 1
+    normalization: str = "nfc"
 
     @property
     def side_types(self) -> tuple[str, str]:
@@ -69,6 +72,7 @@ class TokenizerSettings:
         _check_name("type", type, TYPES)
         _check_name("target_type", target_type, TYPES)
         _check_name("lowercase", self.lowercase, LOWERCASE)
+        _check_name("normalization", self.normalization, NORMALIZATIONS)
         if type != target_type and self.target_vocab_size is None and not {type, target_type} <= {"char", "word"}:
             raise ValueError(
                 f"type={type!r} and target_type={target_type!r} cannot share one vocabulary. "
@@ -123,21 +127,22 @@ def train_tokenizer(
             f"target_type={target_type!r} and lowercase={lowercase!r} treat the target side differently, "
             "but there are no targets to learn from. Give the target texts as well."
         )
-    sources = [normalise(text, lowercase != "none") for text in texts]
-    targets = [normalise(text, lowercase == "both") for text in targets or ()]
+    form = settings.normalization
+    sources = [normalise(text, lowercase != "none", form) for text in texts]
+    targets = [normalise(text, lowercase == "both", form) for text in targets or ()]
     if not any(sources) or (targets and not any(targets)):
         raise ValueError("There is no text to learn a vocabulary from. Give at least one line that is not blank.")
 
     if settings.target_vocab_size is not None:
         backend = _learn(sources, type, settings.vocab_size, settings.min_frequency)
         target_backend = _learn(targets, target_type, settings.target_vocab_size, settings.min_frequency)
-        return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase, target_backend)
+        return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase, target_backend, form)
     if type == target_type:
         backend = _learn(sources + targets, type, settings.vocab_size, settings.min_frequency)
     else:
         counts = _count_symbols(sources, type) + _count_symbols(targets, target_type)
         backend = _build_symbols(counts, settings.vocab_size, settings.min_frequency)
-    return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase)
+    return FunTransformerTokenizer.from_backend(backend, type, target_type, lowercase, normalization=form)
 
 
 def _learn(texts: list[str], type: str, vocab_size: int, min_frequency: int) -> Tokenizer:
@@ -268,6 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--type", default="bpe", help="bpe, unigram, char or word")
     parser.add_argument("--target_type", help="how the target side is split, when not like the source")
     parser.add_argument("--lowercase", default="none", help="none, source or both")
+    parser.add_argument("--normalization", default="nfc", help="nfc, nfd or none: the Unicode form of all text")
     parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--target_vocab_size", type=int, help="a vocabulary of its own for the target side")
     parser.add_argument("--min_frequency", type=int, default=1)

@@ -17,7 +17,8 @@ from typing import Any
 import datasets
 
 from ..recipe.arguments import SPLITS, SplitArguments
-from .files import PAIR, check_columns, from_generator
+from .columns import PAIR, check_columns
+from .files import from_generator
 from .readers import Row, read_lines, to_pair
 from .report import RowReport
 

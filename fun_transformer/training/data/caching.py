@@ -17,7 +17,9 @@ import datasets
 
 from ..platform import available_cores
 
-SIDES = ("source_type", "target_type", "lowercase", "target_tokenizer", "src_lang", "tgt_lang")  # how they differ
+SIDES = (  # how they differ
+    *("source_type", "target_type", "lowercase", "normalization", "target_tokenizer", "src_lang", "tgt_lang"),
+)
 ROWS_PER_PROCESS = 20_000  # starting a process takes as long as some thousand rows
 
 

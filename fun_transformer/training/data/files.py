@@ -16,53 +16,18 @@ from typing import Any
 import datasets
 
 from ..platform import available_cores
-from ..recipe.arguments import SplitArguments
+from . import columns as columns_module
+from . import features as features_module
 from . import readers
-from .readers import DataFile, Row, column_names, column_value, number_lines, read_rows, to_pair
-
-PAIR = datasets.Features({name: datasets.Value("string") for name in ("source", "target", "problem", "place")})
-SHOWN_COLUMNS = 20  # in an error
+from .columns import PAIR, Columns, to_pairs
+from .readers import DataFile, Row, number_lines, read_rows, to_pair
 
 
-def missing_column(values: dict[str, Any], split: SplitArguments) -> str:
-    """Return which of the two columns that the recipe names a row has not, as "source_column"; "" if it has both."""
-    for side in ("source_column", "target_column"):
-        try:
-            column_value(values, getattr(split, side))
-        except KeyError:
-            return side
-    return ""
-
-
-def check_columns(values: dict[str, Any], split: SplitArguments, name: str) -> None:
-    """Check that a row has the two columns that the recipe names for a split.
-
-    Args:
-        values: Of the row, by column.
-        split: What the recipe says of the split.
-        name: Of the split, for the error.
-
-    Raises:
-        ValueError: A column is missing. The message lists the columns that exist.
-    """
-    if not (side := missing_column(values, split)):
-        return
-    names = column_names(values)
-    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in names[:SHOWN_COLUMNS]]
-    more = [f"{len(names) - len(shown):,} more"] if len(names) > len(shown) else []
-    raise ValueError(
-        f"data.{name}.{side}: {split.dataset} has no column {getattr(split, side)}. "
-        f"Its columns are {', '.join(shown + more)}."
-    )
-
-
-def generate_file_pairs(
-    shards: list[DataFile], source_column: str, target_column: str, stamp: tuple
-) -> Iterator[dict[str, str]]:
+def generate_file_pairs(shards: list[DataFile], columns: Columns, stamp: tuple) -> Iterator[dict[str, Any]]:
     """Yield the pairs of files; `stamp` is for the cache alone (see `from_generator`)."""
     for file in shards:
-        for row in read_rows(file, (source_column, target_column)):
-            yield to_pair(row, source_column, target_column)
+        for row in read_rows(file, columns.names):
+            yield from to_pairs(row, columns)
 
 
 def generate_line_pairs(source: str, target: str, stamp: tuple) -> Iterator[dict[str, str]]:
@@ -89,10 +54,11 @@ def rows_stamp(generator: Callable, files: Sequence[str]) -> tuple:
     """Return a value that changes when the rows may: with the files they come from, and with the code that reads them.
 
     Args:
-        generator: Yields the rows. Its file counts as code, and so do this one and the one with the readers.
+        generator: Yields the rows. Its file counts as code, and so do this one and those that it reads rows with.
         files: What it reads.
     """
-    code = {Path(__file__), Path(readers.__file__), Path(inspect.getfile(generator))}
+    modules = (readers, columns_module, features_module)
+    code = {Path(__file__), Path(inspect.getfile(generator)), *(Path(str(module.__file__)) for module in modules)}
     digests = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(code))
     states = [(str(Path(path).resolve()), Path(path).stat()) for path in files]
     return (*digests, *((path, state.st_size, state.st_mtime_ns) for path, state in states))

@@ -268,13 +268,9 @@ def read_table(file: DataFile, ending: str) -> Iterator[Row]:
     Raises:
         ValueError: The line with the names of the columns cannot be used.
     """
-    is_quoted = ending == ".csv" and file.is_quoted
-    delimiter = file.delimiter or ("\t" if ending == ".tsv" else ",")
-    lines = number_lines(file.path, file.name)
-    records = split_quoted(lines, delimiter) if is_quoted else split_plain(lines, delimiter)
     header, before = list(file.header), place_prefix(file, "line")
     repeated = {name for name, count in Counter(header).items() if count > 1}
-    for number, fields, problem in records:
+    for number, fields, problem in table_records(file, ending):
         if not header:
             if problem:
                 raise ValueError(f"{file.name}, line {number}, which should name the columns, is {problem}.")
@@ -287,6 +283,14 @@ def read_table(file: DataFile, ending: str) -> Iterator[Row]:
         if repeated and not problem:
             values[REPEATED] = repeated
         yield Row(f"{before}{number}", values, problem)
+
+
+def table_records(file: DataFile, ending: str) -> Iterator[tuple[int, list[str], str]]:
+    """Yield (number of the line, fields, problem) of all records of a tsv or csv file, its header included."""
+    is_quoted = ending == ".csv" and file.is_quoted
+    delimiter = file.delimiter or ("\t" if ending == ".tsv" else ",")
+    lines = number_lines(file.path, file.name)
+    return split_quoted(lines, delimiter) if is_quoted else split_plain(lines, delimiter)
 
 
 def split_plain(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str], str]]:

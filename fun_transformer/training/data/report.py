@@ -14,9 +14,18 @@ SHOWN_ROWS = 5  # of each problem, in an error
 
 @dataclass
 class RowReport:
-    """The numbers of rows that were read, kept and dropped by reason, for each split and each shared file."""
+    """The numbers of rows that were read, kept and dropped by reason, for each split and each shared file.
+
+    Notes say what was recognised in the data and what is odd about them.
+    """
 
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Add a sentence to the notes, once; nothing where it is empty."""
+        if text and text not in self.notes:
+            self.notes.append(text)
 
     def add(self, name: str, origin: str, read: int, dropped: dict[str, int]) -> None:
         """Enter one split: where it came from, the rows read, the rows dropped by reason."""
@@ -25,7 +34,7 @@ class RowReport:
 
     def followed_by(self, later: "RowReport") -> "RowReport":
         """Return this report joined with that of a later step, which began with the rows kept here."""
-        both = RowReport(dict(self.splits))
+        both = RowReport(dict(self.splits), [*self.notes, *later.notes])
         for name, entry in later.splits.items():
             first = self.splits.get(name, {"origin": entry["origin"], "read": entry["read"], "dropped": {}})
             both.splits[name] = first | {"kept": entry["kept"], "dropped": first["dropped"] | entry["dropped"]}
@@ -47,7 +56,7 @@ class RowReport:
             for name, entry in self.splits.items()
             if entry.get("also_in_train")
         ]
-        return "\n".join(table + notes)
+        return "\n".join(table + notes + self.notes)
 
 
 def check_rows(

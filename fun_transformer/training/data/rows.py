@@ -64,6 +64,15 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.source_lengths)
 
+    def read(self, rows: np.ndarray, epoch: int) -> list[dict[str, np.ndarray]]:
+        """Return rows as a pass over the data shows them: here all passes alike.
+
+        Args:
+            rows: (batch,) their numbers.
+            epoch: Number of the pass, from 0.
+        """
+        return [self[row] for row in rows]
+
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         place = int(row if self.places is None else self.places[row])
         return {"input_ids": self.sources[place], "labels": self.targets[place]}

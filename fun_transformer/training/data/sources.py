@@ -21,16 +21,10 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from ..recipe.arguments import SplitArguments
 from .built_in import load_built_in
 from .caching import processes_for
-from .files import (
-    PAIR,
-    check_columns,
-    from_generator,
-    generate_file_pairs,
-    generate_line_pairs,
-    missing_column,
-    progress_bars,
-)
-from .readers import FORMATS, DataFile, Row, file_format, read_rows, to_pair
+from .columns import Columns, check_columns, columns_of, missing_column, to_pairs
+from .files import from_generator, generate_file_pairs, generate_line_pairs, progress_bars
+from .headers import TABLES, recognise_columns
+from .readers import FORMATS, DataFile, Row, file_format, read_rows
 from .report import RowReport
 
 ROWS_TRIED = 1000  # for the columns: the first rows may be odd
@@ -41,13 +35,13 @@ IDLE_OPTIONS = {"name", "version", "data_dir", "data_files", "description", "fea
 
 
 def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:
-    """Return all rows of one corpus as `source`, `target`, `problem`, `place` (and `references`).
+    """Return all rows of one corpus as `source`, `target`, `problem`, `place` (and `references`, `tags`).
 
     Args:
         split: What the recipe says of the corpus.
         name: Of the split that it belongs to.
         keep_stress: Whether the phonemes of `builtin:cmudict` keep their stress digits.
-        report: Gets an entry for a built-in data set.
+        report: Gets an entry for a built-in data set, and a note where a file has no header.
 
     Raises:
         ValueError: A file or column is missing, or a file cannot be read.
@@ -61,18 +55,18 @@ def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowR
         return load_built_in(split, name, keep_stress, report)
     if Path(split.dataset).is_dir():
         is_saved = any(Path(split.dataset, file).exists() for file in ("dataset_dict.json", "state.json"))
-        return load_saved(split, name) if is_saved else load_repository(split, name)
+        return load_saved(split, name) if is_saved else load_repository(split, name, report)
     if file_format(split.dataset) in FORMATS:
         files = find_shards(split.dataset)
         for path in files:
             check_file(path, name)
-        return load_files([DataFile(path, path) for path in files], split, name)
+        return load_files([DataFile(path, path) for path in files], split, name, report)
     if Path(split.dataset).exists():
         raise ValueError(
             f"data.{name}.dataset={split.dataset} is a file of unknown form. It must end in {', '.join(FORMATS)}; "
             "plain text files are named in pairs, as source and target."
         )
-    return load_repository(split, name)
+    return load_repository(split, name, report)
 
 
 def check_file(path: str, name: str) -> None:
@@ -117,7 +111,7 @@ def expand(pattern: str) -> Iterator[str]:
                 yield from expand(os.path.join("" if inside == os.curdir else glob.escape(inside), *inner))
 
 
-def load_files(files: Sequence[DataFile], split: SplitArguments, name: str) -> datasets.Dataset:
+def load_files(files: Sequence[DataFile], split: SplitArguments, name: str, report: RowReport) -> datasets.Dataset:
     """Return the rows of files as pairs.
 
     Raises:
@@ -126,10 +120,13 @@ def load_files(files: Sequence[DataFile], split: SplitArguments, name: str) -> d
     if len(files) > 1:
         start = len(os.path.commonpath([os.path.dirname(file.name) for file in files]))
         files = [file._replace(label=file.name[start:].lstrip("/\\")) for file in files]
+    files, split, note = recognise_columns(files, split, name)
+    report.note(note)
     if not sum(check_first_rows(file, split, name) for file in files):
         raise ValueError(f"data.{name}: {split.dataset} has no rows.")
-    columns = {"source_column": split.source_column, "target_column": split.target_column}
-    return from_generator(generate_file_pairs, [file.path for file in files], shards=list(files), **columns)
+    columns = columns_of(split, name)
+    paths = [file.path for file in files]
+    return from_generator(generate_file_pairs, paths, columns.row_features(), shards=list(files), columns=columns)
 
 
 def check_first_rows(file: DataFile, split: SplitArguments, name: str) -> bool:
@@ -141,11 +138,11 @@ def check_first_rows(file: DataFile, split: SplitArguments, name: str) -> bool:
     found: dict[str, Any] = {}
     row = None
     for row in islice(read_rows(file), ROWS_TRIED):
-        if row.values and not missing_column(row.values, split):
+        if row.values and not any(missing_column(row.values, split)):
             return True
         found = row.values | found
     if found:
-        check_columns(found, split, name)
+        check_columns(found, split, name, file_format(file.name) in TABLES and not file.header)
     return row is not None
 
 
@@ -176,24 +173,27 @@ def map_pairs(rows: datasets.Dataset, split: SplitArguments, name: str) -> datas
     if not len(rows):
         raise ValueError(f"data.{name}: {split.dataset} has no rows.")
     check_columns(rows[0], split, name)
-    columns = {"source_column": split.source_column, "target_column": split.target_column}
+    columns = columns_of(split, name)
     with progress_bars(shown=len(rows) >= 5000):
         return rows.map(
-            row_to_pair,
+            rows_to_pairs,
             with_indices=True,
-            fn_kwargs=columns,
+            batched=True,
+            fn_kwargs={"columns": columns},
             remove_columns=rows.column_names,
-            features=PAIR,
+            features=columns.row_features(),
             num_proc=processes_for(len(rows)),
         )
 
 
-def row_to_pair(values: dict[str, Any], index: int, source_column: str, target_column: str) -> dict[str, str]:
-    """Return a row of a data set as a pair."""
-    return to_pair(Row(f"row {index + 1}", values), source_column, target_column)
+def rows_to_pairs(batch: dict[str, list[Any]], indices: list[int], columns: Columns) -> dict[str, list[Any]]:
+    """Return a batch of rows of a data set as pairs."""
+    rows = (dict(zip(batch, values)) for values in zip(*batch.values()))
+    pairs = [pair for i, row in zip(indices, rows) for pair in to_pairs(Row(f"row {i + 1}", row), columns)]
+    return {name: [pair[name] for pair in pairs] for name in columns.row_features()}
 
 
-def load_repository(split: SplitArguments, name: str) -> datasets.Dataset:
+def load_repository(split: SplitArguments, name: str, report: RowReport) -> datasets.Dataset:
     """Return one split of a folder or of a data set on the Hub, as pairs.
 
     Raises:
@@ -211,7 +211,7 @@ def load_repository(split: SplitArguments, name: str) -> datasets.Dataset:
         raise ValueError(f"data.{name}: the data set {split.dataset} could not be loaded: {error}") from error
     if parts is None:
         return map_pairs(rows, split, name)
-    loaded = {part: load_files(files, split, name) for part, files in parts.items()}
+    loaded = {part: load_files(files, split, name, report) for part, files in parts.items()}
     if spec in loaded:
         return loaded[spec]
     lengths = {part: len(rows) for part, rows in loaded.items()}

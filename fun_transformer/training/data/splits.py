@@ -5,6 +5,7 @@ stops the run or is dropped, as the recipe says, and is counted in a `RowReport`
 """
 
 from collections import Counter
+from typing import Any
 
 import datasets
 import numpy as np
@@ -14,6 +15,8 @@ from .cleaning import clean, find_duplicates, row_keys
 from .files import progress_bars
 from .report import RowReport, check_rows, good_rows
 from .sources import load_pairs
+
+EXAMPLES = 2000  # rows that show what kind of text a corpus has
 
 
 def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDict, RowReport]:
@@ -57,12 +60,31 @@ def load_split(name: str, data_args: DataArguments, seed: int, report: RowReport
             rows = rows.add_column("corpus", np.full(len(rows), number, dtype=np.int32))
         read, dropped = read + len(rows) + sum(found.values()), dropped + Counter(found)
         parts.append(rows)
+    parts = with_same_columns(parts)
     rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     if data_args.max_rows and len(rows) > data_args.max_rows:
         dropped["beyond max_rows"] = len(rows) - data_args.max_rows
         rows = rows.shuffle(seed=seed).select(range(data_args.max_rows))
     report.add(name, f"{len(parts)} corpora" if split.mix else str(split), read, dict(dropped))
     return rows
+
+
+def with_same_columns(parts: list[datasets.Dataset]) -> list[datasets.Dataset]:
+    """Give all corpora of a split the columns that any of them has: one reference, no tags."""
+    texts = datasets.List(datasets.Value("string"))
+    for column in ("references", "tags"):
+        if any(column in part.column_names for part in parts):
+            parts = [part if column in part.column_names else fill_column(part, column, texts) for part in parts]
+    return parts
+
+
+def fill_column(rows: datasets.Dataset, column: str, kind: Any) -> datasets.Dataset:
+    """Add `references` with the target alone, or empty `tags`."""
+
+    def values(batch: dict[str, list[str]]) -> dict[str, list[list[str]]]:
+        return {column: [[target] if column == "references" else [] for target in batch["target"]]}
+
+    return rows.map(values, batched=True, features=datasets.Features({**rows.features, column: kind}))
 
 
 def load_corpus(
@@ -118,7 +140,7 @@ def hold_out(
         raise ValueError(cannot_hold_out(train, validation_rows))
     entry = report.splits["train"]
     result = {"train": train.select(kept), "validation": train.select(held_out)}
-    ordered = RowReport({name: rows for name, rows in report.splits.items() if name not in SPLITS})
+    ordered = RowReport({name: rows for name, rows in report.splits.items() if name not in SPLITS}, report.notes)
     dropped = {
         "held out for validation": len(held_out),
         "held out the other way round": int((is_known & ~is_held_out).sum()),
@@ -168,3 +190,9 @@ def sample_rows(dataset: datasets.Dataset, rows: int, seed: int) -> datasets.Dat
     if len(dataset) <= rows:
         return dataset
     return dataset.select(np.sort(np.random.default_rng(seed).choice(len(dataset), rows, replace=False)))
+
+
+def sample_texts(rows: datasets.Dataset) -> tuple[list[str], list[str]]:
+    """Return some sources and their targets, from all parts of a split, as examples of its texts."""
+    chosen = rows.select(range(0, len(rows), 1 + len(rows) // EXAMPLES))
+    return list(chosen["source"]), list(chosen["target"])

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ...tokenization_fun_transformer import tag_language
 from ..recipe.arguments import DataArguments
 from .caching import map_by_content
+from .features import tag_source, unknown_tag
 from .files import progress_bars
 from .languages import Pair, corpora_of, language_pairs, set_languages
 from .report import RowReport, check_rows, good_rows
@@ -61,6 +62,10 @@ def tokenize_splits(
         problems = np.full(len(rows), "", dtype=object)
         for side, column in (("target", "labels"), ("source", "input_ids")):
             problems[token_lengths(rows, column) > limits[column]] = f"{side} has more than {limits[column]} tokens"
+        if "tags" in placed.column_names:
+            known = tokenizer.get_vocab()
+            unknown = np.array([unknown_tag(tags, known) for tags in placed["tags"]], dtype=object)
+            problems[problems == ""] = unknown[problems == ""]
         corpora = [str(corpus) for corpus in corpora_of(data_args, name)]
         dropped = check_rows(placed, problems, name, corpora, data_args.bad_rows)
         tokenized[name] = good_rows(rows, problems)
@@ -76,7 +81,7 @@ def encode_rows(
     pairs: list[Pair],
     prefix: str,
 ) -> dict[str, list]:
-    """Encode a batch of rows, sources with the recipe's prefix.
+    """Encode a batch of rows; a source begins with the wanted language, the recipe's prefix and the row's tags.
 
     Args:
         batch: With `source` and `target`; `corpus` where there are several.
@@ -87,14 +92,21 @@ def encode_rows(
         prefix: Of all sources.
     """
     sources, corpora = batch["source"], batch.get("corpus") or [0] * len(batch["source"])
+    if "tags" in batch:
+        sources = [tag_source(text, tags) for text, tags in zip(sources, batch["tags"], strict=True)]
     if prefix:
         sources = [prefix + text for text in sources]
     if languages:
         sources = [tag_language(text, languages[corpus]) for text, corpus in zip(sources, corpora)]
-    batch = {**batch, "source": sources}
+    return {"source": sources, **encode_texts({**batch, "source": sources}, tokenizer, encode, pairs)}
+
+
+def encode_texts(batch: dict[str, list], tokenizer: Any, encode: Callable, pairs: list[Pair]) -> dict[str, list[Any]]:
+    """Encode a batch of rows whose sources are complete; see `encode_rows`."""
     if not pairs:
-        return {"source": sources, **encode(batch, tokenizer)}
-    return {"source": sources, **encode_by_language(batch, tokenizer, encode, [pairs[c] for c in corpora])}
+        return encode(batch, tokenizer)
+    corpora = batch.get("corpus") or [0] * len(batch["source"])
+    return encode_by_language(batch, tokenizer, encode, [pairs[corpus] for corpus in corpora])
 
 
 def encode_by_language(

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.bpe_dropout import check_merges
+from ..data.features import add_tags
 from ..data.languages import check_languages, frames_languages, generation_options, language_pairs, set_languages
 from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
@@ -47,6 +48,7 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             target_vocab_size=settings.target_vocab_size,
             lowercase=settings.lowercase,
             min_frequency=settings.min_frequency,
+            normalization=settings.normalization,
         )
         tokenizer = train_tokenizer(**texts, settings=learned)
         objective.prepare_tokenizer(tokenizer)
@@ -58,12 +60,13 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
     elif languages := set(languages_of(arguments.data, "train")):
         if starts_from_model(arguments):
             check_tags(tokenizer, languages, arguments.model["path"])
-            return tokenizer
-        if not hasattr(tokenizer, "add_languages"):
+        elif not hasattr(tokenizer, "add_languages"):
             raise ValueError(
                 f"tokenizer.path={settings.path}: only a FunTransformerTokenizer can tell languages apart."
             )
-        tokenizer.add_languages(languages)
+        else:
+            tokenizer.add_languages(languages)
+    add_tags(tokenizer, splits["train"])
     return tokenizer
 
 
@@ -131,6 +134,13 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
+def make_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a trained model rows for tokens that its tokenizer got from the data, such as tags, in place."""
+    needed, embeddings = 1 + max(tokenizer.get_vocab().values()), model.get_input_embeddings()
+    if needed > len(embeddings.weight):  # type: ignore[arg-type]
+        model.resize_token_embeddings(needed)
+
+
 def build_model(run: Run) -> PreTrainedModel:
     """Build the model that a run begins with: one that the recipe names, with its weights, or a fresh one.
 
@@ -146,6 +156,7 @@ def build_model(run: Run) -> PreTrainedModel:
         if has_new_tokens(arguments.tokenizer):
             old = load_base_tokenizer(arguments, run.objective, with_new=False)
             run.accelerator.print(add_rows(model, old, run.tokenizer, arguments.tokenizer))
+        make_room(model, run.tokenizer)
         fit_generation(model, run)
     else:
         model = build_fresh_model(run, kernel)

@@ -7,6 +7,7 @@ means off.
 
 import dataclasses
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 import yaml
@@ -18,6 +19,7 @@ Filter = Literal["duplicates", "identical", "ratio", "script", "control"]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "swanlab"]
 SPLITS = ("train", "validation", "test")
 BY_PAIRS = "by the number of training pairs"
+BY_TEXTS = "by the training texts: "
 NO_LIMIT = "null"
 
 
@@ -33,12 +35,23 @@ def arg(default: Any, help: str, auto: str = "", **limits: float) -> Any:
     return field(default=default, metadata={"help": help, "auto": auto, "limits": limits})
 
 
+def column_name(value: Any) -> Any:
+    """Return the number of a column as text, as the columns of a file without a header are called."""
+    return str(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+
+
 @dataclass
 class TokenizerArguments:
     """Which tokenizer: a finished one (`path`), or one trained on the training split."""
 
     path: str | None = arg(None, "folder or Hub name of a finished tokenizer; without it one is trained")
-    type: Literal["bpe", "unigram", "char", "word"] = arg("bpe", "how text is cut into tokens")
+    type: Literal["bpe", "unigram", "char", "word"] = arg(
+        AUTO,
+        "how text is cut into tokens",
+        BY_TEXTS
+        + "bpe; char for single words and word for short symbols, where neither side is sentences (letters to "
+        "sounds, inflection, transliteration), with two vocabularies where the sides differ",
+    )
     vocab_size: int = arg(
         AUTO,
         "size of the vocabulary, special tokens included (char, word: at most)",
@@ -57,6 +70,9 @@ class TokenizerArguments:
         1_000_000, "rows of the training split that it is trained on, sampled by seed where there are more", minimum=1
     )
     min_frequency: int = arg(2, "a token seen less often in training does not enter the vocabulary", minimum=1)
+    normalization: Literal["nfc", "nfd", "none"] = arg(
+        "nfc", "Unicode form that text is brought into; nfd takes letters and Hangul syllables apart, none keeps them"
+    )
     new_tokens: list[str] = field(
         default_factory=list,
         metadata={
@@ -82,8 +98,21 @@ class SplitArguments:
     )
     config: str | None = arg(None, "configuration of a Hub data set, such as a language pair")
     split: str | None = arg(None, "split of a Hub or built-in data set; null: the section's own name")
-    source_column: str = arg("source", "column of the source text; dots reach inside: translation.zh")
+    source_column: str = arg(
+        "source", "column of the source text; dots reach inside: translation.zh; a number, from 0, without a header"
+    )
     target_column: str = arg("target", "column of the target text; dots reach inside: translation.en")
+    references_column: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "column with a list of accepted targets, or several columns with one each: training has a row for "
+            "each of them, evaluation takes any"
+        },
+    )
+    feature_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "columns whose values come before the source as tokens of their own: <domain:news>"},
+    )
     source: str | None = arg(None, "text file with one source sentence a line (plain, .gz, .xz, .bz2 or .zst)")
     target: str | None = arg(None, "text file whose lines translate those of `source`")
     src_lang: str | None = arg(None, "language of the sources, such as zh")
@@ -94,6 +123,13 @@ class SplitArguments:
     mix: "list[SplitArguments]" = field(
         default_factory=list, metadata={"help": "several corpora, each with the names above; or make the split a list"}
     )
+
+    def __post_init__(self) -> None:
+        for name in ("source_column", "target_column"):  # by number
+            setattr(self, name, column_name(getattr(self, name)))
+        for name in ("references_column", "feature_columns"):
+            value = getattr(self, name)
+            setattr(self, name, [*map(column_name, value)] if isinstance(value, list | tuple) else column_name(value))
 
     @property
     def is_named(self) -> bool:
@@ -107,6 +143,31 @@ class SplitArguments:
 
     def __str__(self) -> str:
         return " and ".join(corpus.dataset or f"{corpus.source} + {corpus.target}" for corpus in self.corpora)
+
+
+@dataclass
+class NoiseArguments:
+    """Mistakes put into training sources, differently in each epoch, so that a model also understands such texts.
+
+    The letter case is that of a whole row: it has one of `upper`, `lower` and `title` at most.
+    """
+
+    upper: float = arg(0.0, "probability that a source is in upper case", minimum=0, maximum=1)
+    lower: float = arg(0.0, "probability that it is in lower case", minimum=0, maximum=1)
+    title: float = arg(0.0, "probability that Each Word Begins With a Capital", minimum=0, maximum=1)
+    punctuation: float = arg(
+        0.0, "probability that punctuation is missing: half the time that at the end, else all", minimum=0, maximum=1
+    )
+    typos: float = arg(
+        0.0, "probability of each letter to be left out, doubled, exchanged or replaced", minimum=0, maximum=1
+    )
+    split: float = arg(0.0, "probability of each word to be torn in two", minimum=0, maximum=1)
+    join: float = arg(0.0, "probability of each space between words to be missing", minimum=0, maximum=1)
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether any is asked for."""
+        return any(vars(self).values())
 
 
 @dataclass
@@ -140,6 +201,7 @@ class DataArguments:
         "",
         "text that each source begins with, as T5 wants: 'translate English to German: '; its last space counts",
     )
+    noise: NoiseArguments = field(default_factory=NoiseArguments)
     keep_stress: bool = arg(False, "builtin:cmudict: keep the stress digits of vowels (AH0)")
 
     @property
@@ -315,8 +377,13 @@ class GenerationArguments:
         1.0, "exponent on the length in beam search; above 1 prefers longer sequences", minimum=-100, maximum=100
     )
     metrics: list[str] = field(
-        default_factory=lambda: ["bleu", "chrf"],
-        metadata={"help": "what is measured on generated text; plug-ins add to these"},
+        default=AUTO,  # type: ignore[arg-type]
+        metadata={
+            "help": "what is measured on generated text; plug-ins add to these",
+            "auto": BY_TEXTS
+            + "bleu and chrf; where no side is sentences, per and g2p_wer for symbols, exact and chrf "
+            "for words; and what chooses the best model",
+        },
     )
     eval_rows: int = arg(200, "validation rows generated for at intervals (the test set is always whole)", minimum=1)
     batch_size: int = arg(64, "sentences generated at once", minimum=1, maximum=100_000)

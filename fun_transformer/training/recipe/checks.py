@@ -13,11 +13,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import sacrebleu
 
 from ...plugins import load_plugins
 from ..tables import METRICS, OBJECTIVES
-from .arguments import AUTO, SPLITS, LoraArguments, RunArguments, SplitArguments
+from .arguments import AUTO, SPLITS, DataArguments, LoraArguments, RunArguments, SplitArguments, TrainingArguments
 from .base import check_beside_path, model_name, resolve_path, starts_from_model
 from .defaults import LIMITS, chosen_fields
 from .model_config import LOSS_OPTIONS, choose_config, mixing_config, model_type_of, recipe_fields
@@ -48,7 +49,9 @@ def convert(value: Any, kind: Any, name: str, auto: bool = False) -> Any:
     Raises:
         ValueError: The value has another type, or is none of a Literal's.
     """
-    if kind is Any or (auto and value == AUTO):
+    if isinstance(value, np.generic):  # a number that was computed
+        value = value.item()
+    if kind is Any or (auto and isinstance(value, str) and value == AUTO):
         return value
     origin, options = get_origin(kind), get_args(kind)
     if origin is Literal:
@@ -185,6 +188,7 @@ def drop_targets(arguments: RunArguments) -> None:
     for name in SPLITS:
         for split in getattr(arguments.data, name).corpora:
             split.target, split.target_column = split.source, split.source_column
+            split.references_column = []
 
 
 def check_split(split: SplitArguments, name: str, tags_languages: bool) -> None:
@@ -208,6 +212,50 @@ def check_split(split: SplitArguments, name: str, tags_languages: bool) -> None:
             raise ValueError(f"{place}.tgt_lang is missing: data.train has several target languages.")
         if corpus.tgt_lang and not re.fullmatch(r"[\w-]+", corpus.tgt_lang):
             raise ValueError(f"{place}.tgt_lang={corpus.tgt_lang} is no language. Give a code such as en or zh_Hant.")
+
+
+def check_noise(arguments: RunArguments) -> None:
+    """Check whether and how sources may have mistakes.
+
+    Raises:
+        ValueError: The objective's targets would no longer fit, or a row would have several letter cases.
+    """
+    noise = arguments.data.noise
+    if noise.is_on and not OBJECTIVES[arguments.objective].takes_noise:
+        able = [name for name, other in OBJECTIVES.items() if other.takes_noise]
+        raise ValueError(
+            f"data.noise is for objective: {' or '.join(able)}, got {arguments.objective}, whose labels belong to the "
+            "words of the source. Leave it out."
+        )
+    if (cases := noise.upper + noise.lower + noise.title) > 1:
+        raise ValueError(
+            f"data.noise: upper, lower and title are {cases:g} together, but a row has one of them. Make it at most 1."
+        )
+
+
+def check_columns(data: DataArguments, training: TrainingArguments) -> None:
+    """Check that all splits have the features of train, that these can be learned, and where references come from.
+
+    Raises:
+        ValueError: Naming the section.
+    """
+    features = sorted({column for corpus in data.train.corpora for column in corpus.feature_columns})
+    if features and (training.lora.r is not None or "embeddings" in training.freeze):
+        option = "training.lora" if training.lora.r is not None else "training.freeze"
+        raise ValueError(
+            f"data.train.feature_columns: {option} leaves the embeddings as they are, and tags would not be learned. "
+            "Leave one of them out."
+        )
+    for name in SPLITS:
+        for corpus in getattr(data, name).corpora:
+            for option in ("references_column", "feature_columns"):
+                if getattr(corpus, option) and (corpus.source or (corpus.dataset or "").startswith("builtin:")):
+                    raise ValueError(f"data.{name}.{option}: {corpus} has no further columns. Leave it out.")
+            if name != "train" and corpus.is_named and (found := sorted(set(corpus.feature_columns))) != features:
+                raise ValueError(
+                    f"data.{name}.feature_columns must name the same columns as data.train: "
+                    f"{', '.join(features) or 'none'}, got {', '.join(found) or 'none'}."
+                )
 
 
 def check_model(arguments: RunArguments) -> None:
@@ -265,9 +313,12 @@ def check_scores(arguments: RunArguments) -> None:
     """
     training, objective = arguments.training, OBJECTIVES[arguments.objective]
     of_texts = [name for name, metric in METRICS.items() if metric.compares_texts]
-    for name in arguments.generation.metrics:
+    generation = arguments.generation
+    if generation.metrics == AUTO:  # it will be what the texts ask for, and what chooses the best model
+        generation = dataclasses.replace(generation, metrics=of_texts)
+    for name in generation.metrics:
         one_of(name, tuple(of_texts), "generation.metrics")
-    measured = ["loss", *objective.measured(arguments.generation)]
+    measured = ["loss", *objective.measured(generation)]
     if training.metric_for_best_model not in measured:
         can_measure = training.metric_for_best_model in of_texts and objective.generates
         hint = "Add it to generation.metrics, or choose" if can_measure else "Choose"
@@ -358,6 +409,8 @@ def check_together(arguments: RunArguments) -> None:
         raise ValueError("No training data: give data.train.dataset, or data.train.source and data.train.target.")
     for name in SPLITS:
         check_split(getattr(data, name), name, data.tags_languages)
+    check_columns(data, training)
+    check_noise(arguments)
     if training.num_train_epochs is None and all(getattr(training, name) in (AUTO, None) for name in LIMITS):
         raise ValueError("Training would never end: give training.max_steps, max_minutes or num_train_epochs.")
     if training.r_drop is not None and training.scheduled_sampling is not None:

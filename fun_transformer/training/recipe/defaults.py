@@ -5,7 +5,8 @@ The values follow published practice (docs/training.md says which): the paper fo
 2017), the customary IWSLT setting for hundreds of thousands (Ott et al. 2019), and for less the studies of Sennrich
 and Zhang (2019) and of Araabi and Monz (2020).
 
-A recipe is resolved in two steps, as the vocabulary must be chosen before tokens can be counted:
+What the texts decide, `texts.py` has chosen before. The rest is resolved in two steps, as the vocabulary must be
+chosen before tokens can be counted:
 
     arguments = resolve(arguments, pairs, device)
     arguments = resolve_rhythm(arguments, tokens, processes)
@@ -19,9 +20,11 @@ from typing import Any
 
 import torch
 
+from ..tables import OBJECTIVES
 from .arguments import AUTO, RunArguments, TrainingArguments
 from .base import base_config, is_own, starts_from_model
 from .model_config import choose_kernel, choose_packing, choose_precision, model_type_of
+from .texts import CHOICES, SYMBOLS
 
 LIMITS = ("max_steps", "num_train_epochs", "max_minutes")
 
@@ -74,7 +77,6 @@ FINE_TUNING_RATES = {"t5": 3e-4, "mt5": 3e-4, "umt5": 3e-4, "fun_transformer": 1
 FINE_TUNING_RATE = 5e-5
 LORA_RATE = 5e-4  # its matrices begin at zero: Hu et al. 2021 train with 2e-4 to 5e-4
 SMOOTHING = 0.1  # of labels, where a model of another family learns to write a target
-SYMBOLS = 8_000  # at most, in vocabularies of characters or words
 PATIENCE = 5  # evaluations without a better one; there is one an epoch
 EVALUATE_EVERY = (50, 5_000)  # steps: not more and not less often
 SAVE_EVERY = 500  # steps at least: a checkpoint takes a second and three times the room of the model
@@ -178,8 +180,13 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
         pairs: Number of training pairs.
         device: Where the model will be trained.
     """
+    goes_on, usual = starts_from_model(arguments), CHOICES["sentence"]  # where no texts were looked at
+    arguments = dataclasses.replace(
+        arguments,
+        tokenizer=arguments.tokenizer if goes_on else fill(arguments.tokenizer, type=usual.type),
+        generation=fill(arguments.generation, metrics=[*usual.metrics]),
+    )
     scale, training = scale_for(pairs), arguments.training
-    goes_on = starts_from_model(arguments)
     lora = training.lora if training.lora.r is None else fill(training.lora, alpha=2.0 * training.lora.r)
     training = fill(
         dataclasses.replace(training, lora=lora),
@@ -216,20 +223,48 @@ def resolve_rhythm(arguments: RunArguments, tokens: int, processes: int) -> RunA
     return dataclasses.replace(arguments, training=training)
 
 
-def describe_choices(before: RunArguments, after: RunArguments, pairs: int) -> str:
-    """Return what was chosen, in words; an empty text where the recipe left nothing open."""
-    sections = ["tokenizer", "training", *(["generation"] if "bleu" in after.generation.metrics else [])]
-    old, new = ({section: vars(getattr(a, section)) for section in sections} for a in (before, after))
-    old["model"], new["model"] = before.model, after.model
+def as_dict(section: Any) -> dict[str, Any]:
+    """Return the names and values of a section of the recipe."""
+    return section if isinstance(section, dict) else vars(section)
+
+
+def show_value(value: Any) -> str:
+    """Return a chosen value as a notice has it."""
+    if isinstance(value, list):
+        return " and ".join(value)
+    return value if isinstance(value, str) else f"{value:,}"
+
+
+def describe_choices(before: RunArguments, after: RunArguments, pairs: int, texts: str = "") -> str:
+    """Return what was chosen, in words; an empty text where the recipe left nothing open.
+
+    Args:
+        before: The recipe as it was given.
+        after: As it is run.
+        pairs: Number of training pairs.
+        texts: What kinds of text they are, where that decided something.
+    """
+    sections = ("tokenizer", "model", "training", "generation")
+    old, new = ({section: as_dict(getattr(a, section)) for section in sections} for a in (before, after))
+    by_texts = before.tokenizer.type == AUTO != after.tokenizer.type
     chosen = {
         f"{section}.{name}": value
-        for section in ("tokenizer", "model", *sections[1:])
+        for section in sections
         for name, value in new[section].items()
-        if old[section].get(name, AUTO) == AUTO and value not in (AUTO, None)
+        if value not in (AUTO, None, old[section].get(name, AUTO))
+        and (old[section].get(name, AUTO) == AUTO or (section == "tokenizer" and by_texts))
     }
-    if not learns_pieces(before):
+    if not learns_pieces(before) and not learns_pieces(after):
         chosen.pop("tokenizer.vocab_size", None)  # the text, or the finished tokenizer, decides it
+        chosen.pop("tokenizer.target_vocab_size", None)
+    if before.tokenizer.path:
+        chosen.pop("tokenizer.type", None)
+    if not OBJECTIVES[after.objective].generates:
+        chosen.pop("generation.metrics", None)
+    if "bleu" not in after.generation.metrics and after.generation.metrics != AUTO:
+        chosen.pop("generation.bleu_tokenize", None)
     if not chosen:
         return ""
-    values = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:,}'}" for name, value in chosen.items())
-    return f"Chosen for {pairs:,} training pairs and this device, as the recipe leaves it open: {values}."
+    values = ", ".join(f"{name} {show_value(value)}" for name, value in chosen.items())
+    of = f" ({texts})" if texts and {"tokenizer.type", "generation.metrics"} & chosen.keys() else ""
+    return f"Chosen for {pairs:,} training pairs{of} and this device, as the recipe leaves it open: {values}."

@@ -181,6 +181,22 @@ def changed_arguments(old_file: Path, new: RunArguments) -> dict[str, tuple[Any,
     return {name: (old, now) for name, (old, now) in pairs.items() if old not in (now, AUTO)}
 
 
+def keep_choices(arguments: RunArguments, output_dir: Path) -> RunArguments:
+    """Return the recipe of a resumed run with what the texts decided at its start, by whatever version that was."""
+    path = output_dir / "recipe.yaml"
+    if not path.is_file():
+        return arguments
+    flat = read_recipe(str(path), known_arguments(), warns=False)
+    begun = convert_fields(build(RunArguments, flat))
+    tokenizer, generation = arguments.tokenizer, arguments.generation
+    if tokenizer.type == AUTO:
+        names = ("type", "target_type", "vocab_size", "target_vocab_size")
+        tokenizer = dataclasses.replace(tokenizer, **{name: getattr(begun.tokenizer, name) for name in names})
+    if generation.metrics == AUTO:
+        generation = dataclasses.replace(generation, metrics=begun.generation.metrics)
+    return dataclasses.replace(arguments, tokenizer=tokenizer, generation=generation)
+
+
 def flat_values(section: Any, prefix: str = "") -> dict[str, Any]:
     """Return all values of a recipe by dotted name."""
     items = section if isinstance(section, dict) else vars(section)

@@ -1,5 +1,6 @@
 """A run: what its parts share, from the recipe to the folder that it writes."""
 
+import copy
 import functools
 import math
 from dataclasses import dataclass, field
@@ -11,10 +12,14 @@ from datasets import DatasetDict
 from transformers import PreTrainedConfig
 
 from ..data.batches import Mixture, PaddedBatches, Share, TokenBudgetSampler
-from ..data.bpe_dropout import DroppingRows
+from ..data.bpe_dropout import drop_merges
+from ..data.fresh_rows import FreshRows
+from ..data.languages import language_pairs
+from ..data.noise import Noise
 from ..data.packing import PackedBatches, PackingSampler
 from ..data.rows import TokenRows
 from ..data.stream import BatchStream
+from ..data.tokenizing import encode_texts
 from ..objectives import Objective
 from ..recipe.arguments import RunArguments
 
@@ -57,6 +62,28 @@ class Scores:
         return [name for name, value in self.values.items() if isinstance(value, float) and not math.isfinite(value)]
 
 
+def fresh_rows(run: Run, longest: float) -> FreshRows:
+    """Return the training rows tokenized again at each reading, with noise and with merges left out.
+
+    Args:
+        run: The run.
+        longest: Of a row, in tokens.
+    """
+    settings, data, train = run.arguments.training, run.arguments.data, run.splits["train"]
+    if settings.bpe_dropout:
+        tokenizer = drop_merges(run.tokenizer, settings.bpe_dropout)
+    else:
+        tokenizer = copy.deepcopy(run.tokenizer)  # languages are set while it encodes
+    noise = Noise(data.noise, settings.seed, tokenizer.get_added_vocab(), data.source_prefix)
+    encode = functools.partial(
+        encode_texts,
+        tokenizer=tokenizer,
+        encode=run.objective.encode,
+        pairs=language_pairs(tokenizer, data, "train"),
+    )
+    return FreshRows(train, encode, longest, noise if data.noise.is_on else None)
+
+
 def build_stream(run: Run, config: PreTrainedConfig) -> BatchStream:
     """Make batches of the training rows, as the recipe says.
 
@@ -66,9 +93,8 @@ def build_stream(run: Run, config: PreTrainedConfig) -> BatchStream:
     """
     settings, data, train = run.arguments.training, run.arguments.data, run.splits["train"]
     rows = TokenRows(train)
-    if dropout := settings.bpe_dropout:
-        longest = getattr(config, "max_position_embeddings", math.inf)
-        rows = DroppingRows(train, run.tokenizer, run.objective.encode, dropout, longest)
+    if settings.bpe_dropout or data.noise.is_on:
+        rows = fresh_rows(run, getattr(config, "max_position_embeddings", math.inf))
     mixture = None
     if rows.corpora is not None:
         mixture = Mixture(rows.corpora, [corpus.weight for corpus in data.train.corpora], data.temperature)
