@@ -530,7 +530,7 @@ def add_to_model_code(line):
         (lambda repo: (repo / "config.json").unlink(), ["config.json is missing"]),
         (
             lambda repo: (repo / "config.json").rename(repo / "adapter_config.json"),
-            ["It is an adapter and not a whole"],
+            ["adapter_model.safetensors is missing", "does not name the model that it is for"],
         ),
         (lambda repo: (repo / "config.json").write_text("{"), ["config.json is no JSON"]),
         (lambda repo: (damage_shards(repo), (repo / INDEX).write_text("[]")), ["json holds no JSON object"]),

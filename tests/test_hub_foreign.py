@@ -21,6 +21,7 @@ from fun_transformer.hub.card import complete_card, read_header
 from fun_transformer.hub.push import model_contents, prepare_files
 from fun_transformer.hub.usage import BASE_PLACEHOLDER, Loading, plain_code
 from fun_transformer.training import parse_arguments, train
+from fun_transformer.training.evaluate import main as evaluate
 from fun_transformer.training.model.averaging import main as average
 
 ROOT = Path(__file__).parents[1]
@@ -218,6 +219,13 @@ def test_the_card_of_an_adapter_hides_the_folder_of_its_base(adapter):
     assert str(adapter.parents[1]) not in card and BASE_PLACEHOLDER in card
     own = plain_code("me/cat", Loading(SEQ2SEQ, base="me/base"))
     assert own.startswith("import fun_transformer\n")
+
+
+def test_a_run_with_an_adapter_is_evaluated_by_its_folder(adapter, tmp_path, capsys):
+    assert evaluate([str(adapter.parent), "--output", str(tmp_path / "scores.json")]) == 0
+    lines = map(json.loads, (adapter.parent / "metrics.jsonl").read_text().splitlines())
+    last = [line for line in lines if line["split"] == "validation"][-1]
+    assert f"loss {last['loss']:.2f}" in capsys.readouterr().out
 
 
 # ── means ────────────────────────────────────────────────────────────────────────────────────────────────────────
