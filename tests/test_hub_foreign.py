@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tiny_models import WORDS, save_tiny
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
+from fun_transformer import cli
 from fun_transformer.hub import TrainingFacts, check_repo, push_model_repo, training_card
 from fun_transformer.hub.card import complete_card, read_header
 from fun_transformer.hub.push import model_contents, prepare_files
@@ -29,7 +30,7 @@ SEQ2SEQ = "AutoModelForSeq2SeqLM"
 QUICK = [
     *("--training.max_steps", "2", "--training.eval_steps", "1", "--training.save_steps", "1"),
     *("--training.batch_tokens", "128", "--training.precision", "fp32", "--training.learning_rate", "1e-2"),
-    *("--generation.max_new_tokens", "8", "--training.report_to", "[]"),
+    *("--generation.max_new_tokens", "8", "--generation.metrics", "[bleu, chrf]", "--training.report_to", "[]"),
 ]
 
 
@@ -226,6 +227,17 @@ def test_a_run_with_an_adapter_is_evaluated_by_its_folder(adapter, tmp_path, cap
     lines = map(json.loads, (adapter.parent / "metrics.jsonl").read_text().splitlines())
     last = [line for line in lines if line["split"] == "validation"][-1]
     assert f"loss {last['loss']:.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["", "model"])
+def test_an_adapter_is_evaluated_on_data_of_any_file(place, adapter, tmp_path, capsys):
+    lines = zip(*((adapter.parents[1] / name).read_text().splitlines() for name in ("source", "target")), strict=True)
+    (tmp_path / "data.tsv").write_text("source\ttarget\n" + "".join(f"{a}\t{b}\n" for a, b in lines))
+    words = ["evaluate", str(adapter.parent / place), str(tmp_path / "data.tsv"), "--num-beams", "1"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    logged = map(json.loads, (adapter.parent / "metrics.jsonl").read_text().splitlines())
+    last = [line["chrf"] for line in logged if "chrf" in line][-1]
+    assert f" {last:.2f}\n" in capsys.readouterr().out
 
 
 # ── means ────────────────────────────────────────────────────────────────────────────────────────────────────────
