@@ -24,6 +24,7 @@ from fun_transformer.hub.check import find_problems
 from fun_transformer.hub.code import travelling_classes
 from fun_transformer.hub.contents import local_files, secret_problems
 from fun_transformer.hub.push import model_contents, prepare_files, read_bytes
+from fun_transformer.hub.usage import Loading
 from fun_transformer.hub.weights import weight_problems
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
@@ -116,7 +117,7 @@ def test_a_card_says_scores_facts_and_use_and_the_hub_reads_its_results():
     assert "| data | train.zh and train.en |\n| steps | 2,200 |\n| seed | 42 |" in text
     assert "| 今天\\|0 | to0 | day 0 |" in text and text.count("| day ") == 8
     assert "```bash\nrun me\n```" in text and 'print(pipe("今天|10"))' in text
-    assert complete_card(text, "me/mine", "AutoModelForSeq2SeqLM", {}).count('model="me/mine"') == 2
+    assert complete_card(text, "me/mine", Loading("AutoModelForSeq2SeqLM"), {}).count('model="me/mine"') == 2
 
 
 def test_a_card_of_an_unmeasured_model_has_no_empty_sections():
@@ -230,7 +231,7 @@ def test_another_models_folder_gets_the_pipelines_and_what_is_ours_in_it(tmp_pat
     assert {name for name in files if name.endswith(".py")} == ours
     (tmp_path / "tokenizer_config.json").unlink()
     files = prepare_files(model_contents(tmp_path), "me/marian", {})
-    assert "auto_map" not in json.loads(files["config.json"])
+    assert files["config.json"] == tmp_path / "config.json"
 
 
 @pytest.mark.parametrize(
@@ -529,7 +530,7 @@ def add_to_model_code(line):
         (lambda repo: (repo / "config.json").unlink(), ["config.json is missing"]),
         (
             lambda repo: (repo / "config.json").rename(repo / "adapter_config.json"),
-            ["It is an adapter and not a whole"],
+            ["adapter_model.safetensors is missing", "does not name the model that it is for"],
         ),
         (lambda repo: (repo / "config.json").write_text("{"), ["config.json is no JSON"]),
         (lambda repo: (damage_shards(repo), (repo / INDEX).write_text("[]")), ["json holds no JSON object"]),

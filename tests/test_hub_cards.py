@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 
 from fun_transformer.hub import Score, TrainingFacts, training_card
 from fun_transformer.hub.card import complete_card, decode_card, read_header
+from fun_transformer.hub.usage import Loading
 
 ODD = "language: no\nversion: 1.10\ntime: 12:30\nmode: 0644\nsince: 2020-01-01\nflag: yes\nsmall: 1e3\nnone: ~\n"
 ADDED = "library_name: transformers\npipeline_tag: text2text-generation\ntags:\n- fun_transformer\n"
@@ -14,7 +15,7 @@ BODY = "\n# A cat\n\nimport fun_transformer, trust_remote_code\n"
 
 
 def complete(card, **metadata):
-    return complete_card(card, "me/cat", "AutoModelForSeq2SeqLM", metadata)
+    return complete_card(card, "me/cat", Loading("AutoModelForSeq2SeqLM"), metadata)
 
 
 def test_what_two_versions_of_yaml_read_differently_stays_as_it_is_written():

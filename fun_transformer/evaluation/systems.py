@@ -1,5 +1,6 @@
 """What is scored: a file of finished outputs, or a model that answers first."""
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     TextClassificationPipeline,
 )
 
@@ -117,6 +119,19 @@ def titles_of(names: Sequence[str]) -> list[str]:
     return titles
 
 
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a model or an adapter."""
+    return any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
+
+
+def base_of_adapter(place: str) -> str | None:
+    """Return the model that an adapter in a folder is for; None where it is no adapter."""
+    folder = Path(place)
+    if (folder / "config.json").is_file() or not (folder / "adapter_config.json").is_file():
+        return None
+    return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+
+
 def model_folder(name: str) -> str:
     """Return where a model is: the folder `model` of a run, or what was named.
 
@@ -124,13 +139,13 @@ def model_folder(name: str) -> str:
         ValueError: It is a folder without a model.
     """
     path = Path(name)
-    if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
+    if holds_model(path / "model") and not (path / "config.json").is_file():
         path = path / "model"
     if not path.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise ValueError(f"There is no file or model folder {name}.")
         return name
-    if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+    if not holds_model(path):
         raise ValueError(f"{name} holds no config.json: it is neither a model folder nor a finished run.")
     if damage := folder_damage(path):
         raise ValueError(f"{name} is damaged: {' '.join(damage)}")
@@ -147,7 +162,8 @@ def load_model(name: str, title: str, generation: Generation) -> System:
     place = model_folder(name)
     try:
         trust = {"trust_remote_code": generation.trust_remote_code}
-        config = AutoConfig.from_pretrained(place, **trust)
+        base = base_of_adapter(place)
+        config = AutoConfig.from_pretrained(base or place, **trust)
         is_classifier = str((config.architectures or [""])[0]).endswith("ForSequenceClassification")
         if not is_classifier and not config.is_encoder_decoder:
             raise ValueError(
@@ -156,6 +172,8 @@ def load_model(name: str, title: str, generation: Generation) -> System:
             )
         auto: Any = AutoModelForSequenceClassification if is_classifier else AutoModelForSeq2SeqLM
         model = auto.from_pretrained(place, **trust).eval()
+        if base and (Path(place) / "generation_config.json").is_file():  # the base's was loaded
+            model.generation_config = GenerationConfig.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place, **trust)
         pipe = build_pipeline(model, tokenizer, generation, is_classifier)
     except (OSError, ImportError):

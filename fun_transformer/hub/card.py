@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..pipeline_fun_transformer import TASKS
+from .usage import BASE_PLACEHOLDER, HEAD_TASKS, PLACEHOLDER, Loading, missing_usage, plain_code
+
 # What begins like a header, its lines, and what ends it; of any line ends.
 HEADER = re.compile(r"\A\s*---[ \t]*(\r\n|\r|\n)(?P<lines>.*?)(?<=[\r\n])---[ \t]*(\r\n|\r|\n|\Z)", re.DOTALL)
-PLACEHOLDER = "PATH_OR_NAME_OF_THIS_MODEL"
 TEMPLATE = Path(__file__).with_name("card_template.md")
 SHOWN_SAMPLES = 8
 
@@ -54,7 +56,7 @@ class TrainingFacts:
         base_model: Name of the model that the training started from; None for a fresh one.
         base_is_on_hub: Whether this name is one of the Hub.
         source_prefix: What each source has to begin with.
-        auto_class: Loads the model, where it is of another family and needs nothing of this package.
+        loading: What the model needs to be loaded, where that is not the pipeline of this package.
     """
 
     data: str
@@ -67,7 +69,7 @@ class TrainingFacts:
     base_model: str | None = None
     base_is_on_hub: bool = False
     source_prefix: str = ""
-    auto_class: str = ""
+    loading: Loading | None = None
 
 
 def training_card(name: str, task: str, facts: TrainingFacts) -> str:
@@ -92,17 +94,21 @@ def training_card(name: str, task: str, facts: TrainingFacts) -> str:
         )
         for score in facts.scores
     ]
+    loading = facts.loading
+    relation = "finetune" if loading is None or loading.base is None else "adapter"
     data = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if relation == "adapter" else "transformers",
         tags=["fun_transformer", task],
         model_name=name if results else None,
         eval_results=results or None,
         base_model=facts.base_model if facts.base_is_on_hub else None,
+        base_model_relation=relation if facts.base_is_on_hub else None,
         datasets=list(facts.datasets) or None,
     )
     samples = facts.samples[:: max(1, len(facts.samples) // SHOWN_SAMPLES)][:SHOWN_SAMPLES]
     rows = [[sample["source"], sample["references"][0], sample["prediction"]] for sample in samples]
     example = facts.samples[len(facts.samples) // 2]["source"] if facts.samples else "text"
+    quoted = json.dumps(example, ensure_ascii=False)
     card = ModelCard.from_template(
         data,
         template_str=TEMPLATE.read_text(encoding="utf-8"),
@@ -110,14 +116,13 @@ def training_card(name: str, task: str, facts: TrainingFacts) -> str:
         task=task,
         command=without_folders(facts.command),
         placeholder=PLACEHOLDER,
-        example=json.dumps(example, ensure_ascii=False),
+        example=quoted,
         fact_table=table(["", ""], [["data", facts.data], *facts.details.items()]),
         score_table=score_table([*facts.before, *facts.scores]) if facts.scores else "",
         base_model=facts.base_model or "",
         base_is_on_hub=facts.base_is_on_hub,
         prefix=facts.source_prefix,
-        auto_class=facts.auto_class,
-        generates=bool(facts.samples),
+        code=plain_code(PLACEHOLDER, loading, quoted) if loading else "",
         signatures=sorted({f"{score.label}: `{score.signature}`" for score in facts.scores if score.signature}),
         sample_table=table(["source", "reference", "model"], rows) if rows else "",
     )
@@ -169,35 +174,14 @@ def _last_part(path: str) -> str:
 
 # ── When it is published ─────────────────────────────────────────────────────────────────────────────────────────
 
-USAGE = """
-## How to use it with{out} the package
-{remark}
-```python
-{first}from transformers import {auto_class}, AutoTokenizer, pipeline
 
-model = {auto_class}.from_pretrained("{repo_id}"{trust})
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{trust})
-
-pipe = pipeline("{task}", {loaded})
-```
-"""
-# The task that a head is for, where the card does not name one.
-HEAD_TASKS = {
-    "AutoModelForSeq2SeqLM": "text2text-generation",
-    "AutoModelForMaskedLM": "fill-mask",
-    "AutoModelForCausalLM": "text-generation",
-    "AutoModelForSequenceClassification": "text-classification",
-    "AutoModelForTokenClassification": "token-classification",
-}
-
-
-def complete_card(card: str, repo_id: str, auto_class: str, metadata: dict[str, Any]) -> str:
+def complete_card(card: str, repo_id: str, loading: Loading, metadata: dict[str, Any]) -> str:
     """Add to a card the metadata and the instructions that it lacks, and leave each other letter as it is.
 
     Args:
         card: The card as it is; empty where there is none.
         repo_id: The name on the Hub, which replaces the placeholder in the instructions.
-        auto_class: The Auto class of the model's head.
+        loading: What the model needs to be loaded.
         metadata: Fields for the card's header, such as license and language, which win over those in it.
 
     Returns:
@@ -210,17 +194,18 @@ def complete_card(card: str, repo_id: str, auto_class: str, metadata: dict[str, 
     body = card[match.end() :] if match else card
     newline = match[1] if match else "\r\n" if "\r\n" in card else "\n"
     given = as_read(metadata)
-    task = default_task(header | given, auto_class)
-    defaults = {"library_name": "transformers", "pipeline_tag": task, "tags": ["fun_transformer"]}
+    task = default_task(header | given, loading.auto_class)
+    defaults: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task}
+    if loading.needs_package:
+        defaults["tags"] = ["fun_transformer"]
+    if loading.base is not None:
+        defaults |= {"library_name": "peft", "base_model": loading.base, "base_model_relation": "adapter"}
     wanted = {name: value for name, value in defaults.items() if name not in header}
     wanted |= {name: value for name, value in metadata.items() if given[name] != header.get(name)}
     lines = with_fields(match["lines"] if match else "", wanted, newline)
     added = "" if body else f"\n# {repo_id.split('/')[-1]}\n"
-    if "import fun_transformer" not in body:
-        added += usage(task, repo_id, auto_class, trusted=False)
-    if "trust_remote_code" not in body:
-        added += usage(task, repo_id, auto_class, trusted=True)
-    body = body.replace(PLACEHOLDER, repo_id)
+    body = body.replace(PLACEHOLDER, repo_id).replace(BASE_PLACEHOLDER, loading.base or BASE_PLACEHOLDER)
+    added += missing_usage(body, task, repo_id, loading, has_pipeline=task in TASKS)
     return f"---{newline}{lines}---{newline}{body}{added.replace(chr(10), newline)}"
 
 
@@ -281,20 +266,6 @@ def to_yaml(fields: dict[str, Any]) -> str:
 def as_read(fields: dict[str, Any]) -> dict[str, Any]:
     """Return fields as `read_header` returns them: each value as it is written."""
     return read_fields(to_yaml(fields)) if fields else {}
-
-
-def usage(task: str, repo_id: str, auto_class: str, trusted: bool) -> str:
-    """Say how to use a model: where the package is installed, or without it, in code that is trusted."""
-    trust = ", trust_remote_code=True" if trusted else ""
-    # The task "feature-extraction" would load the whole model with AutoModel, not the encoder.
-    is_encoder = auto_class == "AutoModelForTextEncoding"
-    return USAGE.format(
-        out="out" if trusted else "",
-        remark="\nThe code is beside the weights. Read it, then allow it to run:\n" if trusted else "",
-        first="" if trusted else "import fun_transformer\n",
-        loaded="model=model, tokenizer=tokenizer" if is_encoder else f'model="{repo_id}"{trust}',
-        **{"task": task, "repo_id": repo_id, "auto_class": auto_class, "trust": trust},
-    )
 
 
 def decode_card(data: bytes) -> str:

@@ -17,9 +17,11 @@ from ..positions import POSITIONS
 from .card import decode_card, read_header
 from .code import auto_map, class_references, custom_pipelines, malformed_fields
 from .contents import (
+    ADAPTER_CONFIG,
     CONTENTS,
     RepoFiles,
     folder_contents,
+    is_adapter,
     local_files,
     name_problems,
     read_json,
@@ -91,10 +93,11 @@ def find_problems(files: RepoFiles) -> list[str]:
     contents: dict[str, dict[str, Any]] = {}
     for name in sorted(files.names):
         try:
-            if CONTENTS.fullmatch(name) and name.endswith(".json") and name != "tokenizer.json":
+            is_config = CONTENTS.fullmatch(name) or name == ADAPTER_CONFIG
+            if is_config and name.endswith(".json") and name != "tokenizer.json":
                 contents[name] = read_json(name, files)
             elif name == "README.md":
-                read_header(decode_card(files.read(name)))
+                problems += card_problems(read_header(decode_card(files.read(name))))
         except ValueError as error:
             problems.append(str(error))
     config, tokenizer_config = (contents.get(name, {}) for name in ("config.json", "tokenizer_config.json"))
@@ -104,6 +107,8 @@ def find_problems(files: RepoFiles) -> list[str]:
         problems += weight_problems(files, config)
     except ValueError as error:
         problems.append(str(error))
+    if is_adapter(files.names) and ADAPTER_CONFIG in contents:
+        problems += adapter_problems(contents[ADAPTER_CONFIG])
     if config:
         problems += plug_in_problems(config)
         problems += map_problems(config, tokenizer_config)
@@ -125,14 +130,39 @@ def plug_in_problems(config: dict[str, Any]) -> Iterator[str]:
 
 def missing_files(names: Collection[str]) -> Iterator[str]:
     """Name missing files that every repo of a model needs; those with weights are checked with what is in them."""
-    if "config.json" not in names and "adapter_config.json" in names:
-        yield "It is an adapter and not a whole model. Train it with training.lora.merge: true."
-    elif "config.json" not in names:
+    if "config.json" not in names and not is_adapter(names):
         yield "config.json is missing: nothing can be loaded."
     if "tokenizer_config.json" not in names or not any(TOKENIZER_FILE.match(name) for name in names):
         yield "tokenizer.json or tokenizer_config.json is missing: save the tokenizer with save_pretrained."
     if "README.md" not in names:
         yield "README.md is missing: it says what the model is for."
+
+
+def is_place(name: str) -> bool:
+    """Whether a name of a model is a path and not a name on the Hub."""
+    return not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)
+
+
+def card_problems(header: dict[str, Any]) -> Iterator[str]:
+    """Name a model in the header of a card that is a folder of somebody's machine."""
+    models = header.get("base_model")
+    for name in models if isinstance(models, list) else [models]:
+        if isinstance(name, str) and is_place(name):
+            yield f"README.md names {name} as base_model, no model on the Hub. Name one, or leave it out."
+
+
+def adapter_problems(adapter_config: dict[str, Any]) -> Iterator[str]:
+    """Name what hinders other people from finding the model that an adapter is for."""
+    base = adapter_config.get("base_model_name_or_path")
+    if not isinstance(adapter_config.get("peft_type"), str):
+        yield f"{ADAPTER_CONFIG} names no peft_type: save the adapter again."
+    if not isinstance(base, str) or not base:
+        yield f"{ADAPTER_CONFIG} does not name the model that it is for: give its name as base_model_name_or_path."
+    elif is_place(base):
+        yield (
+            f"{ADAPTER_CONFIG} is for the model in {base}, which other people do not have. Write the name that the "
+            "model has on the Hub into its base_model_name_or_path, or train with training.lora.merge: true."
+        )
 
 
 def map_problems(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> Iterator[str]:
@@ -145,7 +175,7 @@ def map_problems(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> It
     tokenizer = wanted.pop("AutoTokenizer", None)
     if missing := sorted(set(wanted) - set(config.get("auto_map") or {})):
         yield f"The auto_map of config.json lacks {', '.join(missing)}. {advice}"
-    if missing := sorted(set(custom_pipelines(config)) - set(config.get("custom_pipelines") or {})):
+    if missing := sorted(set(custom_pipelines(config, tokenizer_config)) - set(config.get("custom_pipelines") or {})):
         yield f"The custom_pipelines of config.json lack {', '.join(missing)}. {advice}"
     if tokenizer and not tokenizer_config.get("auto_map"):
         yield f"The auto_map of tokenizer_config.json lacks AutoTokenizer. {advice}"

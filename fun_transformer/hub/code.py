@@ -80,6 +80,22 @@ def config_class_of(config: dict[str, Any]) -> type:
     return CONFIG_MAPPING[model_type]
 
 
+def has_code_of_others(config: dict[str, Any]) -> bool:
+    """Whether a config names code for a family that is not registered here: it stays as it is in its repo."""
+    return "AutoConfig" in (config.get("auto_map") or {}) and config.get("model_type") not in CONFIG_MAPPING
+
+
+def registered_classes(config: dict[str, Any]) -> dict[str, Any]:
+    """Return Auto class -> class, for the config and every head of a family, wherever their code is."""
+    config_class = config_class_of(config)
+    classes: dict[str, Any] = {"AutoConfig": config_class}
+    for name, auto_class in vars(modeling_auto).items():
+        mapping = getattr(auto_class, "_model_mapping", None)
+        if name.startswith("Auto") and mapping is not None and config_class in mapping:
+            classes[name] = mapping[config_class]
+    return classes
+
+
 def travelling_classes(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, type]:
     """Return Auto class -> class, for the config, every head and the tokenizer; those of transformers need not travel.
 
@@ -87,12 +103,7 @@ def travelling_classes(config: dict[str, Any], tokenizer_config: dict[str, Any])
         config: The content of `config.json`.
         tokenizer_config: The content of `tokenizer_config.json`.
     """
-    config_class = config_class_of(config)
-    classes: dict[str, type | None] = {"AutoConfig": config_class}
-    for name, auto_class in vars(modeling_auto).items():
-        mapping = getattr(auto_class, "_model_mapping", None)
-        if name.startswith("Auto") and mapping is not None and config_class in mapping:
-            classes[name] = mapping[config_class]
+    classes = {} if has_code_of_others(config) else registered_classes(config)
     classes["AutoTokenizer"] = tokenizer_class_from_name(tokenizer_config.get("tokenizer_class", ""))
     return {name: cls for name, cls in classes.items() if isinstance(cls, type) and not is_in_transformers(cls)}
 
@@ -124,12 +135,15 @@ def auto_map(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[s
     return {name: [None, value] if name == "AutoTokenizer" else value for name, value in names.items()}
 
 
-def custom_pipelines(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the `custom_pipelines` of a model that generates text from text; empty for one that does not."""
-    mapping = modeling_auto.AutoModelForSeq2SeqLM._model_mapping
-    config_class = config_class_of(config)
-    saved = config.get("architectures") or []
-    if config_class not in mapping or getattr(mapping[config_class], "__name__", None) not in saved:
+def custom_pipelines(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the `custom_pipelines` of a model with code of ours that generates text from text; empty for others.
+
+    A model that needs transformers alone gets none: its users would have to trust code for nothing.
+    """
+    if has_code_of_others(config) or not travelling_classes(config, tokenizer_config):
+        return {}
+    generator = registered_classes(config).get("AutoModelForSeq2SeqLM")
+    if getattr(generator, "__name__", None) not in (config.get("architectures") or []):
         return {}
     return {
         task: {"impl": reference(pipeline_class), "pt": ["AutoModelForSeq2SeqLM"], "type": "text"}
@@ -140,8 +154,10 @@ def custom_pipelines(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def travelling_files(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, Path]:
     """Return the files that hold the classes of a model, and all siblings that those import: name -> path."""
     classes = list(travelling_classes(config, tokenizer_config).values())
-    if custom_pipelines(config):
-        classes += [pipeline_class for pipeline_class, _ in TASKS.values()]
+    pipelines = [pipeline_class for pipeline_class, _ in TASKS.values()]
+    are_named = not class_references(config, {}).isdisjoint(map(reference, pipelines))
+    if are_named or custom_pipelines(config, tokenizer_config):
+        classes += pipelines
     paths = {Path(str(sys.modules[cls.__module__].__file__)) for cls in classes}
     paths |= {Path(sibling) for path in paths for sibling in get_relative_import_files(path)}
     return {path.name: path for path in sorted(paths)}

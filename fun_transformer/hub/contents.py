@@ -13,6 +13,7 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 from .code import class_references, malformed_fields
 
 WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Besides these: the shards that an index names, the code that a config names, and the pictures of the card.
 CONTENTS = re.compile(
@@ -102,6 +103,8 @@ def local_files(folder: Path, names: Collection[str]) -> RepoFiles:
 def wanted_names(files: RepoFiles) -> set[str]:
     """Return the names in a folder that belong to its model: by what they are called, or because others name them."""
     wanted = {name for name in files.names if CONTENTS.fullmatch(name)}
+    if is_adapter(files.names):
+        wanted.add(ADAPTER_CONFIG)
     try:
         wanted |= set(weight_files(files))
         configs = read_json("config.json", files), read_json("tokenizer_config.json", files)
@@ -129,12 +132,19 @@ def code_names(references: Collection[str], files: RepoFiles) -> set[str]:
     return found
 
 
+def is_adapter(names: Collection[str]) -> bool:
+    """Whether these are the files of an adapter alone, whose model is in another place."""
+    return ADAPTER_CONFIG in names and "config.json" not in names
+
+
 def weight_files(files: RepoFiles) -> list[str]:
     """Return the names of the files that transformers loads the weights from; they need not be there.
 
     Raises:
         ValueError: The index of the shards is broken.
     """
+    if is_adapter(files.names):
+        return [ADAPTER_WEIGHTS]
     if WEIGHTS in files.names or INDEX not in files.names:
         return [WEIGHTS]
     return sorted(set(weight_map(files).values()))

@@ -11,12 +11,22 @@ from transformers.utils import logging
 
 from .card import complete_card, decode_card, read_header
 from .check import find_problems, hub_errors
-from .code import auto_map, custom_pipelines, malformed_fields, travelling_classes, travelling_files
-from .contents import FolderContents, RepoFiles, folder_contents, read_json
+from .code import (
+    auto_map,
+    custom_pipelines,
+    has_code_of_others,
+    malformed_fields,
+    registered_classes,
+    travelling_classes,
+    travelling_files,
+)
+from .contents import ADAPTER_CONFIG, FolderContents, RepoFiles, folder_contents, is_adapter, read_json
+from .usage import HEAD_TASKS, Loading
 
 logger = logging.get_logger(__name__)
 
-WEIGHTS = re.compile(r"^(model.*\.safetensors|model\.safetensors\.index\.json|pytorch_model.*)$")
+# Would be loaded instead, where a new version of a repo does not have them any more.
+STALE = re.compile(r"(adapter_)?(model.*\.safetensors|config\.json)|model\.safetensors\.index\.json|pytorch_model.*")
 
 
 def push_model_repo(
@@ -75,9 +85,7 @@ def push_model_repo(
             )
             for name, content in files.items()
         ]
-        operations += [
-            CommitOperationDelete(name) for name in sorted(published - set(files)) if WEIGHTS.fullmatch(name)
-        ]
+        operations += [CommitOperationDelete(name) for name in sorted(published - set(files)) if STALE.fullmatch(name)]
         return api.create_commit(repo_id, operations, commit_message=commit_message, parent_commit=before.sha)
 
 
@@ -87,7 +95,7 @@ def model_contents(folder: Path) -> FolderContents:
     Raises:
         OSError: There is no such folder, or no model in it.
     """
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise FileNotFoundError(f"{folder} holds no config.json: it is not a model folder.")
     return folder_contents(folder)
 
@@ -99,31 +107,60 @@ def prepare_files(contents: FolderContents, repo_id: str, metadata: dict[str, An
         ValueError: The config is broken or of an unknown model, or the card cannot be read.
     """
     files: dict[str, Path | bytes] = dict(contents.published)
+    adapter = read_json(ADAPTER_CONFIG, as_repo(files)) if is_adapter(files) else None
     config, tokenizer_config = (read_json(name, as_repo(files)) for name in ("config.json", "tokenizer_config.json"))
     if problems := list(malformed_fields(config, tokenizer_config)):
         raise ValueError(" ".join(problems))
-    files |= travelling_files(config, tokenizer_config)
-
-    if names := auto_map(config, tokenizer_config):
-        config["auto_map"] = names
-    if "AutoTokenizer" in names:
-        tokenizer_config["auto_map"] = {"AutoTokenizer": names["AutoTokenizer"]}
-        files["tokenizer_config.json"] = to_json(tokenizer_config)
-    if tasks := custom_pipelines(config):
-        config["custom_pipelines"] = tasks
-    files["config.json"] = to_json(config)
-
+    if adapter is None:
+        add_code(files, config, tokenizer_config)
+        loading = loading_of(config, tokenizer_config)
+    else:
+        loading = loading_of_adapter(adapter)
     card = decode_card(read_bytes(files["README.md"])) if "README.md" in files else ""
-    files["README.md"] = complete_card(card, repo_id, head_of(config), metadata).encode()
+    files["README.md"] = complete_card(card, repo_id, loading, metadata).encode()
     return files
 
 
-def head_of(config: dict[str, Any]) -> str:
-    """Return the Auto class of the architecture that was saved."""
+def add_code(files: dict[str, Path | bytes], config: dict[str, Any], tokenizer_config: dict[str, Any]) -> None:
+    """Add the code that is in no library to the files of a model, and name its classes in the configs."""
+    files |= travelling_files(config, tokenizer_config)
+    changed = {}
+    if names := auto_map(config, tokenizer_config):
+        changed["auto_map"] = config["auto_map"] | names if has_code_of_others(config) else names
+    if "AutoTokenizer" in names:
+        files["tokenizer_config.json"] = to_json(
+            tokenizer_config | {"auto_map": {"AutoTokenizer": names["AutoTokenizer"]}}
+        )
+    if tasks := custom_pipelines(config, tokenizer_config):
+        changed["custom_pipelines"] = tasks
+    if changed:
+        files["config.json"] = to_json(config | changed)
+
+
+def loading_of(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> Loading:
+    """Return what a model needs to be loaded: the Auto class of the architecture that was saved, and code."""
     saved = (config.get("architectures") or [""])[0]
-    classes = travelling_classes(config, {})
-    found = [name for name, cls in classes.items() if cls.__name__ == saved]
-    return found[0] if found else "AutoModelForSeq2SeqLM" if custom_pipelines(config) else "AutoModel"
+    is_theirs = has_code_of_others(config)
+    if is_theirs:
+        found = [name for name, value in config["auto_map"].items() if str(value).rpartition(".")[2] == saved]
+    else:
+        classes = registered_classes(config)
+        found = [name for name, cls in classes.items() if getattr(cls, "__name__", None) == saved]
+    found = [name for name in HEAD_TASKS if name in found] or found or ["AutoModel"]
+    needs_package = bool(travelling_classes(config, tokenizer_config))
+    return Loading(found[0], needs_package=needs_package, needs_trust=is_theirs)
+
+
+def loading_of_adapter(adapter: dict[str, Any]) -> Loading:
+    """Return what an adapter needs to be loaded; what its config lacks, `check_repo` tells."""
+    heads = {
+        "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+        "CAUSAL_LM": "AutoModelForCausalLM",
+        "SEQ_CLS": "AutoModelForSequenceClassification",
+        "TOKEN_CLS": "AutoModelForTokenClassification",
+    }
+    head = heads.get(str(adapter.get("task_type")), "AutoModel")
+    return Loading(head, needs_package=False, base=str(adapter.get("base_model_name_or_path")))
 
 
 def as_repo(files: dict[str, Path | bytes]) -> RepoFiles:

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .code import is_in_transformers, malformed_fields, saved_class
-from .contents import INDEX, WEIGHTS, RepoFiles, local_files, read_json, weight_files, weight_map
+from .contents import INDEX, WEIGHTS, RepoFiles, is_adapter, local_files, read_json, weight_files, weight_map
 
 DTYPES = {
     "F64": torch.float64,
@@ -84,7 +84,7 @@ def weight_problems(files: RepoFiles, config: dict[str, Any]) -> Iterator[str]:
             broken = True
             yield f"{name} is damaged: {error} Save or copy it again."
     if not broken:
-        if WEIGHTS not in files.names:
+        if WEIGHTS not in files.names and not is_adapter(files.names):
             yield from index_problems(weight_map(files), found)
         shapes = {name: tensor.shape for tensors in found.values() for name, tensor in tensors.items()}
         yield from shape_problems(shapes, config)

@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     options, settings = read_options(argv)
     try:
         recipe, model = options.run / "recipe.yaml", options.model or options.run / "model"
-        for path in (recipe, model / "config.json"):
+        for path in (recipe, model / ("adapter_config.json" if is_adapter(model) else "config.json")):
             if not path.is_file():
                 raise ValueError(
                     f"{options.run} is no finished run: there is no {path}. To score any model or finished outputs, "

@@ -7,6 +7,7 @@ training instead: after each step, mean = decay * mean + (1 - decay) * weights.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
-
-import fun_transformer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from ...files import commit_folder
+from ...hub.code import saved_class
+from ..recipe.base import is_adapter
 from ..run.checkpoints import find_model_problem
 
 
@@ -76,6 +77,37 @@ def read_older_average(average: AveragedModel, state: dict[str, Any], *_: Any) -
         state |= {name: means[id(tensor)] for name, tensor in own.items() if id(tensor) in means}
 
 
+def class_of(folders: Sequence[Path]) -> type[PreTrainedModel]:
+    """Return the class that all models were saved from, of any family that is known here.
+
+    Raises:
+        ValueError: They are of several classes, or of one whose code is in a repo.
+    """
+    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in folders]
+    names = [(config.get("architectures") or [config.get("model_type")])[0] for config in configs]
+    if len(set(names)) > 1:
+        raise ValueError(f"The models are of several classes, {', '.join(sorted(set(map(str, names))))}: no mean.")
+    found = saved_class(configs[0])
+    if found is None:
+        raise ValueError(
+            f"The code of {names[0]} is neither in this package nor in transformers. Average it in a script of yours: "
+            "fun_transformer.training.model.averaging.average_models(folders, load)."
+        )
+    return found
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Return where the tokenizer of a model is: beside it, or, for one of RUN/models, in RUN/tokenizer.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for place in (folder, folder.resolve().parents[1] / "tokenizer"):
+        if (place / "tokenizer_config.json").is_file():
+            return place
+    raise ValueError(f"{folder} has no tokenizer (tokenizer_config.json). Save the one of its model there.")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description="Write the mean of several models of the same configuration.")
@@ -86,13 +118,18 @@ def main(argv: list[str] | None = None) -> int:
         if options.output_dir.exists():
             raise ValueError(f"{options.output_dir} exists. Name another folder.")
         for folder in options.folders:
+            if is_adapter(folder):
+                raise ValueError(
+                    f"{folder} holds an adapter, and the mean of two adapters is not the adapter of a mean. Average "
+                    "whole models, which training.lora.merge: true writes."
+                )
             if problem := find_model_problem(folder):
                 raise ValueError(f"The model {folder} is not readable: {problem}. Leave it out, or put back a copy.")
-        kind = getattr(fun_transformer, AutoConfig.from_pretrained(options.folders[0]).architectures[0])
-        model = average_models(options.folders, kind.from_pretrained)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(options.folders[0]))
+        model = average_models(options.folders, class_of(options.folders).from_pretrained)
         partial = options.output_dir.with_name(f".{options.output_dir.name}.partial")
         model.save_pretrained(partial)
-        AutoTokenizer.from_pretrained(options.folders[0]).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
         commit_folder(partial, options.output_dir)
     except (OSError, ValueError) as error:
         print(f"averaging: {error}", file=sys.stderr)

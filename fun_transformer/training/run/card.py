@@ -7,8 +7,9 @@ from typing import Any
 
 from ...files import write_atomically
 from ...hub import Score, TrainingFacts, training_card
+from ...hub.usage import BASE_PLACEHOLDER, Loading
 from ..recipe.arguments import RunArguments, SplitArguments
-from ..recipe.base import is_own, model_name, starts_from_model
+from ..recipe.base import is_adapter, is_own, model_name, starts_from_model
 from ..recipe.model_config import mixing_config
 from ..tables import METRICS
 from .environment import describe_environment
@@ -58,6 +59,19 @@ def start_values(output_dir: Path, split: str | None) -> dict[str, Any]:
     return next(iter([*whole, *(line for line in first if line["split"] == split)]), {})
 
 
+def describe_loading(folder: Path, run: Run) -> Loading | None:
+    """Say what the model of a run needs to be loaded; None for a whole one of this package, which has pipelines."""
+    arguments = run.arguments
+    if not starts_from_model(arguments):
+        return None
+    own, path = is_own(mixing_config(arguments)), arguments.model["path"]
+    base = (BASE_PLACEHOLDER if Path(path).is_dir() else path) if is_adapter(folder) else None
+    if own and base is None:
+        return None
+    trusted = bool(arguments.model.get("trust_remote_code")) and not own
+    return Loading(run.objective.model_class.__name__, needs_package=own, needs_trust=trusted, base=base)
+
+
 def write_card(folder: Path, run: Run, details: dict[str, Any], found: dict[str, Scores]) -> None:
     """Write the model card.
 
@@ -101,7 +115,7 @@ def write_card(folder: Path, run: Run, details: dict[str, Any], found: dict[str,
         base_model=base,
         base_is_on_hub=base is not None and not Path(arguments.model["path"]).is_dir(),
         source_prefix=arguments.data.source_prefix,
-        auto_class="" if base is None or is_own(mixing_config(arguments)) else run.objective.model_class.__name__,
+        loading=describe_loading(folder, run),
     )
     card = training_card(run.output_dir.name, run.objective.pipeline, facts)
     write_atomically(folder / "README.md", card)
