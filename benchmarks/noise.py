@@ -1,4 +1,4 @@
-"""Inputs such as people type, and such as nobody should: made of clean pairs, by seed."""
+"""Inputs such as people type, and such as no one should: made of clean pairs, by seed."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ PUNCTUATION = regex.compile(r"\p{P}+")
 
 
 def upper_case(rng: random.Random, pairs: Iterator[Pair]) -> Pair:
-    """Capitals; where the source has no case, the capitals of its translation, which nobody asked for."""
+    """Capitals; where the source has no case, the capitals of its translation, which were not asked for."""
     source, target = next(pairs)
     shouted = source.upper()
     return (shouted, target) if shouted != source else (target.upper(), target)

@@ -86,7 +86,7 @@ def language_tag(tokenizer, text: str) -> str:
 
 
 class Prefixed(str):
-    """A source text with the beginning that its target shall have; a plain string wherever that does not matter."""
+    """A source text with the beginning that its target must have; otherwise a plain string."""
 
     prefix: str
 

@@ -31,7 +31,7 @@ CONTRACT = [
     ("transformers.PreTrainedModel", "_check_and_adjust_attn_implementation", "whether a kernel can run"),
     ("transformers.PreTrainedModel", "_init_weights", "fresh weights"),
     ("transformers.PreTrainedModel", "_is_stateful", "no assisted generation with an RNN"),
-    ("transformers.PreTrainedModel", "_keys_to_ignore_on_save", "what a family computes anew, which nothing trains"),
+    ("transformers.PreTrainedModel", "_keys_to_ignore_on_save", "what a family computes again, which is not trained"),
     ("transformers.PreTrainedModel", "_no_split_modules", "layers stay whole when a model is spread over devices"),
     ("transformers.PreTrainedModel", "_skip_keys_device_placement", "caches stay where they are"),
     ("transformers.PreTrainedModel", "_supports_flash_attn", "attention kernels"),
