@@ -132,6 +132,7 @@ def fine_tune(start: str, size: int, seed: int, options: argparse.Namespace, fol
     command += [f"--data.{split}.dataset={folder / f'{split}.jsonl'}" for split in ("validation", "test")]
     command += [f"--training.max_steps={options.steps}", f"--training.seed={seed}"]
     command += [f"--training.batch_tokens={options.batch_tokens}", "--training.packing=null"]
+    command += [] if options.classes else [f"--generation.metrics={','.join(metrics)}"]
     kinds, rows = STARTS[start]
     begin = [f"{kind}-{size if rows == 'same' else 'all'}" for kind in kinds]
     if "LM" in start:

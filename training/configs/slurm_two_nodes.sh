@@ -19,7 +19,7 @@ set -euo pipefail
 if [ -f .venv/bin/activate ]; then
     source .venv/bin/activate
 fi
-first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r first_node < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 20000)) # jobs that share a node need ports of their own
 
 # SLURM_NODEID is known on each node only, so it is read there.
