@@ -108,6 +108,21 @@ def test_literals_are_found_once_each():
         find_literals(text, ("date",))
 
 
+@pytest.mark.parametrize(
+    ("text", "literals"),
+    [
+        ("请看https://a.b/c很好。", ["https://a.b/c"]),
+        ("请看https://a.b——“很好”", ["https://a.b"]),
+        ("发到a-b@c.com就好", ["a-b@c.com"]),
+        ("[链接](https://a.b/x)很好", ["https://a.b/x"]),
+        ("[https://a.b/](https://c.d/e)好", ["https://a.b/", "https://c.d/e"]),
+        ("(https://a.b/Tea_(drink), https://zürich.ch/ü).", ["https://a.b/Tea_(drink)", "https://zürich.ch/ü"]),
+    ],
+)
+def test_an_address_ends_where_chinese_or_a_bracket_that_it_did_not_open_follows(text, literals):
+    assert [text[start:end] for start, end, _ in find_literals(text)] == literals
+
+
 def test_literals_are_put_back_in_the_output():
     texts = ["我们吃了12个X1和Z2。", "We eat 12 X1 and Z2."] * 4
     tokenizer = train_tokenizer(texts, texts, settings=TokenizerSettings(type="char", vocab_size=200, min_frequency=1))

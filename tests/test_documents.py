@@ -125,6 +125,11 @@ def test_assemble_wants_a_translation_for_each_piece():
         ("😀 ---", False),
         (">>en<< 42", False),
         ("a", True),
+        ("发到a@b.com就好", True),
+        ("https://a.b/c很好用吗我不知道", True),
+        ("看www.a.b/c", True),
+        ("https://a.b/c좋아요", True),
+        ("www.a.b/c，me@x.org。(https://zürich.ch/ü) git@a.b:c/d.git", False),
     ],
 )
 def test_what_has_no_words(text, expected):
