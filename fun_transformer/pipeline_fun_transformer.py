@@ -302,9 +302,10 @@ class Text2TextGenerationPipeline(PartsPipeline):
         if guard and return_tensors:
             raise ValueError("guard=True looks at texts and return_tensors=True returns none. Leave one of them out.")
         preprocess = {"truncation": truncation, "long_text": long_text, "max_source_length": max_source_length}
-        if isinstance(glossary, (dict, str, os.PathLike)):
+        is_file = isinstance(glossary, (str, os.PathLike))
+        if glossary is not None and (is_file or not hasattr(glossary, "find")):
             terms = _home("decoding.glossary", "glossary=...").Glossary
-            glossary = terms(glossary) if isinstance(glossary, dict) else terms.load(glossary)
+            glossary = terms.load(glossary) if is_file else terms(glossary)
         keep_text = return_alignments or glossary is not None or None
         preprocess |= {"guard": guard, "mbr": mbr, "protect": protect, "keep_text": keep_text}
         if num_beam_groups:

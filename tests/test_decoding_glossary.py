@@ -62,6 +62,26 @@ def test_a_bad_glossary_file_is_refused_by_line(tmp_path, lines, message):
         Glossary.load(path)
 
 
+def test_the_header_of_a_glossary_file_is_no_term(tmp_path):
+    path = tmp_path / "terms.tsv"
+    path.write_text("# ours\nSource\ttarget\n茶\ttea\nsource\tsource\n", encoding="utf-8")
+    assert Glossary.load(path).targets == {"茶": ("tea",), "source": ("source",)}
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"北京": 5}, "terms of a glossary are strings, but here is '北京': 5. Give strings"),
+        ({5: "a"}, "but here is 5: 'a'"),
+        ({"北京": ["a", "b"]}, r"here is '北京': \['a', 'b'\]. Give strings, with \"\|\" between alternatives"),
+        (["北京"], r"is a dictionary from source terms to target terms, not a list: \['北京'\]. Give"),
+    ],
+)
+def test_what_is_no_dictionary_of_strings_is_refused(terms, message):
+    with pytest.raises(TypeError, match=message):
+        Glossary(terms)
+
+
 def test_an_empty_term_is_refused():
     with pytest.raises(ValueError, match="empty source term"):
         Glossary({" ": "x"})
