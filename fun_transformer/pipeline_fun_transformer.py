@@ -66,7 +66,13 @@ CUTS = [
     re.compile(r"(?<=\S)\s+"),
 ]
 # What is the same in every language: addresses, code, footnotes, tags. A text of them and of numbers is copied.
-ADDRESS = re.compile(r"(?:https?|ftp|file)://\S+|www\.\S+|\S+@\S+\.\w+|`[^`]*`|\[\d+\]|<[^<>]*>")
+# Chinese, Japanese and Korean may follow an address without a space and are no part of it.
+NO_ADDRESS = r"\u2010-\u2027\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF\uFE30-\uFE4F\uFF00-\uFFEF\U00020000-\U0003FFFF"
+IN_ADDRESS = rf"[^\s{NO_ADDRESS}]"
+ADDRESS = re.compile(
+    rf"(?:(?:https?|ftp|file)://|www\.){IN_ADDRESS}+|{IN_ADDRESS}+@{IN_ADDRESS}+\.[^\W{NO_ADDRESS}]+"
+    r"|`[^`]*`|\[\d+\]|<[^<>]*>"
+)
 LETTER = regex.compile(r"\p{L}")
 CHARACTER = regex.compile(r"\X")  # as readers count: a letter with its marks, an emoji with all its signs
 SPACELESS = re.compile(r"[\u3000-\u30FF\u3400-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF]")  # hanzi, kana, their punctuation
@@ -296,9 +302,10 @@ class Text2TextGenerationPipeline(PartsPipeline):
         if guard and return_tensors:
             raise ValueError("guard=True looks at texts and return_tensors=True returns none. Leave one of them out.")
         preprocess = {"truncation": truncation, "long_text": long_text, "max_source_length": max_source_length}
-        if isinstance(glossary, (dict, str, os.PathLike)):
+        is_file = isinstance(glossary, (str, os.PathLike))
+        if glossary is not None and (is_file or not hasattr(glossary, "find")):
             terms = _home("decoding.glossary", "glossary=...").Glossary
-            glossary = terms(glossary) if isinstance(glossary, dict) else terms.load(glossary)
+            glossary = terms.load(glossary) if is_file else terms(glossary)
         keep_text = return_alignments or glossary is not None or None
         preprocess |= {"guard": guard, "mbr": mbr, "protect": protect, "keep_text": keep_text}
         if num_beam_groups:

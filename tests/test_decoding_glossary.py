@@ -62,6 +62,26 @@ def test_a_bad_glossary_file_is_refused_by_line(tmp_path, lines, message):
         Glossary.load(path)
 
 
+def test_the_header_of_a_glossary_file_is_no_term(tmp_path):
+    path = tmp_path / "terms.tsv"
+    path.write_text("# ours\nSource\ttarget\n茶\ttea\nsource\tsource\n", encoding="utf-8")
+    assert Glossary.load(path).targets == {"茶": ("tea",), "source": ("source",)}
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"北京": 5}, "terms of a glossary are strings, but here is '北京': 5. Give strings"),
+        ({5: "a"}, "but here is 5: 'a'"),
+        ({"北京": ["a", "b"]}, r"here is '北京': \['a', 'b'\]. Give strings, with \"\|\" between alternatives"),
+        (["北京"], r"is a dictionary from source terms to target terms, not a list: \['北京'\]. Give"),
+    ],
+)
+def test_what_is_no_dictionary_of_strings_is_refused(terms, message):
+    with pytest.raises(TypeError, match=message):
+        Glossary(terms)
+
+
 def test_an_empty_term_is_refused():
     with pytest.raises(ValueError, match="empty source term"):
         Glossary({" ": "x"})
@@ -106,6 +126,21 @@ def test_literals_are_found_once_each():
     assert [kind for *_, kind in find_literals(text, ("url", "email"))] == ["url", "email"]
     with pytest.raises(ValueError, match="'date' is no kind of literal"):
         find_literals(text, ("date",))
+
+
+@pytest.mark.parametrize(
+    ("text", "literals"),
+    [
+        ("请看https://a.b/c很好。", ["https://a.b/c"]),
+        ("请看https://a.b——“很好”", ["https://a.b"]),
+        ("发到a-b@c.com就好", ["a-b@c.com"]),
+        ("[链接](https://a.b/x)很好", ["https://a.b/x"]),
+        ("[https://a.b/](https://c.d/e)好", ["https://a.b/", "https://c.d/e"]),
+        ("(https://a.b/Tea_(drink), https://zürich.ch/ü).", ["https://a.b/Tea_(drink)", "https://zürich.ch/ü"]),
+    ],
+)
+def test_an_address_ends_where_chinese_or_a_bracket_that_it_did_not_open_follows(text, literals):
+    assert [text[start:end] for start, end, _ in find_literals(text)] == literals
 
 
 def test_literals_are_put_back_in_the_output():

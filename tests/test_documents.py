@@ -72,7 +72,7 @@ def test_the_pieces_of_our_own_pages_are_the_pages(path):
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.text(alphabet="a我。. \n\t#>-|`*<p>~1/@:!？😀", max_size=60))
+@given(st.text(alphabet="a我。. \n\t\r#>-|`*<p>~1/@:!？😀$[]()", max_size=60))
 def test_the_pieces_of_any_text_are_the_text(document):
     pieces = read_document(document)
     assert "".join(piece.text for piece in pieces) == document
@@ -91,6 +91,45 @@ def test_a_sentence_goes_on_in_the_next_line_of_its_paragraph():
     assert texts("这一行很长很长很长很长很长很长很长很长很长很长\n没有完。\n") == [
         "这一行很长很长很长很长很长很长很长很长很长很长没有完。"
     ]
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ("---\ntitle: 标题\n\ntags: [茶]\n---\n正文\n", ["正文"]),
+        ("---\r\ntitle: 标题\r\n---\r\n正文\r\n", ["正文"]),
+        ("---\n# 正文\n---\n", ["正文"]),  # rules
+        ("正文\n---\na: 标题\n---\n", ["正文", "a: 标题"]),
+        ("<script>\nalert('你好')\n\n// 茶\n</script>\n<style type='a'>\n/* 茶 */</style>\n正文", ["正文"]),
+        ("<!-- 第一\n\n第二 --> 正文\n<!-- 茶 -->\n正文\n", ["正文", "正文"]),
+        ("$$\nx = 茶\n$$\n正文\n$$茶$$\n正文\n", ["正文", "正文"]),
+        ("$$ 很贵。\n\n正文 $$\n", ["$$ 很贵。", "正文 $$"]),
+        ("```\n<!-- 茶\n```\n正文 -->\n", ["正文 -->"]),
+        ("<!-- 没有完\n", ["<!-- 没有完"]),
+    ],
+)
+def test_front_matter_scripts_comments_and_formulas_are_copied(document, expected):
+    assert texts(document, "han") == expected
+    assert "".join(piece.text for piece in read_document(document)) == document
+
+
+def test_the_address_of_a_link_that_is_a_line_is_copied():
+    pieces = read_document('- [链接](https://a.b/x)\n![图](图/茶.png "茶")\n')
+    assert assemble(pieces, ["Link", "Picture"]) == '- [Link](https://a.b/x)\n![Picture](图/茶.png "茶")\n'
+
+
+@pytest.mark.parametrize(
+    ("document", "translations", "expected"),
+    [
+        ("北京。This is English.\n", ["Beijing."], "Beijing. This is English.\n"),
+        ("Tea. 茶。\n", ["茶。"], "Tea.茶。\n"),
+        ("**北京。**\n", ["Beijing."], "**Beijing.**\n"),
+        ("```\na\n```\n   北京。", ["Beijing."], "```\na\n```\n   Beijing."),
+        ("One.  Two. 北京。", ["Beijing."], "One.  Two. Beijing."),
+    ],
+)
+def test_a_translation_next_to_a_copied_sentence_is_parted_from_it(document, translations, expected):
+    assert assemble(read_document(document, "han"), translations) == expected
 
 
 def test_code_is_copied_up_to_its_own_fence():
@@ -125,6 +164,11 @@ def test_assemble_wants_a_translation_for_each_piece():
         ("😀 ---", False),
         (">>en<< 42", False),
         ("a", True),
+        ("发到a@b.com就好", True),
+        ("https://a.b/c很好用吗我不知道", True),
+        ("看www.a.b/c", True),
+        ("https://a.b/c좋아요", True),
+        ("www.a.b/c，me@x.org。(https://zürich.ch/ü) git@a.b:c/d.git", False),
     ],
 )
 def test_what_has_no_words(text, expected):

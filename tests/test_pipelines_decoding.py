@@ -193,6 +193,12 @@ def test_numbers_and_addresses_are_copied(translator, batch_size):
     assert text_of(found[2]) == text_of(translator("a dog ran")[0])
 
 
+@pytest.mark.parametrize("glossary", [["cat"], {"cat": 5}, ("cat", "cat"), 5])
+def test_what_is_no_glossary_is_refused(translator, glossary):
+    with pytest.raises(TypeError, match=r"of a glossary are strings|A glossary is a dictionary"):
+        translator("the cat", glossary=glossary)
+
+
 def test_the_result_that_agrees_most_with_others_is_taken(marian):
     pipe = build(marian)
     torch.manual_seed(0)

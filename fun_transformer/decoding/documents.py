@@ -2,14 +2,15 @@ r"""Documents: what of a text is translated, and what is copied as it is.
 
 A document is cut into pieces that give it again when they are put together. Paragraphs are translated sentence by
 sentence: a model that was trained on sentences loses most of a paragraph that it is given whole. Copied are the marks
-of Markdown (headings, lists, quotes, tables), tags around a line, code, blank lines, and lines that say nothing in
-words: addresses, numbers, rules and emoji.
+of Markdown (headings, lists, quotes, tables), tags around a line, code, scripts, comments, formulas in `$$`, the front
+matter of a page, blank lines, and lines that say nothing in words: addresses, numbers, rules and emoji.
 
     >>> [piece.sentence for piece in read_document("# Tea\n\nIt is hot. Wait!\n") if piece.is_text]
     ['Tea', 'It is hot.', 'Wait!']
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -22,10 +23,18 @@ WRAPPED_FROM = 40  # columns; a line of at least this many may go on in the next
 FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
 INDENTED_CODE = re.compile(r"^(?: {4,}|\t)\S")
 TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$")
+# Between rules at the very start of a page, where the first line is a field of YAML.
+FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(?=[\w.\"'-]+[ \t]*:\s)(?:.*\n)*?(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)")
+COPIED = re.compile(
+    r"[ \t]*(?:<(script|style)\b[^<>]*>.*?</\1\s*>(?:[ \t]*\r?\n)?|<!--.*?-->(?:[ \t]*\r?\n)?"
+    r"|\$\$(?:(?!\$\$|\n[ \t]*\n).)+\$\$[ \t]*(?:\r?\n|\Z))",
+    re.DOTALL | re.IGNORECASE,
+)
 # The marks that may begin a line: of quotes, then of a heading or of a list's item.
 MARKS = re.compile(r"^\s*(?:>\s?)*(?:#{1,6}\s+|(?:[-*+•]|\d{1,3}[.)、])\s+(?:\[[ xX]\]\s+)?)?")
 TAGS_BEFORE = re.compile(r"(?:\s*<[^<>]+>)+\s*")
 TAGS_AFTER = re.compile(r"\s*(?:<[^<>]+>\s*)+$")
+LINK = re.compile(r"(!?\[)([^\[\]]+)(\]\([^()\s]+(?:\s+\"[^\"]*\")?\))")
 EMPHASIS = re.compile(r"(\*{1,3}|_{1,3})(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
 HAN = r"\p{Han}\p{Hiragana}\p{Katakana}"
 SCRIPTS = {"han": regex.compile(rf"[{HAN}]"), "alphabet": regex.compile(rf"(?![{HAN}])\p{{L}}")}
@@ -34,10 +43,14 @@ HAN_LETTERS = 2  # letters of an alphabet that a hanzi counts for, at least
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a document: a sentence to translate (`is_text`), or what is copied as it is."""
+    """A part of a document: a sentence to translate (`is_text`), or what is copied as it is.
+
+    What is between two sentences of a line or paragraph `is_gap`.
+    """
 
     text: str
     is_text: bool = False
+    is_gap: bool = False
 
     @property
     def sentence(self) -> str:
@@ -68,7 +81,8 @@ def read_document(document: str, script: str | None = None) -> list[Piece]:
 def assemble(pieces: Iterable[Piece], translations: Iterable[str]) -> str:
     """Return a document with a translation in the place of each piece of text.
 
-    Sentences of one line have the space between them that they had, or one, or none next to Chinese and Japanese.
+    Sentences of one line, of which one is translated, have the space between them that they had, or one, or none next
+    to Chinese and Japanese.
 
     Args:
         pieces: Of `read_document`.
@@ -83,7 +97,7 @@ def assemble(pieces: Iterable[Piece], translations: Iterable[str]) -> str:
     rest = iter(translations)
     written = [next(rest) if piece.is_text else piece.text for piece in pieces]
     for i in range(1, len(pieces) - 1):
-        if pieces[i - 1].is_text and pieces[i + 1].is_text and not pieces[i].text.strip():
+        if pieces[i].is_gap and (pieces[i - 1].is_text or pieces[i + 1].is_text):
             written[i] = _gap(written[i - 1], pieces[i].text, written[i + 1])
     return "".join(written)
 
@@ -106,8 +120,23 @@ def _gap(left: str, gap: str, right: str) -> str:
 
 def _blocks(document: str) -> Iterator[tuple[str, bool]]:
     """Yield lines and whether they are prose rather than code; those that are wrapped within a sentence together."""
-    fence, waiting, after_blank = "", "", True
-    for line in document.splitlines(keepends=True):
+    fence, waiting, after_blank, position = "", "", True, 0
+    lines = deque(document.splitlines(keepends=True))
+    while lines:
+        copied = None if fence else (COPIED.match(document, position) or _front_matter(document, position))
+        if copied:
+            if waiting:
+                yield waiting, True
+            yield copied[0], False
+            waiting, after_blank, end = "", True, copied.end()
+            while position < end:
+                position += len(lines.popleft())
+            if position > end:  # the rest of a line
+                lines.appendleft(document[end:position])
+                position = end
+            continue
+        line = lines.popleft()
+        position += len(line)
         mark = FENCE.match(line)
         if fence:
             yield line, False
@@ -129,6 +158,11 @@ def _blocks(document: str) -> Iterator[tuple[str, bool]]:
         after_blank = not line.strip() or (is_code and not mark)
     if waiting:
         yield waiting, True
+
+
+def _front_matter(document: str, position: int) -> re.Match | None:
+    """Return the front matter of a page, at its very start only."""
+    return None if position else FRONT_MATTER.match(document)
 
 
 def _is_marked(line: str) -> bool:
@@ -159,12 +193,15 @@ def _pieces_of_prose(block: str, script: str | None) -> list[Piece]:
             text, after = text[: found.start()], text[found.start() :] + after
     if found := EMPHASIS.fullmatch(text):
         before, text, after = before + found[1], found[2], found[1] + after
+    if found := LINK.fullmatch(text):
+        before, text, after = before + found[1], found[2], found[3] + after
     pieces = [Piece(before)] if before else []
     ends = [match.end() for match in CUTS[1].finditer(text)]
     for start, end in zip([0, *ends], [*ends, len(text)]):
         sentence = text[start:end].rstrip()
         if sentence:
-            pieces += [_piece(sentence, script), Piece(text[start + len(sentence) : end])]  # "" may become a space
+            gap = text[start + len(sentence) : end]  # "" may become a space
+            pieces += [_piece(sentence, script), Piece(gap, is_gap=end < len(text))]
     return [*pieces, Piece(after)] if after else pieces
 
 

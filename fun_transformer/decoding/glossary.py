@@ -22,6 +22,7 @@ from .spelling import continuing_tokens, language_ids, spell
 
 ALTERNATIVES = "|"
 COMMENT = "#"
+HEADER = ["source", "target"]  # of a file, in any case
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,23 @@ class Glossary:
         terms: From source terms to target terms, alternatives parted by "|". An empty target leaves the term as it is.
 
     Raises:
+        TypeError: The terms are no dictionary from strings to strings.
         ValueError: A term is empty.
     """
 
     def __init__(self, terms: Mapping[str, str]):
         self.targets: dict[str, tuple[str, ...]] = {}
+        if not isinstance(terms, Mapping):
+            raise TypeError(
+                f"A glossary is a dictionary from source terms to target terms, not a {type(terms).__name__}: "
+                f'{terms!r:.60}. Give {{"source": "target"}}, with "" to leave a term as it is.'
+            )
         for source, target in terms.items():
+            if not isinstance(source, str) or not isinstance(target, str):
+                raise TypeError(
+                    f"The terms of a glossary are strings, but here is {source!r:.60}: {target!r:.60}. Give strings, "
+                    f'with "{ALTERNATIVES}" between alternatives and "" to leave a term as it is.'
+                )
             if not source.strip():
                 raise ValueError(f"The glossary has an empty source term, with the target {target!r}. Leave it out.")
             ways = [way.strip() for way in target.split(ALTERNATIVES)]
@@ -66,7 +78,8 @@ class Glossary:
     def load(cls, path: str | Path) -> "Glossary":
         """Read a glossary: a line a term, source and target parted by a tab (.tsv, .txt) or as .csv.
 
-        Lines that begin with "#" and empty lines say nothing. A line of one column leaves its term untranslated.
+        Lines that begin with "#", empty lines, and a first line "source", "target" say nothing. A line of one column
+        leaves its term untranslated.
 
         Raises:
             ValueError: A line has more than two columns or no source term, or one term is given twice with different
@@ -77,9 +90,13 @@ class Glossary:
             is_csv = path.suffix.lower() == ".csv"
             rows = list(csv.reader(file)) if is_csv else [line.rstrip("\r\n").split("\t") for line in file]
         terms: dict[str, str] = {}
+        is_first = True
         for number, row in enumerate(rows, start=1):
             row = [" ".join(cell.split()) for cell in row]
             if not any(row) or row[0].startswith(COMMENT):
+                continue
+            is_header, is_first = is_first and [cell.lower() for cell in row] == HEADER, False
+            if is_header:
                 continue
             if len(row) > 2 or not row[0]:
                 raise ValueError(

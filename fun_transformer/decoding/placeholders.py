@@ -14,14 +14,18 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
+from ..pipeline_fun_transformer import NO_ADDRESS
 from .glossary import Term
 from .spelling import says, spell, target_ids
 
+IN_URL = rf"[^\s<>\"'()\]{NO_ADDRESS}]"
+IN_WORD = rf"(?:[^\W{NO_ADDRESS}]|-)"
 KINDS = {
     "code": re.compile(r"`[^`\n]+`"),
     "tag": re.compile(r"</?[A-Za-z][^<>\n]*>|\{\{?\w+\}?\}|%\(?\w*\)?[sd]\b|&\w+;"),
-    "url": re.compile(r"(?:https?|ftp|file)://[^\s<>\"'，。！？；：、）】》]*[^\s<>\"'，。！？；：、）】》.,;:!?)\]]"),
-    "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
+    # Up to a bracket that was not opened in it, without the marks of the sentence, or of Markdown, after it.
+    "url": re.compile(rf"(?:https?|ftp|file)://(?:{IN_URL}|\({IN_URL}*\)|\](?!\())+(?<![.,;:!?\]])"),
+    "email": re.compile(rf"(?:{IN_WORD}|[.+])+@{IN_WORD}+(?:\.{IN_WORD}+)+"),
     # One digit is often a word in the target, and the number of a month a name.
     "number": re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,:/-]?\d)+(?![A-Za-z0-9_月])"),
 }
