@@ -15,7 +15,8 @@ from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
 from ..recipe.arguments import GenerationArguments, RunArguments
-from ..recipe.base import is_own, starts_from_model
+from ..recipe.base import starts_from_model
+from ..recipe.defaults import choose_generation
 from ..recipe.model_config import choose_config, choose_kernel, longest_text, recipe_fields
 from ..run.checkpoints import commit_with_manifest, find_problem
 from ..run.run import Run
@@ -166,12 +167,12 @@ def build_model(run: Run) -> PreTrainedModel:
 
 
 def fit_generation(model: PreTrainedModel, run: Run) -> None:
-    """Let a trained model generate as the recipe says; what the recipe leaves at its default stays the model's.
+    """Let a trained model generate as the recipe says; what the recipe does not name stays the model's.
 
     Raises:
         ValueError: An option needs what the model cannot do.
     """
-    settings, defaults, training = run.arguments.generation, GenerationArguments(), run.arguments.training
+    settings, training = run.arguments.generation, run.arguments.training
     if training.scheduled_sampling is not None and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
         raise ValueError(
             f"training.scheduled_sampling: a {model.config.model_type} does not say how its decoder's input is made. "
@@ -181,12 +182,17 @@ def fit_generation(model: PreTrainedModel, run: Run) -> None:
         model.config.pad_token_id = run.tokenizer.pad_token_id
     if not model.can_generate():
         return
-    if is_own(model.config):
-        model.generation_config = build_generation_config(settings, model.config)
-        return
-    for name in ("num_beams", "max_new_tokens", "length_penalty"):
-        if getattr(settings, name) != getattr(defaults, name):
-            setattr(model.generation_config, name, getattr(settings, name))
+    generation, own = model.generation_config, choose_generation(run.arguments)
+    longest = longest_text(model.config)
+    is_silent = generation.max_new_tokens is None and generation.max_length is None and run.objective.generates
+    if is_silent or settings.max_new_tokens != own["max_new_tokens"]:
+        generation.max_new_tokens = min(settings.max_new_tokens, longest or settings.max_new_tokens)
+        generation.max_length = None
+    for name in ("num_beams", "length_penalty"):
+        if getattr(settings, name) != own[name]:
+            setattr(generation, name, getattr(settings, name))
+    if settings.num_beams == 1:  # without beams these mean nothing, and refuse to be saved
+        generation.length_penalty = generation.early_stopping = None
     pairs = language_pairs(run.tokenizer, run.arguments.data, "train")
     if len(set(pairs)) == 1:
         for name, value in generation_options(run.tokenizer, pairs[0]).items():
