@@ -586,8 +586,8 @@ def check_language(tokenizer, language: str, name: str) -> None:
     """
     if hasattr(tokenizer, "languages"):
         return
-    tables = (getattr(tokenizer, table, None) for table in ("lang_code_to_token", "lang_code_to_id"))
-    known = list(next(filter(None, tables), None) or tokenizer.get_added_vocab())
+    tables = [getattr(tokenizer, table, None) for table in ("lang_code_to_token", "lang_code_to_id")]
+    known = list(tables[0] or tables[1] or tokenizer.get_added_vocab())
     if language in known or f"__{language}__" in known:
         return
     known = sorted(code for code in known if not code.startswith("<"))
