@@ -337,9 +337,9 @@ def check_sources(path: str, data: EvaluationData, kept: Sequence[int]) -> None:
     for number, row in enumerate(rows_of(path)):
         given = column_value(row.values, "source") if has_column(row.values, "source") else None
         wanted = data.sources[rows_of_data[number]] if number in rows_of_data else None
-        if is_text(given) and wanted is not None and given.split() != wanted.split():
+        if isinstance(given, str) and wanted is not None and given.split() != wanted.split():
             raise ValueError(
-                f"{path}, {row.place}: its source is {shorten(str(given))}, and that of the row of {data.name} is "
+                f"{path}, {row.place}: its source is {shorten(given)}, and that of the row of {data.name} is "
                 f"{shorten(wanted)}. Bring the outputs into the order of the rows; where the source is the same and "
                 "only written otherwise, leave the column source out."
             )
