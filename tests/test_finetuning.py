@@ -284,6 +284,17 @@ def settings_after(base: Path, folder: Path, *words: str) -> tuple[hf.Generation
     return hf.GenerationConfig.from_pretrained(folder / "o" / "model"), recipe["generation"]
 
 
+def test_a_limit_of_the_models_own_and_a_language_that_is_not_used_are_told_once(tmp_path, caplog):
+    base = save_tiny("marian", tmp_path / "base")
+    own = hf.GenerationConfig.from_pretrained(base)
+    own.update(max_length=9, max_new_tokens=None)
+    own.save_pretrained(base)
+    found, scored = settings_after(base, tmp_path, "--data.train.tgt_lang", "zh")
+    assert (found.max_length, found.max_new_tokens, scored["max_new_tokens"]) == (9, None, 9)
+    assert "seem to have been set" not in caplog.text
+    assert caplog.text.count("data.train.tgt_lang=zh is not used by this model") == 1
+
+
 @pytest.mark.parametrize("family", ["fun_transformer", "marian"])
 @pytest.mark.parametrize(
     ("words", "beams", "length"),

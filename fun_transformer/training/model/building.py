@@ -7,6 +7,7 @@ import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..data.bpe_dropout import check_merges
 from ..data.features import add_tags
@@ -14,7 +15,7 @@ from ..data.languages import check_languages, frames_languages, generation_optio
 from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
-from ..recipe.arguments import GenerationArguments, RunArguments
+from ..recipe.arguments import SPLITS, DataArguments, GenerationArguments, RunArguments
 from ..recipe.base import starts_from_model
 from ..recipe.defaults import choose_generation
 from ..recipe.model_config import choose_config, choose_kernel, longest_text, recipe_fields
@@ -24,6 +25,8 @@ from ..train_tokenizer import TokenizerSettings, train_tokenizer
 from .finished_tokenizer import load_finished_tokenizer, start_token_id
 from .loading import load_base_model, load_base_tokenizer
 from .new_tokens import add_rows, has_new_tokens
+
+logger = logging.get_logger(__name__)
 
 AS_SAVED = ("dtype", "torch_dtype", "quantization_config")  # of the weights beside a config, not of the model
 
@@ -67,8 +70,24 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             )
         else:
             tokenizer.add_languages(languages)
+    elif starts_from_model(arguments) and (named := named_languages(arguments.data)):
+        logger.warning(
+            f"{named[0]} is not used by this model, which does not mark texts by their language: it only says how BLEU "
+            "cuts words."
+        )
     add_tags(tokenizer, splits["train"])
     return tokenizer
+
+
+def named_languages(data: DataArguments) -> list[str]:
+    """List the fields of a recipe that name a language."""
+    return [
+        f"data.{split}.{side}={language}"
+        for split in SPLITS
+        for corpus in getattr(data, split).corpora
+        for side in ("src_lang", "tgt_lang")
+        if (language := getattr(corpus, side)) is not None
+    ]
 
 
 def check_tags(tokenizer: PreTrainedTokenizerBase, languages: set[str], path: str) -> None:
