@@ -15,6 +15,7 @@ are made again (`guard`), and words are aligned (`return_alignments`).
 """
 
 import copy
+import difflib
 import inspect
 import os
 import re
@@ -582,11 +583,36 @@ def takes_languages(model: PreTrainedModel, tokenizer, task: str) -> bool:
     return hasattr(tokenizer, "_build_translation_inputs") and bool(getattr(tokenizer, "languages", True))
 
 
+def check_language(tokenizer, language: str, name: str) -> None:
+    """Refuse a language that a tokenizer of many languages does not know: it would be taken for an unknown word.
+
+    Args:
+        tokenizer: Of NLLB, M2M100, mBART or their like. Our own looks at languages itself.
+        language: The tokenizer's name for it.
+        name: The argument, `src_lang` or `tgt_lang`.
+    """
+    if hasattr(tokenizer, "languages"):
+        return
+    tables = [getattr(tokenizer, table, None) for table in ("lang_code_to_token", "lang_code_to_id")]
+    known = list(tables[0] or tables[1] or tokenizer.get_added_vocab())
+    if language in known or f"__{language}__" in known:
+        return
+    known = sorted(code for code in known if not code.startswith("<"))
+    near = difflib.get_close_matches(language, known, n=1, cutoff=0.4)
+    near = near or [code for code in known if code.startswith(language[:2].lower())][:1]
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(
+        f"{name}={language} is no language of this model's tokenizer, which knows {len(known):,}, such as "
+        f"{', '.join(known[:3])}.{hint}"
+    )
+
+
 class TranslationPipeline(Text2TextGenerationPipeline):
     """Translate: `[{"translation_text": str}]`.
 
     Models for many languages (NLLB, M2M100, mBART) need `src_lang=...` and `tgt_lang=...`, at the start or in a
-    call; the task name `translation_xx_to_yy` says them too. Other models do not look at them.
+    call; the task name `translation_xx_to_yy` says them too, and so may the tokenizer's folder. Other models do not
+    look at them.
     """
 
     return_name = "translation"
@@ -603,9 +629,30 @@ class TranslationPipeline(Text2TextGenerationPipeline):
             return super().encode(text, **kwargs)
         if match := TRANSLATION_TASK.fullmatch(self.task):
             src_lang, tgt_lang = src_lang or match[1], tgt_lang or match[2]
+        src_lang, tgt_lang = self.check_languages(src_lang, tgt_lang)
         return self.tokenizer._build_translation_inputs(
             self.prefix + text, return_tensors="pt", src_lang=src_lang, tgt_lang=tgt_lang, **kwargs
         )
+
+    def check_languages(self, src_lang: str | None, tgt_lang: str | None) -> tuple[str | None, str | None]:
+        """Return the languages of a text, which the tokenizer knows: where none is named, those it was saved with."""
+        if hasattr(self.tokenizer, "languages"):  # our own: it looks at them itself
+            return src_lang, tgt_lang
+        pair = (src_lang, tgt_lang)
+        if pair == (None, None):
+            saved = self.tokenizer.init_kwargs
+            pair = (saved.get("src_lang"), saved.get("tgt_lang"))
+        checked = vars(self).setdefault("_languages", set())
+        for name, language in zip(("src_lang", "tgt_lang"), pair):
+            if language is None:
+                raise ValueError(
+                    f"{name} is missing: this model knows many languages. Give both, such as src_lang=CODE and "
+                    "tgt_lang=CODE (on the command line --src-lang CODE --tgt-lang CODE)."
+                )
+            if language not in checked:
+                check_language(self.tokenizer, language, name)
+                checked.add(language)
+        return pair
 
     def _forward(self, model_inputs, **generate_kwargs):
         # The target language, one id in all rows: a batch holds it once a row.

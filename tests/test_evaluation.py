@@ -241,6 +241,18 @@ def test_outputs_are_found_in_tables(row, output, tmp_path):
         (["out", "ref", "--report", "no/page.html"], "There is no folder no"),
         (["out", "ref", "--output", "ref"], "would be written over ref"),
         (["out", "ref", "--training-data", "ref"], "is for --by-frequency"),
+        (
+            ["out", "ref", "--report", "d.html", "--predictions", "./d.html"],
+            "--report and --predictions are both d.html",
+        ),
+        (["out", "ref", "--num-beams", "2"], "--num-beams is for models"),
+        (["out", "ref", "--against", "ref", "--src-lang", "en"], "--src-lang is for models"),
+        (["out", "ref", "--by-frequency", "--training-data", "d/none"], "--training-data: "),
+        (
+            ["moved.jsonl", "rows.jsonl"],
+            "moved.jsonl, line 1: its source is 't', and that of the row of rows.jsonl is 's'",
+        ),
+        (["moved.jsonl", "same.jsonl", "--merge-sources"], "line 2: its source is 's', and that of the row"),
         (["rows.jsonl", "ref"], "rows.jsonl has no column of outputs"),
         (["out", "ref", "--output-column", "x"], "leave out --output-column"),
         (["out", "ref", "--merge-sources"], "ref has no sources"),
@@ -256,6 +268,8 @@ def test_mistakes_are_one_line_and_status_2(words, message, tmp_path, monkeypatc
         (tmp_path / name).write_text(text)
     write_rows(tmp_path / "rows.jsonl", [{"source": "s", "target": "a"}, {"source": "t", "target": "b"}])
     write_rows(tmp_path / "odd.jsonl", [{"source": "s", "target": "a"}, {"source": "t", "target": " "}])
+    write_rows(tmp_path / "moved.jsonl", [{"source": "t", "output": "b"}, {"source": "s", "output": "a"}])
+    write_rows(tmp_path / "same.jsonl", [{"source": "t", "target": "b"}, {"source": "u", "target": "a"}])
     (tmp_path / "folder").mkdir()
     assert run(*words) == 2
     error = capsys.readouterr().err

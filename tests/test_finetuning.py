@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
+import yaml
 from tiny_models import SEQ2SEQ, WORDS, build_model, build_tokenizer, save_tiny
 from torch.nn.functional import cross_entropy
 
@@ -269,6 +270,58 @@ def test_a_run_of_ours_goes_on_with_its_folder_and_its_recipe(tmp_path):
     tokenizers = [(tmp_path / run / "model" / "tokenizer.json").read_bytes() for run in ("first", "second")]
     assert tokenizers[0] == tokenizers[1]
     assert "The model first, trained further" in (tmp_path / "second" / "model" / "README.md").read_text()
+
+
+def settings_after(base: Path, folder: Path, *words: str) -> tuple[hf.GenerationConfig, dict]:
+    """How a model generates after a run from a base, and how the run scored it."""
+    quick = [*QUICK[: QUICK.index("--generation.max_new_tokens")], "--training.report_to", "[]"]
+    train(
+        parse_arguments(
+            ["--model.path", str(base), *write_pairs(folder), *quick, "--output_dir", f"{folder}/o", *words]
+        )
+    )
+    recipe = yaml.safe_load((folder / "o" / "recipe.yaml").read_text(encoding="utf-8"))
+    return hf.GenerationConfig.from_pretrained(folder / "o" / "model"), recipe["generation"]
+
+
+def test_a_limit_of_the_models_own_and_a_language_that_is_not_used_are_told_once(tmp_path, caplog):
+    base = save_tiny("marian", tmp_path / "base")
+    own = hf.GenerationConfig.from_pretrained(base)
+    own.update(max_length=9, max_new_tokens=None)
+    own.save_pretrained(base)
+    found, scored = settings_after(base, tmp_path, "--data.train.tgt_lang", "zh")
+    assert (found.max_length, found.max_new_tokens, scored["max_new_tokens"]) == (9, None, 9)
+    assert "seem to have been set" not in caplog.text
+    assert caplog.text.count("data.train.tgt_lang=zh is not used by this model") == 1
+
+
+@pytest.mark.parametrize("family", ["fun_transformer", "marian"])
+@pytest.mark.parametrize(
+    ("words", "beams", "length"),
+    [
+        ([], 3, 6),
+        (["--generation.num_beams", "1"], 1, 6),
+        (["--generation.num_beams", "2", "--generation.max_new_tokens", "256"], 2, 256),
+    ],
+)
+def test_generation_stays_the_models_own_but_for_what_is_named(family, words, beams, length, tmp_path):
+    if family == "marian":
+        base = save_tiny("marian", tmp_path / "base")
+    else:
+        sizes = [f"--model.{side}_{name}" for side in ("encoder", "decoder") for name in ("layers=1", "ffn_dim=32")]
+        sizes += ["--model.d_model=16", "--model.encoder_attention_heads=2", "--model.decoder_attention_heads=2"]
+        first = ["--tokenizer.type", "word", *sizes, *QUICK, "--output_dir", str(tmp_path / "first")]
+        train(parse_arguments([*write_pairs(tmp_path), *first]))
+        base = tmp_path / "first" / "model"
+    own = hf.GenerationConfig.from_pretrained(base)
+    own.update(num_beams=3, max_new_tokens=6, max_length=None, length_penalty=0.7, early_stopping=True)
+    own.save_pretrained(base)
+    found, scored = settings_after(base, tmp_path, *words)
+    longest = hf.AutoConfig.from_pretrained(base).max_position_embeddings or length
+    assert (found.num_beams, found.max_new_tokens) == (beams, min(length, longest))
+    assert found.length_penalty == (0.7 if beams > 1 else None)
+    assert (scored["num_beams"], scored["max_new_tokens"]) == (beams, length)
+    assert found.decoder_start_token_id == own.decoder_start_token_id
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from fun_transformer.pipeline_fun_transformer import (
     TranslationPipeline,
     register_pipelines,
 )
+from fun_transformer.training.data.languages import set_languages
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "the", "cat", "sat", "on", "a", "mat", "dog", "ran"]
 TEXTS = ["the cat", "a dog ran on the mat", "sat", "the cat sat on a mat"]
@@ -311,12 +312,12 @@ def test_tokenizers_that_pad_on_either_side_work(name, padding_side):
     assert pipe(TEXTS, batch_size=4) == [pipe(text)[0] for text in TEXTS]
 
 
-def nllb():
+def nllb(languages=("eng_Latn", "zho_Hans", "deu_Latn"), **saved):
     """A tiny model of many languages: NLLB's tokenizer and architecture."""
-    languages = ["eng_Latn", "zho_Hans", "deu_Latn"]
+    languages = list(languages)
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", *"thecasonmdgr", *languages, "<mask>"]
     tokenizer = NllbTokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], extra_special_tokens=languages
+        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], extra_special_tokens=languages, **saved
     )
     config = M2M100Config(**{**SIZES, "vocab_size": len(tokenizer)}, decoder_start_token_id=2)
     return M2M100ForConditionalGeneration(config).eval(), tokenizer
@@ -336,12 +337,45 @@ def test_src_lang_and_tgt_lang_choose_the_languages():
 
 
 def test_the_task_name_gives_the_languages_where_the_tokenizer_asks_for_them():
-    model, tokenizer = nllb()
+    model, tokenizer = nllb(["en", "de"])
     pipe = pipeline("translation_en_to_de", model=model, tokenizer=tokenizer, device="cpu", max_new_tokens=4)
     pipe("the cat")
     assert tokenizer.src_lang == "en"
     with pytest.raises(ValueError, match="src_lang"):
         pipeline("translation", model=model, tokenizer=tokenizer, device="cpu")("the cat")
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (
+            {"src_lang": "xx", "tgt_lang": "deu_Latn"},
+            "src_lang=xx is no language of .*, which knows 3",
+        ),
+        ({"src_lang": "eng_Latn", "tgt_lang": "zho_Hant"}, "tgt_lang=zho_Hant is no .* Did you mean zho_Hans[?]"),
+        ({"src_lang": "eng_Latn"}, "tgt_lang is missing: .*--tgt-lang CODE"),
+        ({}, "src_lang is missing: .*--src-lang CODE"),
+    ],
+)
+def test_a_language_that_the_tokenizer_does_not_know_is_refused(named, message):
+    model, tokenizer = nllb()
+    with pytest.raises(ValueError, match=message):
+        TranslationPipeline(model, tokenizer, device=-1, max_new_tokens=4)("the cat", **named)
+    with pytest.raises(ValueError, match="src_lang=xx"):
+        TranslationPipeline(model, tokenizer, task="translation_xx_to_de", device=-1)("the cat")
+
+
+def test_a_tokenizer_that_was_saved_with_its_languages_needs_none_in_a_call(tmp_path):
+    model, tokenizer = nllb()
+    set_languages(tokenizer, ("zho_Hans", "deu_Latn"))
+    tokenizer.save_pretrained(tmp_path)
+    pipe = TranslationPipeline(model, NllbTokenizer.from_pretrained(tmp_path), device=-1, max_new_tokens=4)
+    german, english = tokenizer.convert_tokens_to_ids(["deu_Latn", "eng_Latn"])
+    assert pipe("the cat", return_tensors=True)[0]["translation_token_ids"][1] == german
+    named = {"src_lang": "deu_Latn", "tgt_lang": "eng_Latn"}
+    assert pipe("the cat", return_tensors=True, **named)[0]["translation_token_ids"][1] == english
+    pipe("the cat")
+    assert pipe.tokenizer.src_lang == "zho_Hans"  # what a call named does not stay
 
 
 def test_a_saved_folder_works_without_trust_in_remote_code(marian, tmp_path):

@@ -185,7 +185,7 @@ def test_where_embeddings_are_frozen_only_the_new_rows_learn(name, base, tmp_pat
     ("settings", "message"),
     [
         ({"new_tokens": ["▁w1"]}, "'▁w1' is in the vocabulary already"),
-        ({"new_tokens": ["a b", "a b"]}, "'a b' is in the vocabulary already"),
+        ({"new_tokens": ["a b", "a b"]}, "'a b' is named twice"),
         ({"new_tokens": [" x"]}, "begins or ends with a space"),
         ({"new_tokens": [""]}, "is empty"),
         ({"new_languages": ["zho_Hans"]}, "'zho_Hans' is in the vocabulary already"),

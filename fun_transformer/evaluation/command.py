@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import takewhile
+from itertools import combinations, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ from .systems import Generation, System, load_systems
 USAGE = """fun-transformer evaluate MODEL_OR_FILE DATA [options]
        fun-transformer evaluate MODEL_OR_FILE --source FILE --references FILE ... [options]
        fun-transformer evaluate RUN [options and settings of its recipe: evaluate RUN --help]"""
+
+RESULTS = ("report", "output", "predictions")  # options that name a file to write
+# Options that only say how models answer, with what they are where they are not named.
+FOR_MODELS = {"num_beams": None, "max_new_tokens": None, "batch_size": 32, "src_lang": None, "device": None}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -210,7 +214,7 @@ def check_options(options: argparse.Namespace) -> None:
     """
     read = [options.system, *options.against, options.data, options.source, *options.references, options.training_data]
     inputs = {Path(path).resolve() for path in read if path and Path(path).is_file()}
-    for name in ("report", "output", "predictions"):
+    for name in RESULTS:
         path = getattr(options, name)
         if path and not Path(path).resolve().parent.is_dir():
             raise ValueError(f"There is no folder {Path(path).parent} for --{name} {path}.")
@@ -218,6 +222,16 @@ def check_options(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {path} is a folder. Give the name of a file.")
         if path and Path(path).resolve() in inputs:
             raise ValueError(f"--{name} would be written over {path}, which is read. Name another file.")
+    named = {name: path for name in RESULTS if (path := getattr(options, name))}
+    for (name, path), (other, path_of_other) in combinations(named.items(), 2):
+        if Path(path).resolve() == Path(path_of_other).resolve():
+            raise ValueError(f"--{name} and --{other} are both {path}. Name another file for one of them.")
+    of_models = [name for name, default in FOR_MODELS.items() if getattr(options, name) != default]
+    if of_models and all(Path(name).is_file() for name in (options.system, *options.against)):
+        raise ValueError(
+            f"--{of_models[0].replace('_', '-')} is for models, and here are only files of finished outputs. "
+            "Leave it out."
+        )
     if options.training_data and not options.by_frequency:
         raise ValueError("--training-data is for --by-frequency, which is not there.")
     if options.comet is not None:
@@ -241,7 +255,11 @@ def check_data(options: argparse.Namespace, data: EvaluationData) -> None:
 def read_training_texts(options: argparse.Namespace) -> Iterator[str]:
     """Yield the targets of the training data."""
     columns = Columns(options.source_column, options.target_column)
-    for texts in load_data(options.training_data, columns).references:
+    try:
+        found = load_data(options.training_data, columns)
+    except ValueError as error:
+        raise ValueError(f"--training-data: {error}") from error
+    for texts in found.references:
         yield from texts
 
 

@@ -305,23 +305,49 @@ def read_outputs(path: str, data: EvaluationData, column: str | None = None) -> 
         column: Of a table; the first of `OUTPUT_COLUMNS` that it has when None.
 
     Raises:
-        ValueError: The file is empty, has no such column, or has another number of outputs than there are rows.
+        ValueError: The file is empty, has no such column, has another number of outputs than there are rows, or has
+            outputs for other sources.
     """
-    if file_format(path) in FORMATS:
+    is_table = file_format(path) in FORMATS
+    if is_table:
         outputs = list(outputs_of_table(path, column))
     elif column:
         raise ValueError(f"{path} is a text file without columns: leave out --output-column.")
     else:
         outputs = read_text_file(path)
-    if data.kept and len(outputs) == data.rows_of_file:
-        return [outputs[number] for number in data.kept]
-    if len(outputs) != len(data):
+    kept = data.kept if data.kept and len(outputs) == data.rows_of_file else range(len(outputs))
+    if len(kept) != len(data):
         merged = f" ({data.rows_of_file:,} before rows of the same source were merged)" if data.kept else ""
         raise ValueError(
             f"{path} has {len(outputs):,} outputs and {data.name} has {len(data):,} rows{merged}. There must be one "
             "output for each row."
         )
-    return outputs
+    if is_table and data.sources:
+        check_sources(path, data, kept)
+    return [outputs[number] for number in kept]
+
+
+def check_sources(path: str, data: EvaluationData, kept: Sequence[int]) -> None:
+    """Refuse a table of outputs whose own column `source` says that they belong to other rows.
+
+    Raises:
+        ValueError: Naming the first row that differs.
+    """
+    rows_of_data = {number: row for row, number in enumerate(kept)}
+    for number, row in enumerate(rows_of(path)):
+        given = column_value(row.values, "source") if has_column(row.values, "source") else None
+        wanted = data.sources[rows_of_data[number]] if number in rows_of_data else None
+        if isinstance(given, str) and wanted is not None and given.split() != wanted.split():
+            raise ValueError(
+                f"{path}, {row.place}: its source is {shorten(given)}, and that of the row of {data.name} is "
+                f"{shorten(wanted)}. Bring the outputs into the order of the rows; where the source is the same and "
+                "only written otherwise, leave the column source out."
+            )
+
+
+def shorten(text: str, most: int = 40) -> str:
+    """Return the beginning of a text in quotes, for a message."""
+    return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
 def outputs_of_table(path: str, column: str | None) -> Iterator[str]:

@@ -212,6 +212,8 @@ def generate_texts(
         tqdm(total=len(order), desc=title, unit=" texts", leave=False, disable=hidden) as bar,
     ):
         longest = longest_text(module.config) or settings.max_new_tokens
+        # A limit of the model's own is off: `max_new_tokens` goes before it, with a warning at each batch.
+        own_limit = {} if module.generation_config.max_length is None else {"max_length": None}
         for start in range(0, len(order), settings.batch_size):
             rows = order[start : start + settings.batch_size]
             batch = [sources[row] for row in rows]
@@ -223,6 +225,7 @@ def generate_texts(
                 max_new_tokens=min(settings.max_new_tokens, longest),
                 length_penalty=settings.length_penalty if settings.num_beams > 1 else None,
                 do_sample=False,
+                **own_limit,
                 **(options or {}),
             )
             texts |= zip(rows, run.tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True)

@@ -7,6 +7,7 @@ import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..data.bpe_dropout import check_merges
 from ..data.features import add_tags
@@ -14,8 +15,9 @@ from ..data.languages import check_languages, frames_languages, generation_optio
 from ..data.splits import sample_rows
 from ..data.tokenizing import languages_of
 from ..objectives import Objective
-from ..recipe.arguments import GenerationArguments, RunArguments
-from ..recipe.base import is_own, starts_from_model
+from ..recipe.arguments import SPLITS, DataArguments, GenerationArguments, RunArguments
+from ..recipe.base import starts_from_model
+from ..recipe.defaults import choose_generation
 from ..recipe.model_config import choose_config, choose_kernel, longest_text, recipe_fields
 from ..run.checkpoints import commit_with_manifest, find_problem
 from ..run.run import Run
@@ -23,6 +25,8 @@ from ..train_tokenizer import TokenizerSettings, train_tokenizer
 from .finished_tokenizer import load_finished_tokenizer, start_token_id
 from .loading import load_base_model, load_base_tokenizer
 from .new_tokens import add_rows, has_new_tokens
+
+logger = logging.get_logger(__name__)
 
 AS_SAVED = ("dtype", "torch_dtype", "quantization_config")  # of the weights beside a config, not of the model
 
@@ -66,8 +70,24 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             )
         else:
             tokenizer.add_languages(languages)
+    elif starts_from_model(arguments) and (named := named_languages(arguments.data)):
+        logger.warning(
+            f"{named[0]} is not used by this model, which does not mark texts by their language: it only says how BLEU "
+            "cuts words."
+        )
     add_tags(tokenizer, splits["train"])
     return tokenizer
+
+
+def named_languages(data: DataArguments) -> list[str]:
+    """List the fields of a recipe that name a language."""
+    return [
+        f"data.{split}.{side}={language}"
+        for split in SPLITS
+        for corpus in getattr(data, split).corpora
+        for side in ("src_lang", "tgt_lang")
+        if (language := getattr(corpus, side)) is not None
+    ]
 
 
 def check_tags(tokenizer: PreTrainedTokenizerBase, languages: set[str], path: str) -> None:
@@ -166,12 +186,12 @@ def build_model(run: Run) -> PreTrainedModel:
 
 
 def fit_generation(model: PreTrainedModel, run: Run) -> None:
-    """Let a trained model generate as the recipe says; what the recipe leaves at its default stays the model's.
+    """Let a trained model generate as the recipe says; what the recipe does not name stays the model's.
 
     Raises:
         ValueError: An option needs what the model cannot do.
     """
-    settings, defaults, training = run.arguments.generation, GenerationArguments(), run.arguments.training
+    settings, training = run.arguments.generation, run.arguments.training
     if training.scheduled_sampling is not None and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
         raise ValueError(
             f"training.scheduled_sampling: a {model.config.model_type} does not say how its decoder's input is made. "
@@ -181,12 +201,17 @@ def fit_generation(model: PreTrainedModel, run: Run) -> None:
         model.config.pad_token_id = run.tokenizer.pad_token_id
     if not model.can_generate():
         return
-    if is_own(model.config):
-        model.generation_config = build_generation_config(settings, model.config)
-        return
-    for name in ("num_beams", "max_new_tokens", "length_penalty"):
-        if getattr(settings, name) != getattr(defaults, name):
-            setattr(model.generation_config, name, getattr(settings, name))
+    generation, own = model.generation_config, choose_generation(run.arguments)
+    longest = longest_text(model.config)
+    is_silent = generation.max_new_tokens is None and generation.max_length is None and run.objective.generates
+    if is_silent or settings.max_new_tokens != own["max_new_tokens"]:
+        generation.max_new_tokens = min(settings.max_new_tokens, longest or settings.max_new_tokens)
+        generation.max_length = None
+    for name in ("num_beams", "length_penalty"):
+        if getattr(settings, name) != own[name]:
+            setattr(generation, name, getattr(settings, name))
+    if settings.num_beams == 1:  # without beams these mean nothing, and refuse to be saved
+        generation.length_penalty = generation.early_stopping = None
     pairs = language_pairs(run.tokenizer, run.arguments.data, "train")
     if len(set(pairs)) == 1:
         for name, value in generation_options(run.tokenizer, pairs[0]).items():

@@ -57,7 +57,9 @@ def check_new(tokenizer: Any, settings: TokenizerArguments) -> None:
     for token, name in wanted:
         if not token.strip() or token != token.strip():
             raise ValueError(f"tokenizer.{name}: {token!r} is empty, or begins or ends with a space. Leave that out.")
-        if token in vocabulary or token in seen:
+        if token in seen:
+            raise ValueError(f"tokenizer.{name}: {token!r} is named twice. Name it once.")
+        if token in vocabulary:
             raise ValueError(f"tokenizer.{name}: {token!r} is in the vocabulary already. Leave it out.")
         seen.add(token)
     known = languages_known(tokenizer)

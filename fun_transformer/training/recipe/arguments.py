@@ -21,6 +21,7 @@ SPLITS = ("train", "validation", "test")
 BY_PAIRS = "by the number of training pairs"
 BY_TEXTS = "by the training texts: "
 NO_LIMIT = "null"
+OF_MODEL = "the trained model's own; else {}"
 
 
 def arg(default: Any, help: str, auto: str = "", **limits: float) -> Any:
@@ -371,10 +372,14 @@ class GenerationArguments:
     """How the model generates when it is evaluated, and what is measured; the model keeps these settings."""
 
     config: str | None = arg(None, "generation_config.json, relative to the recipe; the settings here win over it")
-    num_beams: int = arg(1, "beams of the search; 1: greedy", minimum=1, maximum=1_000)
-    max_new_tokens: int = arg(256, "longest generated sequence", minimum=1, maximum=1_000_000)
+    num_beams: int = arg(AUTO, "beams of the search; 1: greedy", OF_MODEL.format("1"), minimum=1, maximum=1_000)
+    max_new_tokens: int = arg(AUTO, "longest generated sequence", OF_MODEL.format("256"), minimum=1, maximum=1_000_000)
     length_penalty: float = arg(
-        1.0, "exponent on the length in beam search; above 1 prefers longer sequences", minimum=-100, maximum=100
+        AUTO,
+        "exponent on the length in beam search; above 1 prefers longer sequences",
+        OF_MODEL.format("1.0"),
+        minimum=-100,
+        maximum=100,
     )
     metrics: list[str] = field(
         default=AUTO,  # type: ignore[arg-type]

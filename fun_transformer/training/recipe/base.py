@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -79,6 +79,15 @@ def base_config(arguments: RunArguments) -> PreTrainedConfig:
         return _config_of_hub(path, **source)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(f"model.path={path}: {describe_failure(path, error)}") from error
+
+
+def base_generation(arguments: RunArguments) -> GenerationConfig:
+    """Return how the model that the recipe starts from generates."""
+    path, source = arguments.model["path"], source_of(arguments)
+    try:
+        return GenerationConfig.from_pretrained(path, revision=source["revision"])
+    except OSError:  # an older model says it in its config, or nowhere
+        return GenerationConfig.from_model_config(base_config(arguments))
 
 
 def describe_failure(path: str, error: Exception) -> str:

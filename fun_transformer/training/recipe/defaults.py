@@ -22,10 +22,11 @@ import torch
 
 from ..tables import OBJECTIVES
 from .arguments import AUTO, RunArguments, TrainingArguments
-from .base import base_config, is_own, starts_from_model
+from .base import base_config, base_generation, is_own, starts_from_model
 from .model_config import choose_kernel, choose_packing, choose_precision, model_type_of
 from .texts import CHOICES, SYMBOLS
 
+GENERATION = {"num_beams": 1, "max_new_tokens": 256, "length_penalty": 1.0}  # of a fresh model
 LIMITS = ("max_steps", "num_train_epochs", "max_minutes")
 
 
@@ -172,6 +173,19 @@ def choose_course(arguments: RunArguments, pairs: int) -> dict[str, Any]:
     }
 
 
+def choose_generation(arguments: RunArguments) -> dict[str, Any]:
+    """Return how a model generates where the recipe does not say it: as the one it starts from, if there is one.
+
+    Where that limits the whole text (`max_length`), so many tokens are new at most.
+    """
+    if not starts_from_model(arguments):
+        return GENERATION
+    found = base_generation(arguments)
+    own = {name: getattr(found, name) for name in GENERATION}
+    own["max_new_tokens"] = own["max_new_tokens"] or found.max_length
+    return {name: default if own[name] is None else own[name] for name, default in GENERATION.items()}
+
+
 def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArguments:
     """Return the recipe with values in place of "auto", but for what `resolve_rhythm` chooses.
 
@@ -184,7 +198,7 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
     arguments = dataclasses.replace(
         arguments,
         tokenizer=arguments.tokenizer if goes_on else fill(arguments.tokenizer, type=usual.type),
-        generation=fill(arguments.generation, metrics=[*usual.metrics]),
+        generation=fill(arguments.generation, metrics=[*usual.metrics], **choose_generation(arguments)),
     )
     scale, training = scale_for(pairs), arguments.training
     lora = training.lora if training.lora.r is None else fill(training.lora, alpha=2.0 * training.lora.r)
@@ -246,6 +260,7 @@ def describe_choices(before: RunArguments, after: RunArguments, pairs: int, text
     """
     sections = ("tokenizer", "model", "training", "generation")
     old, new = ({section: as_dict(getattr(a, section)) for section in sections} for a in (before, after))
+    goes_on = starts_from_model(after) and OBJECTIVES[after.objective].generates
     by_texts = before.tokenizer.type == AUTO != after.tokenizer.type
     chosen = {
         f"{section}.{name}": value
@@ -263,6 +278,9 @@ def describe_choices(before: RunArguments, after: RunArguments, pairs: int, text
         chosen.pop("generation.metrics", None)
     if "bleu" not in after.generation.metrics and after.generation.metrics != AUTO:
         chosen.pop("generation.bleu_tokenize", None)
+    for name, value in GENERATION.items():
+        if not goes_on or value == chosen.get(f"generation.{name}"):  # nothing to tell
+            chosen.pop(f"generation.{name}", None)
     if not chosen:
         return ""
     values = ", ".join(f"{name} {show_value(value)}" for name, value in chosen.items())

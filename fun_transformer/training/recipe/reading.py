@@ -192,8 +192,9 @@ def keep_choices(arguments: RunArguments, output_dir: Path) -> RunArguments:
     if tokenizer.type == AUTO:
         names = ("type", "target_type", "vocab_size", "target_vocab_size")
         tokenizer = dataclasses.replace(tokenizer, **{name: getattr(begun.tokenizer, name) for name in names})
-    if generation.metrics == AUTO:
-        generation = dataclasses.replace(generation, metrics=begun.generation.metrics)
+    open_names = ("metrics", "num_beams", "max_new_tokens", "length_penalty")
+    kept = {name: getattr(begun.generation, name) for name in open_names if getattr(generation, name) == AUTO}
+    generation = dataclasses.replace(generation, **kept)
     return dataclasses.replace(arguments, tokenizer=tokenizer, generation=generation)
 
 
