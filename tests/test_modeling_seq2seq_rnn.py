@@ -523,7 +523,7 @@ def test_its_code_travels_with_it(folder, tmp_path):
         shutil.copy(file, folder)
     named = {"auto_map": auto_map(*configs.values())}
     assert named["auto_map"]["AutoModelForSeq2SeqLM"] == "modeling_seq2seq_rnn.Seq2SeqRNNForConditionalGeneration"
-    tasks = {"custom_pipelines": custom_pipelines(configs["config.json"])}
+    tasks = {"custom_pipelines": custom_pipelines(configs["config.json"], configs["tokenizer_config.json"])}
     (folder / "config.json").write_text(json.dumps(configs["config.json"] | named | tasks))
     (folder / "tokenizer_config.json").write_text(json.dumps(configs["tokenizer_config.json"] | named))
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
