@@ -71,7 +71,7 @@ CUTS = [
 NO_ADDRESS = r"\u2010-\u2027\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF\uFE30-\uFE4F\uFF00-\uFFEF\U00020000-\U0003FFFF"
 IN_ADDRESS = rf"[^\s{NO_ADDRESS}]"
 ADDRESS = re.compile(
-    rf"(?:(?:https?|ftp|file)://|www\.){IN_ADDRESS}+|{IN_ADDRESS}+@{IN_ADDRESS}+\.[^\W{NO_ADDRESS}]+"
+    rf"(?:(?:https?|ftp|file)://|www\.){IN_ADDRESS}+|(?<!{IN_ADDRESS}){IN_ADDRESS}+@{IN_ADDRESS}+\.[^\W{NO_ADDRESS}]+"
     r"|`[^`]*`|\[\d+\]|<[^<>]*>"
 )
 LETTER = regex.compile(r"\p{L}")

@@ -1,11 +1,14 @@
 """Glossaries and placeholders: what is found in a source, and that it is in the output."""
 
+import time
+
 import pytest
 import torch
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.decoding.glossary import Glossary, constrain
 from fun_transformer.decoding.placeholders import Protected, find_literals, protect
+from fun_transformer.pipeline_fun_transformer import has_words
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 from tests.tiny_seq2seq import FAMILIES, tiny_model, word_tokenizer
 
@@ -134,6 +137,7 @@ def test_literals_are_found_once_each():
         ("请看https://a.b/c很好。", ["https://a.b/c"]),
         ("请看https://a.b——“很好”", ["https://a.b"]),
         ("发到a-b@c.com就好", ["a-b@c.com"]),
+        ("😀a_b.c+d@e-f.co.uk. (é@zürich.ch)/x,y@z", ["a_b.c+d@e-f.co.uk", "é@zürich.ch"]),
         ("[链接](https://a.b/x)很好", ["https://a.b/x"]),
         ("[https://a.b/](https://c.d/e)好", ["https://a.b/", "https://c.d/e"]),
         ("(https://a.b/Tea_(drink), https://zürich.ch/ü).", ["https://a.b/Tea_(drink)", "https://zürich.ch/ü"]),
@@ -141,6 +145,14 @@ def test_literals_are_found_once_each():
 )
 def test_an_address_ends_where_chinese_or_a_bracket_that_it_did_not_open_follows(text, literals):
     assert [text[start:end] for start, end, _ in find_literals(text)] == literals
+
+
+def test_long_words_are_searched_for_addresses_at_once():
+    start = time.perf_counter()
+    for text in ("a" * 20_000, "a." * 10_000 + "@", "a@" + "b-" * 10_000, "https://" + "()" * 10_000 + "]" * 10_000):
+        assert len(find_literals(text, ("url", "email"))) == text.startswith("https")
+        assert has_words(text) is not text.startswith("https")
+    assert time.perf_counter() - start < 2  # 50 s when each letter began a search
 
 
 def test_literals_are_put_back_in_the_output():

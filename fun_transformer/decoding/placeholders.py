@@ -19,13 +19,14 @@ from .glossary import Term
 from .spelling import says, spell, target_ids
 
 IN_URL = rf"[^\s<>\"'()\]{NO_ADDRESS}]"
-IN_WORD = rf"(?:[^\W{NO_ADDRESS}]|-)"
+NO_MAIL = rf"\s{NO_ADDRESS}!-*,/:-@\[-^`{{-~\u2000-\u2BFF\U0001F000-\U0001FAFF"  # marks of ASCII but -_.+, symbols
+IN_NAME, IN_DOMAIN = rf"[^{NO_MAIL}]", rf"[^{NO_MAIL}.+]"
 KINDS = {
     "code": re.compile(r"`[^`\n]+`"),
     "tag": re.compile(r"</?[A-Za-z][^<>\n]*>|\{\{?\w+\}?\}|%\(?\w*\)?[sd]\b|&\w+;"),
     # Up to a bracket that was not opened in it, without the marks of the sentence, or of Markdown, after it.
     "url": re.compile(rf"(?:https?|ftp|file)://(?:{IN_URL}|\({IN_URL}*\)|\](?!\())+(?<![.,;:!?\]])"),
-    "email": re.compile(rf"(?:{IN_WORD}|[.+])+@{IN_WORD}+(?:\.{IN_WORD}+)+"),
+    "email": re.compile(rf"(?<!{IN_NAME}){IN_NAME}+@{IN_DOMAIN}+(?:\.{IN_DOMAIN}+)+"),
     # One digit is often a word in the target, and the number of a month a name.
     "number": re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,:/-]?\d)+(?![A-Za-z0-9_月])"),
 }
