@@ -302,13 +302,41 @@ def test_an_interrupted_run_goes_on_to_the_same_file(translator, tmp_path, suffi
     assert output.read_bytes() == whole.read_bytes() and output.read_bytes().startswith(finished)
 
 
-def test_resume_refuses_a_table_of_other_columns(translator, tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
+def test_resume_refuses_an_output_of_other_columns(translator, tmp_path, capsys, suffix):
     (tmp_path / "in").write_text("the cat\n")
-    options = ["--file", tmp_path / "in", "--output", tmp_path / "out.tsv"]
+    options = ["--file", tmp_path / "in", "--output", tmp_path / f"out.{suffix}"]
     assert predict(translator, *options) == 0
     assert predict(translator, *options, "--resume") == 0
     assert predict(translator, *options, "--resume", "--scores") == 2
     assert "has other columns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
+def test_resume_refuses_the_answers_to_other_texts(translator, tmp_path, capsys, suffix):
+    source, output = tmp_path / "in", tmp_path / f"out.{suffix}"
+    options = ["--file", source, "--output", output]
+    source.write_text("the\tcat\na dog\n")
+    assert predict(translator, *options) == 0
+    finished = output.read_bytes()
+    assert predict(translator, *options, "--resume") == 0
+    source.write_text("the\tcat\na mat\na dog\n")
+    assert predict(translator, *options, "--resume") == 2
+    line = 3 if suffix == "tsv" else 2
+    assert f"{output}, line {line} answers 'a dog', but text 2 of {source} is 'a mat'" in capsys.readouterr().err
+    assert output.read_bytes() == finished
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
+def test_a_line_cut_inside_a_character_is_made_again(translator, tmp_path, suffix):
+    source, output = tmp_path / "in", tmp_path / f"out.{suffix}"
+    source.write_text("the cat\n猫\n", encoding="utf-8")
+    options = ["--file", source, "--output", output]
+    assert predict(translator, *options) == 0
+    whole = output.read_bytes()
+    output.write_bytes(whole[: whole.index("猫".encode()) + 1])
+    assert predict(translator, *options, "--resume") == 0
+    assert output.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

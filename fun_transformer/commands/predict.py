@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +64,52 @@ def run(args: argparse.Namespace) -> None:
         answers = answerer.answer(texts, args.batch_size)
         return [write.line(text, records) for text, records in zip(texts, answers, strict=True)]
 
-    streams.write_answers(args, map(answer, chunks), total, done, write.header)
+    streams.write_answers(args, map(answer, chunks), total, done, write.header, write.has_same_fields)
     unknown.say(args.command)
 
 
 def read_inputs(args: argparse.Namespace, above: int) -> tuple[Iterable[list[str]], int | None, int]:
     """Return what `streams.read_chunks` does, of tables too; the output has the lines `above` its answers."""
-    if not args.file or Path(args.file).suffix.lower() not in TABLES:
-        if args.prefix_column:
-            raise ValueError(f"--prefix-column needs a --file with columns: {', '.join(TABLES)}.")
-        return streams.read_chunks(args, above)
-    texts = read_column(args.file, args.source_column)
+    is_table = args.file and Path(args.file).suffix.lower() in TABLES
+    if args.prefix_column and not is_table:
+        raise ValueError(f"--prefix-column needs a --file with columns: {', '.join(TABLES)}.")
+    if not args.file:
+        return streams.read_chunks(args)
+    texts = read_column(args.file, args.source_column) if is_table else streams.read_file(args.file)
     if args.prefix_column:
         texts = list(map(Prefixed, texts, read_column(args.file, args.prefix_column, "--prefix-column")))
     done = streams.count_finished_lines(args, len(texts), above) if args.resume else 0
+    check_sources(args, texts[:done], above)
     return streams.chunks_after(texts, done, args.batch_size), len(texts), done
+
+
+def check_sources(args: argparse.Namespace, texts: list[str], above: int) -> None:
+    """Refuse to go on with an output whose finished lines answer other texts than these; tables have a header above.
+
+    Raises:
+        ValueError: A line does.
+    """
+    if not texts:
+        return
+    with open(args.output, "rb") as file:
+        lines = islice(file, above, None)
+        for number, (text, line) in enumerate(zip(texts, lines), start=1):
+            decoded = line.decode("utf-8", "replace").removesuffix("\n")
+            found = decoded.split("\t")[0] if above else read_object(decoded).get("source")
+            if found != (cell(text) if above else text):
+                raise ValueError(
+                    f"{args.output}, line {number + above} answers {found!r:.60}, but text {number} of {args.file} is "
+                    f"{str(text)!r:.60}. Give another --output, or leave out --resume to begin again."
+                )
+
+
+def read_object(line: str) -> dict[str, Any]:
+    """Return the JSON object of a line; an empty one where it is none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_column(file: str, column: str, option: str = "--source-column") -> list[str]:
@@ -152,6 +183,10 @@ class Objects:
     def __init__(self, fields: list[str], count: int) -> None:
         self.fields, self.count = fields, count
 
+    def has_same_fields(self, line: str) -> bool:
+        """Tell whether a line that was written before has the fields of these answers."""
+        return read_object(line).keys() == {"source", *self.fields, *(["nbest"] if self.count > 1 else [])}
+
     def line(self, source: str, records: list[dict[str, Any]]) -> str:
         """Return the line of a text; a blank text has empty fields."""
         best = records[0] if records else empty_record(self.fields)
@@ -166,6 +201,10 @@ class Table:
         self.fields, self.count = fields, count
         names = [f"{name}_{rank}" if rank > 1 else name for rank in range(1, count + 1) for name in fields]
         self.header = "\t".join(["source", *names])
+
+    def has_same_fields(self, line: str) -> bool:
+        """Tell whether a line that was written before is this header."""
+        return line == self.header
 
     def line(self, source: str, records: list[dict[str, Any]]) -> str:
         """Return the line of a text; what is missing is empty."""

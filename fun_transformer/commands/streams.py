@@ -156,12 +156,11 @@ def progress_bar(total: int | None, done: int = 0) -> Iterator[Callable[[int], o
         yield bar.update
 
 
-def read_chunks(args: argparse.Namespace, above: int = 0) -> tuple[Iterable[list[str]], int | None, int]:
+def read_chunks(args: argparse.Namespace) -> tuple[Iterable[list[str]], int | None, int]:
     """Return the texts of the arguments, of --file or of standard input.
 
     Args:
         args: With `text`, `file`, `output`, `resume` and `batch_size`.
-        above: Lines of the output before the answers.
 
     Returns:
         The texts in chunks, after those that are finished; the number of all texts, None where it is not known; and
@@ -172,7 +171,7 @@ def read_chunks(args: argparse.Namespace, above: int = 0) -> tuple[Iterable[list
     if not args.file:
         return read_stream(sys.stdin.buffer), None, 0
     lines = read_file(args.file)
-    done = count_finished_lines(args, len(lines), above) if args.resume else 0
+    done = count_finished_lines(args, len(lines)) if args.resume else 0
     return chunks_after(lines, done, args.batch_size), len(lines), done
 
 
@@ -182,8 +181,19 @@ def chunks_after(items: list, done: int, batch_size: int) -> Iterator[list]:
     return (items[i : i + chunk] for i in range(done, len(items), chunk))
 
 
+def first_line(path: str) -> str:
+    """Return the first line of a file; what comes after it may be damaged."""
+    with open(path, "rb") as file:
+        return file.readline().decode("utf-8", "replace").removesuffix("\n")
+
+
 def write_answers(
-    args: argparse.Namespace, answers: Iterator[list[str]], total: int | None, done: int, header: str = ""
+    args: argparse.Namespace,
+    answers: Iterator[list[str]],
+    total: int | None,
+    done: int,
+    header: str = "",
+    has_same_fields: Callable[[str], bool] = lambda line: True,
 ) -> None:
     """Write the lines of all answers as they come.
 
@@ -193,14 +203,18 @@ def write_answers(
         total: The number of answers; None where it is not known.
         done: Those that are in the output already.
         header: A line above all answers; "" for none.
+        has_same_fields: Tells of the first line of a file to go on with whether it fits the answers.
+
+    Raises:
+        ValueError: It does not.
     """
-    first = next(answers, [])  # before an old file is replaced
     above = 1 if header else 0
     is_begun = args.resume and count_lines(args.output) > 0
-    if is_begun and header and read_file(args.output)[0] != header:
+    if is_begun and not has_same_fields(first_line(args.output)):
         raise ValueError(
             f"{args.output} has other columns than these options give. Use the options of before, or another file."
         )
+    first = next(answers, [])  # before an old file is replaced
     keep = done + above if is_begun else 0
     with (
         open_output(args.output, keep) as write,
