@@ -166,6 +166,15 @@ def test_a_result_begins_as_it_is_told(model, guard):
     assert pipe("a dog", prefix="the cat ", guard=guard) == [found[0]]
 
 
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_text_without_a_beginning_is_split_beside_one_with_a_beginning(model, guard):
+    pipe = build(model, long_text="sentences", guard=guard)
+    texts = ["the cat. A dog ran! 42", "the dog. A mat!"]
+    found = pipe(texts, prefix=["", "the cat "], batch_size=8)
+    assert found[0] == pipe(texts[0])[0]
+    assert found[1] == pipe(texts[1], prefix="the cat ")[0] and text_of(found[1]).startswith("the cat")
+
+
 def test_prefixes_that_do_not_fit_are_refused(marian):
     with pytest.raises(ValueError, match="1 prefixes for 2 texts"):
         build(marian)(["a", "b"], prefix=["the"])
@@ -201,6 +210,23 @@ def test_the_result_that_agrees_most_with_others_is_taken(marian):
     (found,) = pipe("the cat sat on a mat", mbr=6)
     choice = choose([text_of(record) for record in samples])
     assert (text_of(found), found["utility"]) == (choice.text, choice.utility)
+
+
+@pytest.mark.parametrize("own", [{"mbr": 4}, {}])
+@pytest.mark.parametrize("other", [{"glossary": {"cat": "dog"}}, {"protect": True}, {"num_return_sequences": 2}])
+def test_samples_to_choose_from_go_with_no_terms_and_no_second_result(marian, own, other):
+    with pytest.raises(ValueError, match=r"mbr=4 .* leave"):
+        build(marian, **own)("the cat", **{"mbr": 4} | other)
+    with pytest.raises(ValueError, match=r"mbr=4 .* leave"):
+        build(marian, **other)("the cat", mbr=4)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_more_results_than_the_models_own_beams_get_as_many_beams(marian, monkeypatch, count):
+    monkeypatch.setattr(marian.generation_config, "num_beams", 2)
+    pipe = build(marian)
+    found = pipe("the cat", num_return_sequences=count)
+    assert found == pipe("the cat", num_return_sequences=count, num_beams=count) and len(found) == count
 
 
 def test_groups_of_beams_differ(marian):

@@ -339,6 +339,23 @@ def test_a_line_cut_inside_a_character_is_made_again(translator, tmp_path, suffi
     assert output.read_bytes() == whole
 
 
+def test_a_column_of_beginnings_may_have_empty_fields(translator, tmp_path):
+    (tmp_path / "in.tsv").write_text("source\tbegin\nthe cat . A dog\t\na dog\tthe cat\n")
+    options = ["--file", tmp_path / "in.tsv", "--output", tmp_path / "out.jsonl"]
+    assert predict(translator, *options, "--prefix-column", "begin") == 0
+    with_beginnings = records(tmp_path / "out.jsonl")
+    assert predict(translator, *options) == 0
+    assert with_beginnings[0] == records(tmp_path / "out.jsonl")[0]
+    assert with_beginnings[1]["translation_text"].startswith("the cat")
+
+
+def test_more_answers_than_the_models_own_beams(translator, tmp_path):
+    config = json.loads((translator / "generation_config.json").read_text())
+    (translator / "generation_config.json").write_text(json.dumps(config | {"num_beams": 4}))
+    assert predict(translator, "--nbest", 5, "--scores", "--output", tmp_path / "out.jsonl", texts=["the cat"]) == 0
+    assert len(records(tmp_path / "out.jsonl")) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -350,6 +367,8 @@ def test_a_line_cut_inside_a_character_is_made_again(translator, tmp_path, suffi
         ("masked, ours", [], "write <mask> for a missing word"),
         ("text, ours", ["--nbest", "3", "--num-beams", "2"], "--num-beams 2 cannot find --nbest 3"),
         ("labels, ours", ["--device", "abacus"], "--device abacus cannot be used"),
+        ("text, ours", ["--mbr", "4", "--protect"], "--mbr samples, which forces no terms: leave out --mbr, or"),
+        ("text, ours", ["--mbr", "4", "--glossary", "x.tsv"], "--mbr samples, which forces no terms"),
         ("text, ours", ["--file", "in.txt"], "Give either texts or --file"),
     ],
 )

@@ -30,6 +30,8 @@ def check_streams(args: argparse.Namespace) -> None:
     args.file, args.output = (None if name == "-" else name for name in (args.file, args.output))
     if args.resume and not (args.file and args.output):
         raise ValueError("--resume goes on with a file: give --file and --output too.")
+    if args.mbr and (args.glossary or args.protect):
+        raise ValueError("--mbr samples, which forces no terms: leave out --mbr, or --glossary and --protect.")
     if args.output:
         check_writable(Path(args.output))
     input_file = None if args.text else args.file or sys.stdin
