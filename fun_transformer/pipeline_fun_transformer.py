@@ -97,6 +97,11 @@ class Prefixed(str):
         return prefixed
 
 
+def has_beginning(text: str) -> bool:
+    """Tell whether the target of a text must have a beginning."""
+    return isinstance(text, Prefixed) and bool(text.prefix)
+
+
 class PartsPipeline(Pipeline):
     """Answers texts in parts, in batches of like length, and again where an answer has faults.
 
@@ -117,7 +122,12 @@ class PartsPipeline(Pipeline):
         generate = self._generate_guarded if options.get("guard") else self._generate
         found = dict(zip(read, generate([parts[i] for i in read], *args, **kwargs)))
         results = (found.get(i) or [self._copied(part, **kwargs)] for i, part in enumerate(parts))
-        return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
+        answers = [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
+        for parts, records in zip(parts_of_texts, answers):
+            if may_copy and not any(map(has_words, parts)):  # the model had no part in it
+                for record in records:
+                    record |= {name: None for name in FIGURES if name in record}
+        return answers
 
     def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
         """Yield the records of each text; as many texts are read at a time as share a batch."""
@@ -148,6 +158,7 @@ class PartsPipeline(Pipeline):
     def _generate_guarded(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
         """Do what `_generate` does, and make again what has faults; the best of several sequences counts."""
         guards = _home("decoding.guards", "guard=True")
+        find_faults = _home("decoding.faults", "guard=True").find_faults
 
         def generate(sources: list[str], **options) -> list:
             if options.get("num_beams") == 1:
@@ -159,22 +170,25 @@ class PartsPipeline(Pipeline):
         is_translation = self.return_name == "translation"
         outputs: dict[int, Any] = {}
         for has_prefix in (False, True):  # a text with a beginning is never cut into parts
-            chosen = [i for i, text in enumerate(texts) if bool(getattr(text, "prefix", "")) == has_prefix]
+            chosen = [i for i, text in enumerate(texts) if has_beginning(text) == has_prefix]
             fallbacks = [fallback for fallback in guards.FALLBACKS if not (has_prefix and fallback == "parts")]
             sources = [texts[i] for i in chosen]
             outputs |= zip(chosen, guards.guarded(generate, sources, is_translation, fallbacks) if chosen else [])
-        for output in (outputs[i] for i in range(len(texts))):
+        for source, output in ((text, outputs[i]) for i, text in enumerate(texts)):
             records = output.extra or [self._unscored(output.text, **kwargs)]  # put together of parts, or cut
             made = [output.fallback] if output.fallback else []
             added = {"faults": output.faults, "fallbacks": made, "faults_left": output.left}
             answers.append([record | {key: list(value) for key, value in added.items()} for record in records])
+            for record in answers[-1][1:]:  # the best one alone was made again, or found to be well
+                left = find_faults(source, record[name], record["finished"], is_translation)
+                record |= {"faults": record["faults"] if made else left, "faults_left": left}
         if not kwargs.get("return_finished"):
             for record in chain.from_iterable(answers):
                 record.pop("finished", None)
         return answers
 
     def _copied(self, text: str, **kwargs) -> dict:
-        """Return the record of a text that is copied: the model chose nothing in it, so that its figures are 0."""
+        """Return the record of a part that is copied: the model chose nothing in it, so that its figures add 0."""
         text = LANGUAGE_TAG.sub("", text).strip()
         record = self._unscored(text, **kwargs)
         if "utility" in record:
@@ -213,7 +227,7 @@ class PartsPipeline(Pipeline):
     def _parts(self, text: str, long_text=None, max_source_length=None, **options) -> list[str]:
         """Return what the model is given of a text: the text, or parts of it where it is to be split."""
         _check_text(text)
-        if long_text not in ("split", "sentences") or getattr(text, "prefix", ""):
+        if long_text not in ("split", "sentences") or has_beginning(text):
             return [text]
         limit = max_source_length or self.max_source_tokens
         if limit is None and long_text == "split":

@@ -57,7 +57,21 @@ def test_a_copy_has_the_fields_of_the_other_records(marian):
     asked = {"long_text": "sentences", "return_scores": True, "return_alignments": True, "guard": True}
     text, copy = build(marian)(["the cat", "42 7"], **asked)
     assert set(text) == set(copy) and copy["translation_text"] == "42 7"
-    assert (copy["alignment"], copy["score"], copy["target_tokens"], copy["faults"]) == ("0-0 1-1", 0.0, [], [])
+    assert (copy["alignment"], copy["score"], copy["target_tokens"], copy["faults"]) == ("0-0 1-1", None, [], [])
+    assert all(copy[name] is None for name in pipeline_fun_transformer.FIGURES)
+    (beside,) = build(marian)(["the cat. 42 7"], **asked)
+    assert all(beside[name] is not None for name in pipeline_fun_transformer.FIGURES)
+
+
+def test_each_of_several_results_is_looked_at(model):
+    text, found = "the cat sat on a mat .", []
+    for length in (3, 30):  # too short for some models, and a loop in others
+        pipe = build(model, max_new_tokens=length)
+        found += pipe([text], guard=True, num_return_sequences=4, return_finished=True)
+    for record in (record for records in found for record in records):
+        assert record["faults_left"] == find_faults(text, text_of(record), record["finished"])
+        assert record["faults"] == record["faults_left"] or record["fallbacks"]
+    assert any(record["faults"] for records in found for record in records[1:])
 
 
 def test_joined_means_are_those_over_all_tokens():
