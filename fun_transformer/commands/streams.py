@@ -14,6 +14,7 @@ from typing import BinaryIO, TextIO
 
 from ..files import LineFile, count_lines
 
+TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 SHOWN = 10  # unknown characters
 CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and answered at a time
 
@@ -83,6 +84,18 @@ def count_finished_lines(args: argparse.Namespace, total: int, above: int = 0) -
 
 
 @contextmanager
+def say_that_nothing_is_finished(args: argparse.Namespace) -> Iterator[None]:
+    """Say of a Ctrl-C that comes before the first answer what it leaves."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            raise
+        more = "more lines" if args.resume else "lines"
+        raise KeyboardInterrupt(f"interrupted: 0 {more} finished.") from stop
+
+
+@contextmanager
 def say_what_is_finished(args: argparse.Namespace, above: int = 0) -> Iterator[None]:
     """Add to what interrupts the work how many answers are in the file that they are written to."""
     try:
@@ -97,7 +110,14 @@ def say_what_is_finished(args: argparse.Namespace, above: int = 0) -> Iterator[N
 
 
 def read_file(name: str) -> list[str]:
-    """Return the lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does."""
+    """Return the lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: A line is not UTF-8.
+    """
+    if not Path(name).exists():
+        raise FileNotFoundError(f"There is no file {name}.")
     data = Path(name).read_bytes()
     return decode_lines(data.removesuffix(b"\n").split(b"\n"), name) if data else []
 
@@ -178,9 +198,13 @@ def read_chunks(args: argparse.Namespace) -> tuple[Iterable[list[str]], int | No
 
 
 def chunks_after(items: list, done: int, batch_size: int) -> Iterator[list]:
-    """Yield the items after the first `done`, as many at a time as are sorted by length."""
-    chunk = batch_size * CHUNK_BATCHES
-    return (items[i : i + chunk] for i in range(done, len(items), chunk))
+    """Yield the items after the first `done`: soon one batch, then more, up to as many as are sorted by length."""
+    batches = 1
+    while done < len(items):
+        chunk = items[done : done + batches * batch_size]
+        yield chunk
+        done += len(chunk)
+        batches = min(2 * batches, CHUNK_BATCHES)
 
 
 def first_line(path: str) -> str:
@@ -225,9 +249,16 @@ def write_answers(
     ):
         if header and not is_begun:
             write([header])
-        for lines in chain([first], answers):
-            write(lines)
-            advance(len(lines))
+        finished = 0
+        try:
+            for lines in chain([first], answers):
+                write(lines)
+                advance(len(lines))
+                finished += len(lines)
+        except KeyboardInterrupt as stop:
+            if args.output and Path(args.output).is_file():
+                raise
+            raise KeyboardInterrupt(f"interrupted: {finished} lines finished.") from stop
 
 
 @dataclass
