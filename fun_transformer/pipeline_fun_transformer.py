@@ -104,6 +104,11 @@ class Prefixed(str):
         return prefixed
 
 
+def has_beginning(text: str) -> bool:
+    """Tell whether the target of a text must have a beginning."""
+    return isinstance(text, Prefixed) and bool(text.prefix)
+
+
 class PartsPipeline(Pipeline):
     """Answers texts in parts, in batches of like length, and again where an answer has faults.
 
@@ -124,7 +129,12 @@ class PartsPipeline(Pipeline):
         generate = self._generate_guarded if options.get("guard") else self._generate
         found = dict(zip(read, generate([parts[i] for i in read], *args, **kwargs)))
         results = (found.get(i) or [self._copied(part, **kwargs)] for i, part in enumerate(parts))
-        return [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
+        answers = [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
+        for parts, records in zip(parts_of_texts, answers):
+            if may_copy and not any(map(has_words, parts)):  # the model had no part in it
+                for record in records:
+                    record |= {name: None for name in FIGURES if name in record}
+        return answers
 
     def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
         """Yield the records of each text; as many texts are read at a time as share a batch."""
@@ -155,6 +165,7 @@ class PartsPipeline(Pipeline):
     def _generate_guarded(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
         """Do what `_generate` does, and make again what has faults; the best of several sequences counts."""
         guards = _home("decoding.guards", "guard=True")
+        find_faults = _home("decoding.faults", "guard=True").find_faults
 
         def generate(sources: list[str], **options) -> list:
             if options.get("num_beams") == 1:
@@ -163,22 +174,28 @@ class PartsPipeline(Pipeline):
             return [guards.Output(records[0][name], records[0]["finished"], records) for records in results]
 
         name, answers = f"{self.return_name}_text", []
-        fallbacks = list(guards.FALLBACKS)
-        if any(isinstance(text, Prefixed) for text in texts):
-            fallbacks.remove("parts")
         is_translation = self.return_name == "translation"
-        for output in guards.guarded(generate, texts, is_translation, fallbacks):
+        outputs: dict[int, Any] = {}
+        for has_prefix in (False, True):  # a text with a beginning is never cut into parts
+            chosen = [i for i, text in enumerate(texts) if has_beginning(text) == has_prefix]
+            fallbacks = [fallback for fallback in guards.FALLBACKS if not (has_prefix and fallback == "parts")]
+            sources = [texts[i] for i in chosen]
+            outputs |= zip(chosen, guards.guarded(generate, sources, is_translation, fallbacks) if chosen else [])
+        for source, output in ((text, outputs[i]) for i, text in enumerate(texts)):
             records = output.extra or [self._unscored(output.text, **kwargs)]  # put together of parts, or cut
             made = [output.fallback] if output.fallback else []
             added = {"faults": output.faults, "fallbacks": made, "faults_left": output.left}
             answers.append([record | {key: list(value) for key, value in added.items()} for record in records])
+            for record in answers[-1][1:]:  # the best one alone was made again, or found to be well
+                left = find_faults(source, record[name], record["finished"], is_translation)
+                record |= {"faults": record["faults"] if made else left, "faults_left": left}
         if not kwargs.get("return_finished"):
             for record in chain.from_iterable(answers):
                 record.pop("finished", None)
         return answers
 
     def _copied(self, text: str, **kwargs) -> dict:
-        """Return the record of a text that is copied: the model chose nothing in it, so that its figures are 0."""
+        """Return the record of a part that is copied: the model chose nothing in it, so that its figures add 0."""
         text = LANGUAGE_TAG.sub("", text).strip()
         record = self._unscored(text, **kwargs)
         if "utility" in record:
@@ -217,7 +234,7 @@ class PartsPipeline(Pipeline):
     def _parts(self, text: str, long_text=None, max_source_length=None, **options) -> list[str]:
         """Return what the model is given of a text: the text, or parts of it where it is to be split."""
         _check_text(text)
-        if long_text not in ("split", "sentences") or isinstance(text, Prefixed):
+        if long_text not in ("split", "sentences") or has_beginning(text):
             return [text]
         limit = max_source_length or self.max_source_tokens
         if limit is None and long_text == "split":
@@ -234,7 +251,8 @@ class PartsPipeline(Pipeline):
         text_alone = text.lstrip().removeprefix(tag).lstrip() if tag else text
         pieces = split_sentences(text_alone) if long_text == "sentences" else [text_alone]
         parts = chain.from_iterable(split_text(piece, fits) for piece in pieces)
-        return [before + part for part in parts if part.strip()] or [text]
+        found = [before + part for part in parts if part.strip()] or [text]
+        return [Prefixed(part, "") for part in found] if isinstance(text, Prefixed) else found  # all of a batch are
 
     def _join(self, parts: list[str], results: list[list[dict]]) -> list[dict]:
         """Join the records of the parts of a text: the i-th best of the text is the i-th best of every part."""
@@ -353,8 +371,8 @@ class Text2TextGenerationPipeline(PartsPipeline):
                 mbr: Sample this many results and take the one that agrees most with the others; adds `utility`.
                 num_beam_groups: Search in groups of beams that keep away from each other's words, by the
                     `diversity_penalty` (0.5).
-                prefix: How the result begins: a string, for a list one for each text ("" for none). Such texts are
-                    not split.
+                prefix: How the result begins: a string, for a list one for each text ("" for none). A text with a
+                    beginning is not split.
                 return_scores: Add `log_probability`, `mean_log_probability`, `min_log_probability`, `entropy` and
                     `score`, by which beam search ranks; `token_log_probabilities` and `target_tokens` (lists).
                 return_alignments: Add `alignment`, which source word each target word translates ("0-0 1-2"), with
@@ -375,6 +393,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
             kwargs["glossary"] = self._sanitize_parameters(glossary=kwargs["glossary"])[1].get("glossary")
         options = self._preprocess_params | self._sanitize_parameters(**kwargs)[0]
         in_parts = options.get("long_text") in ("split", "sentences") or options.get("guard") or options.get("mbr")
+        _check_mbr(options | self._forward_params | kwargs)
         if isinstance(inputs, str) and in_parts:
             return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
@@ -541,6 +560,10 @@ class Text2TextGenerationPipeline(PartsPipeline):
         added = {name: value for name, value in defaults.items() if name not in given}
         if config is None:
             wanted, own = _over(_over({}, self.task_params), generate_kwargs), self.model.generation_config
+            is_free = "num_beams" not in generate_kwargs and not given.get("do_sample")
+            sequences = given.get("num_return_sequences") or 1
+            if is_free and sequences > (given.get("num_beams") or sequences):  # the model's own beams are too few
+                wanted["num_beams"] = sequences
             needed = {name for name, value in wanted.items() if value is not None or getattr(own, name) is not None}
             return added | {name: wanted[name] for name in needed}
         config = copy.deepcopy(config)
@@ -695,6 +718,25 @@ def _check_counts(params: dict):
         value = params.get(name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} leaves nothing to find. Give 1 or more.")
+
+
+def _check_mbr(params: dict):
+    """Refuse what does not go together with samples of which one is taken.
+
+    Raises:
+        ValueError: Terms are forced, or several sequences are asked for.
+    """
+    if not params.get("mbr"):
+        return
+    if params.get("glossary") is not None or params.get("protect"):
+        raise ValueError(
+            f"mbr={params['mbr']} samples, which forces no terms: leave out mbr, or glossary and protect."
+        )
+    if (params.get("num_return_sequences") or 1) > 1:
+        raise ValueError(
+            f"mbr={params['mbr']} takes one of its samples, but num_return_sequences={params['num_return_sequences']} "
+            "asks for more: leave one of them out."
+        )
 
 
 def _check_text(text):

@@ -57,7 +57,21 @@ def test_a_copy_has_the_fields_of_the_other_records(marian):
     asked = {"long_text": "sentences", "return_scores": True, "return_alignments": True, "guard": True}
     text, copy = build(marian)(["the cat", "42 7"], **asked)
     assert set(text) == set(copy) and copy["translation_text"] == "42 7"
-    assert (copy["alignment"], copy["score"], copy["target_tokens"], copy["faults"]) == ("0-0 1-1", 0.0, [], [])
+    assert (copy["alignment"], copy["score"], copy["target_tokens"], copy["faults"]) == ("0-0 1-1", None, [], [])
+    assert all(copy[name] is None for name in pipeline_fun_transformer.FIGURES)
+    (beside,) = build(marian)(["the cat. 42 7"], **asked)
+    assert all(beside[name] is not None for name in pipeline_fun_transformer.FIGURES)
+
+
+def test_each_of_several_results_is_looked_at(model):
+    text, found = "the cat sat on a mat .", []
+    for length in (3, 30):  # too short for some models, and a loop in others
+        pipe = build(model, max_new_tokens=length)
+        found += pipe([text], guard=True, num_return_sequences=4, return_finished=True)
+    for record in (record for records in found for record in records):
+        assert record["faults_left"] == find_faults(text, text_of(record), record["finished"])
+        assert record["faults"] == record["faults_left"] or record["fallbacks"]
+    assert any(record["faults"] for records in found for record in records[1:])
 
 
 def test_joined_means_are_those_over_all_tokens():
@@ -166,6 +180,15 @@ def test_a_result_begins_as_it_is_told(model, guard):
     assert pipe("a dog", prefix="the cat ", guard=guard) == [found[0]]
 
 
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_text_without_a_beginning_is_split_beside_one_with_a_beginning(model, guard):
+    pipe = build(model, long_text="sentences", guard=guard)
+    texts = ["the cat. A dog ran! 42", "the dog. A mat!"]
+    found = pipe(texts, prefix=["", "the cat "], batch_size=8)
+    assert found[0] == pipe(texts[0])[0]
+    assert found[1] == pipe(texts[1], prefix="the cat ")[0] and text_of(found[1]).startswith("the cat")
+
+
 def test_prefixes_that_do_not_fit_are_refused(marian):
     with pytest.raises(ValueError, match="1 prefixes for 2 texts"):
         build(marian)(["a", "b"], prefix=["the"])
@@ -207,6 +230,23 @@ def test_the_result_that_agrees_most_with_others_is_taken(marian):
     (found,) = pipe("the cat sat on a mat", mbr=6)
     choice = choose([text_of(record) for record in samples])
     assert (text_of(found), found["utility"]) == (choice.text, choice.utility)
+
+
+@pytest.mark.parametrize("own", [{"mbr": 4}, {}])
+@pytest.mark.parametrize("other", [{"glossary": {"cat": "dog"}}, {"protect": True}, {"num_return_sequences": 2}])
+def test_samples_to_choose_from_go_with_no_terms_and_no_second_result(marian, own, other):
+    with pytest.raises(ValueError, match=r"mbr=4 .* leave"):
+        build(marian, **own)("the cat", **{"mbr": 4} | other)
+    with pytest.raises(ValueError, match=r"mbr=4 .* leave"):
+        build(marian, **other)("the cat", mbr=4)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_more_results_than_the_models_own_beams_get_as_many_beams(marian, monkeypatch, count):
+    monkeypatch.setattr(marian.generation_config, "num_beams", 2)
+    pipe = build(marian)
+    found = pipe("the cat", num_return_sequences=count)
+    assert found == pipe("the cat", num_return_sequences=count, num_beams=count) and len(found) == count
 
 
 def test_groups_of_beams_differ(marian):

@@ -38,6 +38,7 @@ from fun_transformer import (
     cli,
     files,
 )
+from fun_transformer.commands import heads, streams
 from fun_transformer.commands.heads import best_choices
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "the", "cat", "sat", "dog", "a", "ran", "mat", "on", "."]
@@ -302,13 +303,132 @@ def test_an_interrupted_run_goes_on_to_the_same_file(translator, tmp_path, suffi
     assert output.read_bytes() == whole.read_bytes() and output.read_bytes().startswith(finished)
 
 
-def test_resume_refuses_a_table_of_other_columns(translator, tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
+def test_resume_refuses_an_output_of_other_columns(translator, tmp_path, capsys, suffix):
     (tmp_path / "in").write_text("the cat\n")
-    options = ["--file", tmp_path / "in", "--output", tmp_path / "out.tsv"]
+    options = ["--file", tmp_path / "in", "--output", tmp_path / f"out.{suffix}"]
     assert predict(translator, *options) == 0
     assert predict(translator, *options, "--resume") == 0
     assert predict(translator, *options, "--resume", "--scores") == 2
     assert "has other columns" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
+def test_resume_refuses_the_answers_to_other_texts(translator, tmp_path, capsys, suffix):
+    source, output = tmp_path / "in", tmp_path / f"out.{suffix}"
+    options = ["--file", source, "--output", output]
+    source.write_text("the\tcat\na dog\n")
+    assert predict(translator, *options) == 0
+    finished = output.read_bytes()
+    assert predict(translator, *options, "--resume") == 0
+    source.write_text("the\tcat\na mat\na dog\n")
+    assert predict(translator, *options, "--resume") == 2
+    line = 3 if suffix == "tsv" else 2
+    assert f"{output}, line {line} answers 'a dog', but text 2 of {source} is 'a mat'" in capsys.readouterr().err
+    assert output.read_bytes() == finished
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
+def test_a_line_cut_inside_a_character_is_made_again(translator, tmp_path, suffix):
+    source, output = tmp_path / "in", tmp_path / f"out.{suffix}"
+    source.write_text("the cat\n猫\n", encoding="utf-8")
+    options = ["--file", source, "--output", output]
+    assert predict(translator, *options) == 0
+    whole = output.read_bytes()
+    output.write_bytes(whole[: whole.index("猫".encode()) + 1])
+    assert predict(translator, *options, "--resume") == 0
+    assert output.read_bytes() == whole
+
+
+def test_a_column_of_beginnings_may_have_empty_fields(translator, tmp_path):
+    (tmp_path / "in.tsv").write_text("source\tbegin\nthe cat . A dog\t\na dog\tthe cat\n")
+    options = ["--file", tmp_path / "in.tsv", "--output", tmp_path / "out.jsonl"]
+    assert predict(translator, *options, "--prefix-column", "begin") == 0
+    with_beginnings = records(tmp_path / "out.jsonl")
+    assert predict(translator, *options) == 0
+    assert with_beginnings[0] == records(tmp_path / "out.jsonl")[0]
+    assert with_beginnings[1]["translation_text"].startswith("the cat")
+
+
+def test_more_answers_than_the_models_own_beams(translator, tmp_path):
+    config = json.loads((translator / "generation_config.json").read_text())
+    (translator / "generation_config.json").write_text(json.dumps(config | {"num_beams": 4}))
+    assert predict(translator, "--nbest", 5, "--scores", "--output", tmp_path / "out.jsonl", texts=["the cat"]) == 0
+    assert len(records(tmp_path / "out.jsonl")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.tsv", "the cat\n", "has no rows below its first line, which names no column 'source'. Give --source-c"),
+        (
+            "in.csv",
+            "id,zh\n",
+            "has no rows below its first line, which names no column 'source'. Give --source-column",
+        ),
+        ("in.tsv", "", "in.tsv is empty. Its first line must name the columns, one of them 'source'."),
+        ("in.tsv", "source\tsource\na\tb\n", "line 2 has several columns 'source'. Give each a name of its own."),
+        ("in.jsonl", '{"source": "a", "source": "b"}\n', "line 1 has several columns 'source'."),
+        ("in.tsv", "id\tid\na\tb\n", "has no column 'source'. Give --source-column one of: id.\n"),
+    ],
+)
+def test_a_table_without_the_column_is_refused(translator, tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_text(content)
+    assert predict(translator, "--file", tmp_path / name) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [("in.tsv", "id\tsource\n"), ("in.jsonl", "")])
+def test_a_table_without_rows_is_named(translator, tmp_path, capsys, name, content):
+    (tmp_path / name).write_text(content)
+    assert predict(translator, "--file", tmp_path / name, "--output", tmp_path / "out.jsonl") == 0
+    assert f"{tmp_path / name} has 0 rows\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl", "json", "parquet"])
+def test_translate_refuses_tables(translator, tmp_path, capsys, suffix):
+    (tmp_path / f"in.{suffix}").write_text("{}\n")
+    assert cli.main(["translate", "--model", str(translator), "--file", f"{tmp_path}/in.{suffix}"]) == 2
+    assert f"Use: fun-transformer predict {translator} --file {tmp_path}/in.{suffix}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_output_of_another_format_is_refused(translator, tmp_path, capsys, suffix):
+    output = tmp_path / f"out.{suffix}"
+    assert predict(translator, "--output", output, texts=["the cat"]) == 2
+    assert "answers are written as jsonl or tsv" in capsys.readouterr().err and not output.exists()
+    assert predict(translator, "--output", output, "--format", "tsv", texts=["the cat"]) == 0
+
+
+def test_a_missing_file_is_named(translator, tmp_path, capsys):
+    assert predict(translator, "--file", tmp_path / "none.txt") == 2
+    assert capsys.readouterr().err == f"fun-transformer predict: error: There is no file {tmp_path}/none.txt.\n"
+
+
+def test_lines_are_written_as_they_are_finished():
+    sizes = [len(chunk) for chunk in streams.chunks_after(list(range(100)), 1, 2)]
+    assert sizes[:4] == [2, 4, 8, 16] and max(sizes) <= 2 * streams.CHUNK_BATCHES and sum(sizes) == 99
+
+
+@pytest.mark.parametrize("options", [[], ["--output", "{tmp}/out.jsonl"]])
+@pytest.mark.parametrize(("answered", "message"), [(0, "0 lines finished"), (1, "1 lines finished")])
+def test_ctrl_c_says_how_many_lines_are_finished(
+    translator, tmp_path, capsys, monkeypatch, options, answered, message
+):
+    def interrupted(answerer, texts, batch_size):
+        nonlocal answered
+        answered -= 1
+        if answered < 0:
+            raise KeyboardInterrupt
+        return [[] for _ in texts]
+
+    message = message if not (options and answered) else f"lines finished in {tmp_path}/out.jsonl: 1"
+    monkeypatch.setattr(heads.Texts, "answer", interrupted)
+    (tmp_path / "in").write_text("the cat\na dog\n")
+    options = [option.format(tmp=tmp_path) for option in options]
+    assert predict(translator, "--file", tmp_path / "in", "--batch-size", 1, *options) == 130
+    assert f"interrupted: {message}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -322,6 +442,8 @@ def test_resume_refuses_a_table_of_other_columns(translator, tmp_path, capsys):
         ("masked, ours", [], "write <mask> for a missing word"),
         ("text, ours", ["--nbest", "3", "--num-beams", "2"], "--num-beams 2 cannot find --nbest 3"),
         ("labels, ours", ["--device", "abacus"], "--device abacus cannot be used"),
+        ("text, ours", ["--mbr", "4", "--protect"], "--mbr samples, which forces no terms: leave out --mbr, or"),
+        ("text, ours", ["--mbr", "4", "--glossary", "x.tsv"], "--mbr samples, which forces no terms"),
         ("text, ours", ["--file", "in.txt"], "Give either texts or --file"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..pipeline_fun_transformer import ALIGNED, FIGURES, LISTS, Prefixed, like_lengths
+from ..pipeline_fun_transformer import ALIGNED, FIGURES, LISTS, like_lengths
 
 Records = list[dict[str, Any]]
 DEFAULT_NEW_TOKENS = 256  # of a continuation, where the model's generation config says nothing
@@ -246,11 +246,9 @@ class Texts(Answerer):
     def answer(self, texts, batch_size):
         """Answer texts; the pipeline makes the batches."""
         filled = [text for text in texts if text.strip()]
-        prefix = [text.prefix for text in filled] if texts and isinstance(texts[0], Prefixed) else None
         found = self.pipe(
             filled,
             batch_size=batch_size,
-            prefix=prefix,
             num_return_sequences=self.count if self.count > 1 else None,
             return_scores=self.with_scores,
             return_alignments=self.with_alignments,

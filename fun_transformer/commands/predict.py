@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ from ..pipeline_fun_transformer import Prefixed
 from . import streams
 from .arguments import add_generation_arguments, add_input_arguments, add_model_argument, positive
 from .models import HEADS, load_model
-from .streams import Unknown
+from .streams import TABLES, Unknown
 from .translate import text_pipeline
 
-TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang")
 
 
@@ -52,7 +52,18 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--num-beams {args.num_beams} cannot find --nbest {args.nbest}. Give as many beams.")
     if args.mbr and args.nbest > 1:
         raise ValueError("--mbr chooses one answer: leave out --nbest.")
-    output_format = args.format or ("tsv" if Path(args.output or "").suffix.lower() == ".tsv" else "jsonl")
+    ending = Path(args.output or "").suffix.lower()
+    if ending in (".csv", ".parquet") and not args.format:
+        raise ValueError(
+            f"--output {args.output} ends in {ending}, but answers are written as jsonl or tsv: give it the ending "
+            ".jsonl or .tsv, or say --format."
+        )
+    with streams.say_that_nothing_is_finished(args):
+        answer_texts(args, args.format or ("tsv" if ending == ".tsv" else "jsonl"))
+
+
+def answer_texts(args: argparse.Namespace, output_format: str) -> None:
+    """Answer arguments, a file or standard input as jsonl or tsv."""
     above = int(output_format == "tsv")
     chunks, total, done = read_inputs(args, above)
     answerer, unknown = load_answerer(args, with_lists=output_format == "jsonl"), Unknown()
@@ -64,21 +75,54 @@ def run(args: argparse.Namespace) -> None:
         answers = answerer.answer(texts, args.batch_size)
         return [write.line(text, records) for text, records in zip(texts, answers, strict=True)]
 
-    streams.write_answers(args, map(answer, chunks), total, done, write.header)
+    streams.write_answers(args, map(answer, chunks), total, done, write.header, write.has_same_fields)
     unknown.say(args.command)
 
 
 def read_inputs(args: argparse.Namespace, above: int) -> tuple[Iterable[list[str]], int | None, int]:
     """Return what `streams.read_chunks` does, of tables too; the output has the lines `above` its answers."""
-    if not args.file or Path(args.file).suffix.lower() not in TABLES:
-        if args.prefix_column:
-            raise ValueError(f"--prefix-column needs a --file with columns: {', '.join(TABLES)}.")
-        return streams.read_chunks(args, above)
-    texts = read_column(args.file, args.source_column)
+    is_table = args.file and Path(args.file).suffix.lower() in TABLES
+    if args.prefix_column and not is_table:
+        raise ValueError(f"--prefix-column needs a --file with columns: {', '.join(TABLES)}.")
+    if not args.file:
+        return streams.read_chunks(args)
+    texts = read_column(args.file, args.source_column) if is_table else streams.read_file(args.file)
     if args.prefix_column:
         texts = list(map(Prefixed, texts, read_column(args.file, args.prefix_column, "--prefix-column")))
     done = streams.count_finished_lines(args, len(texts), above) if args.resume else 0
+    check_sources(args, texts[:done], above)
+    if is_table and not texts:
+        print(f"fun-transformer {args.command}: {args.file} has 0 rows", file=sys.stderr)
     return streams.chunks_after(texts, done, args.batch_size), len(texts), done
+
+
+def check_sources(args: argparse.Namespace, texts: list[str], above: int) -> None:
+    """Refuse to go on with an output whose finished lines answer other texts than these; tables have a header above.
+
+    Raises:
+        ValueError: A line does.
+    """
+    if not texts:
+        return
+    with open(args.output, "rb") as file:
+        lines = islice(file, above, None)
+        for number, (text, line) in enumerate(zip(texts, lines), start=1):
+            decoded = line.decode("utf-8", "replace").removesuffix("\n")
+            found = decoded.split("\t")[0] if above else read_object(decoded).get("source")
+            if found != (cell(text) if above else text):
+                raise ValueError(
+                    f"{args.output}, line {number + above} answers {found!r:.60}, but text {number} of {args.file} is "
+                    f"{str(text)!r:.60}. Give another --output, or leave out --resume to begin again."
+                )
+
+
+def read_object(line: str) -> dict[str, Any]:
+    """Return the JSON object of a line; an empty one where it is none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_column(file: str, column: str, option: str = "--source-column") -> list[str]:
@@ -88,22 +132,46 @@ def read_column(file: str, column: str, option: str = "--source-column") -> list
         ValueError: There is no such column, or a row of it holds no text.
         OSError: There is no such file.
     """
-    from ..training.data.readers import DataFile, read_rows
+    from ..training.data.readers import REPEATED, DataFile, read_rows
 
     if not Path(file).is_file():
         raise FileNotFoundError(f"There is no file {file}.")
-    texts = []
+    texts: list[str] = []
     for row in read_rows(DataFile(path=file, name=file)):
         if row.problem:
             raise ValueError(f"{file}, {row.place} is {row.problem}.")
+        if column in row.values.get(REPEATED, ()):
+            raise ValueError(f"{file}, {row.place} has several columns {column!r}. Give each a name of its own.")
         if column not in row.values:
-            names = ", ".join(map(str, row.values))
+            names = ", ".join(name for name in row.values if name != REPEATED)
             raise ValueError(f"{file}, {row.place} has no column {column!r}. Give {option} one of: {names}.")
         text = row.values[column]
         if not isinstance(text, str):
             raise ValueError(f"{file}, {row.place}: {column!r} holds {text!r}, which is no text.")
         texts.append(text)
+    columns = header_names(file) if not texts else None
+    if columns is not None and column not in columns:
+        raise ValueError(
+            f"{file} has no rows below its first line, which names no column {column!r}. "
+            f"Give {option} one of: {', '.join(columns)}."
+            if columns
+            else f"{file} is empty. Its first line must name the columns, one of them {column!r}."
+        )
     return texts
+
+
+def header_names(file: str) -> list[str] | None:
+    """Return the names of the columns of a table, which is known to be sound; None for JSON, where rows have them."""
+    from ..training.data.readers import DataFile, table_records
+
+    ending = Path(file).suffix.lower()
+    if ending in (".tsv", ".csv"):
+        return next((fields for _, fields, _ in table_records(DataFile(path=file, name=file), ending)), [])
+    if ending == ".parquet":
+        from pyarrow import parquet  # comes with `datasets`
+
+        return parquet.read_schema(file).names
+    return None
 
 
 def load_answerer(args: argparse.Namespace, with_lists: bool):
@@ -152,6 +220,10 @@ class Objects:
     def __init__(self, fields: list[str], count: int) -> None:
         self.fields, self.count = fields, count
 
+    def has_same_fields(self, line: str) -> bool:
+        """Tell whether a line that was written before has the fields of these answers."""
+        return read_object(line).keys() == {"source", *self.fields, *(["nbest"] if self.count > 1 else [])}
+
     def line(self, source: str, records: list[dict[str, Any]]) -> str:
         """Return the line of a text; a blank text has empty fields."""
         best = records[0] if records else empty_record(self.fields)
@@ -166,6 +238,10 @@ class Table:
         self.fields, self.count = fields, count
         names = [f"{name}_{rank}" if rank > 1 else name for rank in range(1, count + 1) for name in fields]
         self.header = "\t".join(["source", *names])
+
+    def has_same_fields(self, line: str) -> bool:
+        """Tell whether a line that was written before is this header."""
+        return line == self.header
 
     def line(self, source: str, records: list[dict[str, Any]]) -> str:
         """Return the line of a text; what is missing is empty."""

@@ -14,6 +14,7 @@ from typing import BinaryIO, TextIO
 
 from ..files import LineFile, count_lines
 
+TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 SHOWN = 10  # unknown characters
 CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and answered at a time
 
@@ -30,6 +31,8 @@ def check_streams(args: argparse.Namespace) -> None:
     args.file, args.output = (None if name == "-" else name for name in (args.file, args.output))
     if args.resume and not (args.file and args.output):
         raise ValueError("--resume goes on with a file: give --file and --output too.")
+    if args.mbr and (args.glossary or args.protect):
+        raise ValueError("--mbr samples, which forces no terms: leave out --mbr, or --glossary and --protect.")
     if args.output:
         check_writable(Path(args.output))
     input_file = None if args.text else args.file or sys.stdin
@@ -81,6 +84,18 @@ def count_finished_lines(args: argparse.Namespace, total: int, above: int = 0) -
 
 
 @contextmanager
+def say_that_nothing_is_finished(args: argparse.Namespace) -> Iterator[None]:
+    """Say of a Ctrl-C that comes before the first answer what it leaves."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            raise
+        more = "more lines" if args.resume else "lines"
+        raise KeyboardInterrupt(f"interrupted: 0 {more} finished.") from stop
+
+
+@contextmanager
 def say_what_is_finished(args: argparse.Namespace, above: int = 0) -> Iterator[None]:
     """Add to what interrupts the work how many answers are in the file that they are written to."""
     try:
@@ -95,7 +110,14 @@ def say_what_is_finished(args: argparse.Namespace, above: int = 0) -> Iterator[N
 
 
 def read_file(name: str) -> list[str]:
-    """Return the lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does."""
+    """Return the lines of a UTF-8 file, which may begin with a byte order mark and end its lines as Windows does.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: A line is not UTF-8.
+    """
+    if not Path(name).exists():
+        raise FileNotFoundError(f"There is no file {name}.")
     data = Path(name).read_bytes()
     return decode_lines(data.removesuffix(b"\n").split(b"\n"), name) if data else []
 
@@ -156,12 +178,11 @@ def progress_bar(total: int | None, done: int = 0) -> Iterator[Callable[[int], o
         yield bar.update
 
 
-def read_chunks(args: argparse.Namespace, above: int = 0) -> tuple[Iterable[list[str]], int | None, int]:
+def read_chunks(args: argparse.Namespace) -> tuple[Iterable[list[str]], int | None, int]:
     """Return the texts of the arguments, of --file or of standard input.
 
     Args:
         args: With `text`, `file`, `output`, `resume` and `batch_size`.
-        above: Lines of the output before the answers.
 
     Returns:
         The texts in chunks, after those that are finished; the number of all texts, None where it is not known; and
@@ -172,18 +193,33 @@ def read_chunks(args: argparse.Namespace, above: int = 0) -> tuple[Iterable[list
     if not args.file:
         return read_stream(sys.stdin.buffer), None, 0
     lines = read_file(args.file)
-    done = count_finished_lines(args, len(lines), above) if args.resume else 0
+    done = count_finished_lines(args, len(lines)) if args.resume else 0
     return chunks_after(lines, done, args.batch_size), len(lines), done
 
 
 def chunks_after(items: list, done: int, batch_size: int) -> Iterator[list]:
-    """Yield the items after the first `done`, as many at a time as are sorted by length."""
-    chunk = batch_size * CHUNK_BATCHES
-    return (items[i : i + chunk] for i in range(done, len(items), chunk))
+    """Yield the items after the first `done`: soon one batch, then more, up to as many as are sorted by length."""
+    batches = 1
+    while done < len(items):
+        chunk = items[done : done + batches * batch_size]
+        yield chunk
+        done += len(chunk)
+        batches = min(2 * batches, CHUNK_BATCHES)
+
+
+def first_line(path: str) -> str:
+    """Return the first line of a file; what comes after it may be damaged."""
+    with open(path, "rb") as file:
+        return file.readline().decode("utf-8", "replace").removesuffix("\n")
 
 
 def write_answers(
-    args: argparse.Namespace, answers: Iterator[list[str]], total: int | None, done: int, header: str = ""
+    args: argparse.Namespace,
+    answers: Iterator[list[str]],
+    total: int | None,
+    done: int,
+    header: str = "",
+    has_same_fields: Callable[[str], bool] = lambda line: True,
 ) -> None:
     """Write the lines of all answers as they come.
 
@@ -193,14 +229,18 @@ def write_answers(
         total: The number of answers; None where it is not known.
         done: Those that are in the output already.
         header: A line above all answers; "" for none.
+        has_same_fields: Tells of the first line of a file to go on with whether it fits the answers.
+
+    Raises:
+        ValueError: It does not.
     """
-    first = next(answers, [])  # before an old file is replaced
     above = 1 if header else 0
     is_begun = args.resume and count_lines(args.output) > 0
-    if is_begun and header and read_file(args.output)[0] != header:
+    if is_begun and not has_same_fields(first_line(args.output)):
         raise ValueError(
             f"{args.output} has other columns than these options give. Use the options of before, or another file."
         )
+    first = next(answers, [])  # before an old file is replaced
     keep = done + above if is_begun else 0
     with (
         open_output(args.output, keep) as write,
@@ -209,9 +249,16 @@ def write_answers(
     ):
         if header and not is_begun:
             write([header])
-        for lines in chain([first], answers):
-            write(lines)
-            advance(len(lines))
+        finished = 0
+        try:
+            for lines in chain([first], answers):
+                write(lines)
+                advance(len(lines))
+                finished += len(lines)
+        except KeyboardInterrupt as stop:
+            if args.output and Path(args.output).is_file():
+                raise
+            raise KeyboardInterrupt(f"interrupted: {finished} lines finished.") from stop
 
 
 @dataclass

@@ -32,8 +32,20 @@ def run(args: argparse.Namespace) -> None:
     A file to write to keeps the lines that are finished, whatever ends the command.
     """
     streams.check_streams(args)
-    if args.document:
-        return translate_document(args)
+    if args.file and Path(args.file).suffix.lower() in streams.TABLES:
+        raise ValueError(
+            f"--file {args.file} is a table, and translate reads lines of text. "
+            f"Use: fun-transformer predict {args.model} --file {args.file}"
+        )
+    with streams.say_that_nothing_is_finished(args):
+        if args.document:
+            translate_document(args)
+        else:
+            translate_texts(args)
+
+
+def translate_texts(args: argparse.Namespace) -> None:
+    """Translate each text or line by itself."""
     chunks, total, done = streams.read_chunks(args)
     pipe, unknown = load_translator(args), Unknown()
 
