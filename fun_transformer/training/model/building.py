@@ -72,8 +72,8 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             tokenizer.add_languages(languages)
     elif starts_from_model(arguments) and (named := named_languages(arguments.data)):
         logger.warning(
-            f"{named[0]} is not used by this model, which does not mark texts by their language: it only says how BLEU "
-            "cuts words."
+            f"{named[0]} is not used by this model, which does not mark texts by their language: it only says how "
+            "BLEU cuts words."
         )
     add_tags(tokenizer, splits["train"])
     return tokenizer
