@@ -19,7 +19,7 @@ from fun_transformer.training.recipe.arguments import (
 from fun_transformer.training.recipe.checks import check
 from fun_transformer.training.recipe.defaults import resolve, resolve_rhythm
 from fun_transformer.training.recipe.names import RENAMED, known_arguments
-from fun_transformer.training.recipe.reading import changed_arguments, parse_arguments
+from fun_transformer.training.recipe.reading import changed_arguments, keep_choices, parse_arguments
 
 FILES = ["--data.train.source", "a.zh", "--data.train.target", "a.en"]
 
@@ -68,6 +68,14 @@ def test_the_written_recipe_gives_the_same_arguments_again(tmp_path):
     assert again == arguments
     assert again.model == {"config": str(tmp_path / "config.json"), "dropout": 0.1}
     assert yaml.safe_load(arguments.to_yaml())["output_dir"] == "1e-3"  # other readers of YAML agree
+
+
+def test_a_resumed_run_generates_as_it_began_whatever_the_model_says(tmp_path):
+    begun = "data: {train: {dataset: x.tsv}}\ngeneration: {num_beams: 1, max_new_tokens: 256, length_penalty: 1.0}"
+    write_recipe(tmp_path, begun)
+    now = parse_arguments(["--data.train.dataset", "x.tsv", "--generation.max_new_tokens", "9"])
+    kept = keep_choices(now, tmp_path).generation
+    assert (now.generation.num_beams, kept.num_beams, kept.max_new_tokens) == ("auto", 1, 9)
 
 
 def test_settings_win_over_the_generation_config_and_it_over_the_defaults(tmp_path):
