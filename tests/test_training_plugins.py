@@ -229,6 +229,7 @@ def test_names_are_held_against_the_tables(tmp_path):
     options = ["--plugin", str(write(tmp_path, "length_ratio.py")), *DATA]
     with pytest.raises(ValueError, match="Did you mean length_ratio"):
         parse_arguments([*options, "--generation.metrics", "lenght_ratio"])
+    options += ["--generation.metrics", "bleu"]
     with pytest.raises(ValueError, match=r"metric_for_best_model=length_ratio is not measured\. Add it to generation"):
         parse_arguments([*options, "--training.metric_for_best_model", "length_ratio"])
     with pytest.raises(ValueError, match=r"There is no metric 'lenght_ratio'\. .* Did you mean length_ratio"):
