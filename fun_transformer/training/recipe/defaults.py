@@ -176,7 +176,7 @@ def choose_course(arguments: RunArguments, pairs: int) -> dict[str, Any]:
 def choose_generation(arguments: RunArguments) -> dict[str, Any]:
     """Return how a model generates where the recipe does not say it: as the one it starts from, if there is one.
 
-    Where that limits the whole text (`max_length`), so many tokens are new at most.
+    Where that limits the whole text (`max_length`), that is the most of new tokens.
     """
     if not starts_from_model(arguments):
         return GENERATION
