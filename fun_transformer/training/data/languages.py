@@ -5,10 +5,10 @@ that begin with their language, as NLLB's, make the model begin with it (`forced
 as mBART's, the decoder begins with it (`decoder_start_token_id`).
 """
 
-import difflib
 import re
 from typing import Any
 
+from ...pipeline_fun_transformer import check_language as check_known
 from ..recipe.arguments import SPLITS, DataArguments, SplitArguments
 
 CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]+")  # eng_Latn, en_XX
@@ -65,14 +65,7 @@ def check_language(tokenizer: Any, language: str | None, name: str) -> None:
             f"{name} is missing: this model's tokenizer ({type(tokenizer).__name__}) frames texts by their language. "
             f"Give one of {', '.join(known[:3])} ... ({len(known):,} in all)."
         )
-    if language not in known:
-        near = difflib.get_close_matches(language, known, n=1, cutoff=0.4)
-        near = near or [code for code in known if code.startswith(language[:2].lower())][:1]
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(
-            f"{name}={language} is no language of this model's tokenizer, which knows {len(known):,}, such as "
-            f"{', '.join(known[:3])}.{hint}"
-        )
+    check_known(tokenizer, language, name)
 
 
 def check_languages(tokenizer: Any, data: DataArguments) -> None:
