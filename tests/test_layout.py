@@ -48,9 +48,12 @@ HOME = {  # flat files that do not travel -> what they may import of ours
 }
 SUBFOLDERS = [  # a subfolder may import those of the rows before it
     ["embeddings", "analysis", "decoding", "conversion"],
-    ["visualization", "export", "hub"],
-    ["serving", "training"],
+    ["engines"],
+    ["visualization", "hub"],
+    ["training"],
     ["evaluation"],
+    ["export"],
+    ["serving"],
     ["commands"],
 ]
 # The rooms of fun_transformer/training: each may import those before it.
