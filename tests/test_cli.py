@@ -150,14 +150,14 @@ def test_generation_options_reach_generate(model_folder):
 def test_a_mistake_is_one_line_and_status_2(model_folder, tmp_path, capsys, argv, message):
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
     (tmp_path / "one.txt").write_text("one")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").mkdir(exist_ok=True)
     assert run(*[argument.format(tmp=tmp_path, model=model_folder) for argument in argv]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"fun-transformer {argv[0]}: error: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latin.txt", "model", "one.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "latin.txt", "model", "one.txt"]
 
 
 def change_config(**fields):
