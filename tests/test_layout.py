@@ -22,7 +22,7 @@ PACKAGE = "fun_transformer"
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["positions", "losses", "dropout", "layer_norm", "config_checks"]
 LEVEL_1 = ["attention", "mixers", "token_model"]
-LEVEL_2 = ["configuration_*", "masks"]
+LEVEL_2 = ["configuration_*", "masks", "fast_search", "fast_generation"]
 FLAT = {
     "positions": LEVEL_0,
     "losses": LEVEL_0,
@@ -34,6 +34,9 @@ FLAT = {
     "token_model": LEVEL_0,
     "configuration_*": [*LEVEL_0, "mixers"],
     "masks": [*LEVEL_0, "mixers", "configuration_*"],
+    "fast_decoder": [],
+    "fast_search": ["fast_decoder"],
+    "fast_generation": [*LEVEL_0, "attention", "fast_decoder"],
     "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],
     "tokenization_*": [],
     "text_parts": [],
