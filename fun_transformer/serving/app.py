@@ -313,7 +313,7 @@ def add_page(app: FastAPI) -> None:
     page = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     script = re.search("<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script[1].encode() if script else b"").digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'; img-src data:"
     policy += "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
