@@ -116,8 +116,9 @@ class Service:
         try:
             await asyncio.wait({work, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
+                found = work.result()
                 self.metrics.count_texts(options.pair, texts)
-                return work.result()
+                return found
             if gone.done():
                 raise ClientDisconnect
             raise HTTPException(504, f"The translation took longer than {self.limits.seconds:g} seconds.")
@@ -313,8 +314,8 @@ def add_page(app: FastAPI) -> None:
     page = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     script = re.search("<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script[1].encode() if script else b"").digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'; img-src data:"
-    policy += "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'"
+    policy += "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def read_page():

@@ -12,7 +12,7 @@ import regex
 Pair = tuple[str, str]  # source language, target language
 CODE = r"[A-Za-z]{2,8}(?:_[A-Za-z0-9]{2,8})*"
 PAIR = re.compile(rf"({CODE})-({CODE})")
-PAIR_IN_NAME = re.compile(r"(?<![a-z])([a-z]{2,3})-([a-z]{2,3})(?![a-z])")
+PAIR_IN_NAME = re.compile(r"(?<![a-z])(?=([a-z]{2,3})-([a-z]{2,3})(?![a-z]))")  # both of mt-zh-en
 TABLE = """
 ar ara Arabic, bg bul Bulgarian, bn ben Bengali, ca cat Catalan, cs ces Czech, da dan Danish, de deu German,
 el ell Greek, en eng English, eo epo Esperanto, es spa Spanish, et est Estonian, fa fas Persian, fi fin Finnish,
@@ -120,8 +120,9 @@ def pairs_of(name: str, tokenizer: Any) -> list[Pair]:
         if folder.is_dir() and recipe.is_file() and (pair := pair_of_recipe(recipe)):
             return [pair]
     for part in (folder.resolve() if folder.is_dir() else folder).parts[::-1][:2]:
-        if (match := PAIR_IN_NAME.search(part.lower())) and {match[1], match[2]} <= NAMES.keys() | SHORT.keys():
-            return [(short_code(match[1]), short_code(match[2]))]
+        for match in PAIR_IN_NAME.finditer(part.lower()):
+            if {match[1], match[2]} <= NAMES.keys() | SHORT.keys():
+                return [(short_code(match[1]), short_code(match[2]))]
     raise ValueError(
         f"{name} does not say which languages it translates: neither its tokenizer, nor its recipe, nor its name. "
         f"Say it: {name}=zh-en"

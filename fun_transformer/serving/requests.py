@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from .limits import ALTERNATIVES, TERMS, Limits
@@ -19,6 +19,9 @@ CONTROL = re.compile("[\\0-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f]")
 Text = Annotated[str, StringConstraints(min_length=1)]
 Language = Annotated[str, StringConstraints(min_length=1, max_length=32)]
 Key = Annotated[str, StringConstraints(max_length=1_000)]
+Count = Annotated[  # JSON has one kind of number
+    int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+]
 Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
 
 
@@ -29,7 +32,7 @@ class TranslateRequest(BaseModel):
     source: Language = Field(description='The language of the texts, or "auto"', examples=["zh"])
     target: Language = Field(description="The language to translate into", examples=["en"])
     format: Literal["text", "html"] = Field("text", description="In HTML, tags stay as they are")
-    alternatives: int = Field(0, ge=0, lt=ALTERNATIVES, description="Further translations of each text")
+    alternatives: Count = Field(0, ge=0, lt=ALTERNATIVES, description="Further translations of each text")
     api_key: Key = Field("", description="Where the server asks for one")
 
 
@@ -48,7 +51,7 @@ class FullRequest(BaseModel):
     texts: Texts = Field(description="Texts of one language", examples=[["今天吃什么好"]])
     source: Language = Field(description='The language of the texts, or "auto"', examples=["zh"])
     target: Language = Field(description="The language to translate into", examples=["en"])
-    nbest: int = Field(1, ge=1, le=ALTERNATIVES, description="Translations of each text, best first")
+    nbest: Count = Field(1, ge=1, le=ALTERNATIVES, description="Translations of each text, best first")
     scores: bool = Field(False, description="Add how probable each translation and each of its tokens is")
     alignments: bool = Field(False, description="Add which source word each target word translates")
     protect: bool = Field(False, description="Copy addresses, numbers, code and tags letter by letter")
@@ -73,7 +76,7 @@ async def read_json(request: Request, form: type[Form], limits: Limits) -> Form:
         raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
     body = await read_body(request, limits)
     try:
-        return checked(form.model_validate_json(body), limits)
+        return checked(form.model_validate_json(body, strict=True), limits)
     except ValidationError as error:
         raise HTTPException(400, describe(error)) from None
 
@@ -203,21 +206,23 @@ def body_schema(form: type[BaseModel], limits: Limits, languages: dict[str, list
     schema = form.model_json_schema()
     fields: dict[str, Any] = schema["properties"]
     for name, field in fields.items():
-        kinds = field.get("anyOf", [field])
-        for kind in kinds:
-            limit_schema(name, kind, limits)
+        for kind in field.get("anyOf", [field]):
+            limit_schema(kind, limits)
         if name in languages:
             field["enum"] = languages[name]
-    kinds = ["application/json"]
-    kinds += ["application/x-www-form-urlencoded", "multipart/form-data"] if has_forms else []
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
+    content = {"application/json": {"schema": schema}}
+    if has_forms:  # which have strings alone
+        only_strings = {name: field.get("anyOf", [field])[0] for name, field in fields.items()}
+        as_form = {"schema": schema | {"properties": only_strings, "maxProperties": FIELDS_OF_A_FORM}}
+        content |= {"application/x-www-form-urlencoded": as_form, "multipart/form-data": as_form}
+    return {"requestBody": {"required": True, "content": content}}
 
 
-def limit_schema(name: str, field: dict[str, Any], limits: Limits) -> None:
+def limit_schema(field: dict[str, Any], limits: Limits) -> None:
     """Add to the schema of a field what `checked` looks at."""
     if field.get("type") == "array":
         field |= {"maxItems": limits.texts}
-        field["items"] |= {"pattern": NO_CONTROL, "maxLength": limits.characters // limits.texts}
+        field["items"] |= {"pattern": NO_CONTROL, "maxLength": limits.characters}
     elif field.get("type") == "string" and "const" not in field and "enum" not in field:
         field.setdefault("maxLength", limits.characters)
         field["pattern"] = NO_CONTROL
