@@ -92,10 +92,20 @@ def describe(model: PreTrainedModel, quantization: str | None) -> dict[str, Any]
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
-    """Write a tokenizer, and one of the target's vocabulary in `target/` where there are two."""
+    """Write a tokenizer, and where source and target have separate vocabularies a second one in `target/`."""
     tokenizer.save_pretrained(output)
+    settings = json.loads((output / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # as transformers.js knows no class of ours
+    write_json(output / "tokenizer_config.json", settings)
+    backend = json.loads((output / "tokenizer.json").read_text(encoding="utf-8"))
+    write_json(output / "tokenizer.json", backend, indent=None)
+    if target := settings.pop("target_tokenizer", None):
+        (output / "target").mkdir()
+        write_json(output / "target" / "tokenizer_config.json", settings)
+        write_json(output / "target" / "tokenizer.json", json.loads(target), indent=None)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file as those of the Hub are written."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_json(path: Path, content: dict[str, Any], indent: int | None = 2) -> None:
+    """Write a file as those of the Hub are written, or in one line."""
+    separators = None if indent else (",", ":")
+    path.write_text(json.dumps(content, indent=indent, separators=separators, ensure_ascii=False) + "\n", "utf-8")

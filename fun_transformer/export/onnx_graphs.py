@@ -7,7 +7,10 @@
 The source's keys and values are computed in the first step only: `use_cache_branch` says whether there was one.
 """
 
+import contextlib
+import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -156,8 +159,7 @@ def export_graph(
     axes: list[Any] = [names for _, names in inputs.values()]
     if len(axes) > len(positional):  # the rest are *cache
         axes = [*axes[: len(positional)], tuple(axes[len(positional) :])]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with silence(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             tuple(sample for sample, _ in inputs.values()),
@@ -175,6 +177,19 @@ def export_graph(
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
     return model
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep torch's exporter from telling what users can do nothing about."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def merge(source: onnx.ModelProto, decoder: onnx.ModelProto) -> onnx.ModelProto:

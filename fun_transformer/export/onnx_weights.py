@@ -5,6 +5,8 @@ as well, x = s x', and products are those of integers: x w_j = s s_j (x' w'_j). 
 too is stored once.
 """
 
+import copy
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -29,7 +31,7 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     matrices = find_matrices(graph)
     turned = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose"}
-    rows = {turned.get(name) for name in turned} | {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    rows = {node.input[0] for node in graph.node if node.op_type in ("Gather", "Transpose")}
     weights = [numpy_helper.from_array(np.uint8(ZERO), "zero"), numpy_helper.from_array(np.float32(1), "one")]
     weights.append(numpy_helper.from_array(np.array([-1]), "last_axis"))
     for name, weight in matrices.items():
@@ -50,9 +52,10 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             nodes.append(node)
     replace_nodes(graph, nodes)
-    rest = [weight for weight in graph.initializer if weight.name not in matrices]
+    read = {name for node in graph.node for name in node.input}
+    weights = [weight for weight in [*graph.initializer, *weights] if weight.name in read]
     del graph.initializer[:]
-    graph.initializer.extend([*rest, *weights])
+    graph.initializer.extend(weights)
     return model
 
 
@@ -112,13 +115,6 @@ def gather(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     """Give a graph other nodes."""
-    nodes = [copied(node) for node in nodes]
+    nodes = copy.deepcopy(nodes)  # which live on when the graph that they come from does not
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Return a copy, which lives on when the graph of the node does not."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
