@@ -55,6 +55,7 @@ class Format:
 
 
 FORMATS: dict[str, tuple[str, str]] = {  # name -> file of this folder, class
+    "onnx": ("onnx", "Onnx"),
 }
 
 
