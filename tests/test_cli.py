@@ -56,6 +56,11 @@ def test_texts_on_the_command_line_are_translated(model_folder, expected, capsys
     assert capsys.readouterr().out == f"{expected[0]}\n{expected[2]}\n"
 
 
+def test_the_folder_of_a_run_means_its_model(model_folder, expected, capsys):
+    assert run("translate", "--model", model_folder.parent, "--device", "cpu", LINES[0]) == 0
+    assert capsys.readouterr().out == f"{expected[0]}\n"
+
+
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_standard_input_is_translated_line_by_line(model_folder, expected, capsys, monkeypatch, end):
     stdin = "\n".join(LINES).encode() + end
@@ -119,7 +124,7 @@ def test_generation_options_reach_generate(model_folder):
     [
         (["translate", "--model", "./no/model", "a"], "There is no model folder ./no/model."),
         (["translate", "--model", "no/model", "a"], "There is no folder no/model here, and the Hub"),
-        (["translate", "--model", "{tmp}", "a"], "holds no config.json"),
+        (["translate", "--model", "{tmp}/empty", "a"], "holds no config.json"),
         (["translate", "--model", "{model}", "--file", "{tmp}/no.txt"], "no.txt"),
         (
             ["translate", "--model", "{model}", "--file", "{tmp}/latin.txt"],
@@ -145,13 +150,14 @@ def test_generation_options_reach_generate(model_folder):
 def test_a_mistake_is_one_line_and_status_2(model_folder, tmp_path, capsys, argv, message):
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
     (tmp_path / "one.txt").write_text("one")
+    (tmp_path / "empty").mkdir(exist_ok=True)
     assert run(*[argument.format(tmp=tmp_path, model=model_folder) for argument in argv]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"fun-transformer {argv[0]}: error: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latin.txt", "model", "one.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "latin.txt", "model", "one.txt"]
 
 
 def change_config(**fields):

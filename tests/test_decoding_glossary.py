@@ -8,7 +8,7 @@ import torch
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.decoding.glossary import Glossary, constrain
 from fun_transformer.decoding.placeholders import Protected, find_literals, protect
-from fun_transformer.pipeline_fun_transformer import has_words
+from fun_transformer.text_parts import has_words
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 from tests.tiny_seq2seq import FAMILIES, tiny_model, word_tokenizer
 

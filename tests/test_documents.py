@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fun_transformer.decoding.documents import assemble, main_script, read_document
-from fun_transformer.pipeline_fun_transformer import has_words, like_lengths, split_sentences
+from fun_transformer.pipeline_batches import like_lengths
+from fun_transformer.text_parts import has_words, split_sentences
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = """# 标题在这里

@@ -36,7 +36,11 @@ FLAT = {
     "masks": [*LEVEL_0, "mixers", "configuration_*"],
     "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],
     "tokenization_*": [],
-    "pipeline_*": [],
+    "text_parts": [],
+    "pipeline_options": [],
+    "pipeline_records": ["text_parts", "pipeline_options"],
+    "pipeline_batches": ["text_parts", "pipeline_options", "pipeline_records"],
+    "pipeline_*": ["text_parts", "pipeline_options", "pipeline_records", "pipeline_batches"],
 }
 HOME = {  # flat files that do not travel -> what they may import of ours
     "__init__": [*FLAT, "openmp"],
@@ -48,9 +52,12 @@ HOME = {  # flat files that do not travel -> what they may import of ours
 }
 SUBFOLDERS = [  # a subfolder may import those of the rows before it
     ["embeddings", "analysis", "decoding", "conversion"],
-    ["visualization", "export", "hub"],
-    ["serving", "training"],
+    ["engines"],
+    ["visualization", "hub"],
+    ["training"],
     ["evaluation"],
+    ["export"],
+    ["serving"],
     ["commands"],
 ]
 # The rooms of fun_transformer/training: each may import those before it.

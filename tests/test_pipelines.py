@@ -1,6 +1,7 @@
 """The pipelines that transformers 5 removed, with the contract of transformers 4, for every encoder-decoder model."""
 
 import logging
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -25,6 +26,7 @@ from transformers import (
     pipeline,
     pipelines,
 )
+from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.pipelines.pt_utils import KeyDataset
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, pipeline_fun_transformer
@@ -111,6 +113,14 @@ def log_of_pipelines(caplog):
     logger.addHandler(caplog.handler)
     yield
     logger.removeHandler(caplog.handler)
+
+
+def copy_pipelines(folder):
+    """Copy the file of the pipelines with what it imports, as people do who go without the package."""
+    folder.mkdir()
+    file = pipeline_fun_transformer.__file__
+    for path in (file, *get_relative_import_files(file)):
+        shutil.copy(path, folder)
 
 
 def build(model, task="translation", **kwargs):

@@ -1,21 +1,20 @@
 """What the pipelines do with the package's own decoding: sentences, guards, alignments, terms, beginnings."""
 
-import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from test_pipelines import OUR_SIZES, TINY_MODELS, build, tiny_tokenizer
+from test_pipelines import OUR_SIZES, TINY_MODELS, build, copy_pipelines, tiny_tokenizer
 from transformers import pipeline
 
-from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, pipeline_fun_transformer
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.decoding.alignment import Aligner
 from fun_transformer.decoding.confidence import score_generated
 from fun_transformer.decoding.diverse import DiverseBeamSearch
 from fun_transformer.decoding.faults import find_faults
 from fun_transformer.decoding.mbr import SAMPLING, choose
-from fun_transformer.pipeline_fun_transformer import join_records
+from fun_transformer.pipeline_records import FIGURES, join_records
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 
@@ -58,9 +57,9 @@ def test_a_copy_has_the_fields_of_the_other_records(marian):
     text, copy = build(marian)(["the cat", "42 7"], **asked)
     assert set(text) == set(copy) and copy["translation_text"] == "42 7"
     assert (copy["alignment"], copy["score"], copy["target_tokens"], copy["faults"]) == ("0-0 1-1", None, [], [])
-    assert all(copy[name] is None for name in pipeline_fun_transformer.FIGURES)
+    assert all(copy[name] is None for name in FIGURES)
     (beside,) = build(marian)(["the cat. 42 7"], **asked)
-    assert all(beside[name] is not None for name in pipeline_fun_transformer.FIGURES)
+    assert all(beside[name] is not None for name in FIGURES)
 
 
 def test_each_of_several_results_is_looked_at(model):
@@ -264,7 +263,7 @@ ALONE = """
 import sys
 sys.modules["fun_transformer"] = None
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-from pipeline_fun_transformer import TranslationPipeline
+from my_pipelines.pipeline_fun_transformer import TranslationPipeline
 folder = sys.argv[1]
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 pipe = TranslationPipeline(model, tokenizer, max_new_tokens=6)
@@ -277,10 +276,10 @@ for options in ({"guard": True}, {"return_alignments": True}, {"glossary": {"cat
 """
 
 
-def test_the_file_alone_knows_sentences_and_says_what_needs_the_package(marian, tmp_path):
+def test_the_files_alone_know_sentences_and_say_what_needs_the_package(marian, tmp_path):
     pipe = build(marian)
     pipe.save_pretrained(tmp_path)
-    shutil.copy(pipeline_fun_transformer.__file__, tmp_path)
+    copy_pipelines(tmp_path / "my_pipelines")
     code = ALONE.replace("import sys\n", f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n", 1)
     child = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     first, *errors = child.stdout.splitlines()

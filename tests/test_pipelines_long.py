@@ -11,14 +11,16 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pipelines import OUR_SIZES, SPECIAL, TEXTS, TINY_MODELS, build, nllb, tiny_tokenizer
+from test_pipelines import OUR_SIZES, SPECIAL, TEXTS, TINY_MODELS, build, copy_pipelines, nllb, tiny_tokenizer
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.analysis import cross_attention
-from fun_transformer.pipeline_fun_transformer import TranslationPipeline, join_records, reading_copy, split_text
+from fun_transformer.pipeline_fun_transformer import TranslationPipeline
+from fun_transformer.pipeline_records import join_records, reading_copy
+from fun_transformer.text_parts import split_text
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -452,7 +454,8 @@ def test_the_python_of_the_docs_runs(marian, tmp_path, monkeypatch):
     assert len(blocks) == 6
     words = {"Helsinki-NLP/opus-mt-zh-en": str(tmp_path), "In Peking": "the", "Peking": "cat", "tea|green tea": "dog"}
     words["https://example.org/a?b=1"] = "a"  # nothing that a dozen words cannot spell
-    monkeypatch.syspath_prepend(ROOT / "fun_transformer")  # as if the file had been copied
+    copy_pipelines(tmp_path / "my_pipelines")
+    monkeypatch.syspath_prepend(tmp_path)
     names = {}
     for block in blocks:
         exec(re.sub("|".join(map(re.escape, words)), lambda found: words[found[0]], block), names)

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..pipeline_fun_transformer import reading_copy
+from ..pipeline_records import reading_copy
 
 Kind = Literal["cross", "encoder", "decoder"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from ..pipeline_fun_transformer import reading_copy
+from ..pipeline_records import reading_copy
 
 
 @dataclass(frozen=True)

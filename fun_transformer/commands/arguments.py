@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..pipeline_fun_transformer import LONG_TEXT
+from ..pipeline_options import LONG_TEXT
 
 
 def add_model_argument(parser: argparse.ArgumentParser, is_positional: bool = False) -> None:

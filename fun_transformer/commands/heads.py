@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ..pipeline_fun_transformer import ALIGNED, FIGURES, LISTS, like_lengths
+from ..pipeline_batches import like_lengths
+from ..pipeline_records import ALIGNED, FIGURES, LISTS
 
 Records = list[dict[str, Any]]
 DEFAULT_NEW_TOKENS = 256  # of a continuation, where the model's generation config says nothing

@@ -106,7 +106,7 @@ def find_head(name: str, place: str) -> str:
 
 
 def find_model(name: str) -> str:
-    """Return where a model is loaded from: its folder, its name on the Hub, or what was downloaded of it earlier.
+    """Return where a model is loaded from: its folder, that of a run, its name on the Hub, or an earlier download.
 
     Raises:
         OSError: There is no such folder, and the Hub cannot be reached.
@@ -114,6 +114,8 @@ def find_model(name: str) -> str:
     from huggingface_hub import snapshot_download
 
     path = Path(name)
+    if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
+        return str(path / "model")  # of a finished run
     if path.exists() and not (path / "config.json").is_file():
         raise FileNotFoundError(f"{name} holds no config.json: it is not a model folder.")
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from ..pipeline_fun_transformer import Prefixed
+from ..text_parts import Prefixed
 from . import streams
 from .arguments import add_generation_arguments, add_input_arguments, add_model_argument, positive
 from .models import HEADS, load_model

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..pipeline_fun_transformer import reading_copy
+from ..pipeline_records import reading_copy
 from .links import Gold, Links, alignment_error_rate, mutual_information
 from .sequences import Sequences, check_encoder_decoder, generated, given, length_batches
 from .words import Splitter, split_words, token_spans, word_shares, word_spans

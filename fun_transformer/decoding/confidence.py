@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..pipeline_fun_transformer import reading_copy
+from ..pipeline_records import reading_copy
 from .sequences import Sequences, generated, given, length_batches, target_tokens
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import regex
 
-from ..pipeline_fun_transformer import ADDRESS, CUTS, SPACELESS, has_words
+from ..text_parts import ADDRESS, CUTS, SPACELESS, has_words
 
 WRAPPED_FROM = 40  # columns; a line of at least this many may go on in the next one
 

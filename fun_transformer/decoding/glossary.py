@@ -16,7 +16,7 @@ from typing import Any
 import regex
 from transformers import PreTrainedTokenizerBase
 
-from ..pipeline_fun_transformer import SPACELESS
+from ..text_parts import SPACELESS
 from .constrained import ConstrainedBeamSearch, Constraint
 from .spelling import continuing_tokens, language_ids, spell
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..pipeline_fun_transformer import CUTS, join_records
+from ..pipeline_records import join_records
+from ..text_parts import CUTS
 from .faults import FAULTS, find_faults, repeats_of, without_loops
 from .sequences import check_encoder_decoder, eos_ids
 

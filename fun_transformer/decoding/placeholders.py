@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from ..pipeline_fun_transformer import NO_ADDRESS
+from ..text_parts import NO_ADDRESS
 from .glossary import Term
 from .spelling import says, spell, target_ids
 

@@ -4,7 +4,7 @@ import regex
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..pipeline_fun_transformer import SPACELESS
+from ..text_parts import SPACELESS
 from .constrained import Constraint
 
 WORD_MARKS = ("▁", "Ġ", " ")  # a token begins a word: SentencePiece, byte-level BPE, plain

@@ -1,0 +1,198 @@
+"""Writes a model in another format, whole or not at all, and compares the two."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..files import commit_folder, remove_folder, replacing
+from ..pipeline_fun_transformer import TranslationPipeline
+from .formats import Answer, Format
+from .parity import Agreement, count_equal, random_texts
+
+if TYPE_CHECKING:
+    from ..evaluation.data import EvaluationData
+
+BEAMS = (1, 5)  # searches that are compared
+LEAST_EQUAL = 0.97  # of the answers in float32: sums in another order may decide between equal tokens
+MOST_LOST = {"bleu": 0.2, "per": 0.1}  # by a quantization, in points
+RANDOM_TOKENS = 40  # of an answer to a random text, which has no end of its own
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how it compares.
+
+    Attributes:
+        output: The file or folder.
+        num_bytes: Its size.
+        agreements: With the model, for each search.
+        scores: Of each metric, before and after; empty without references.
+        lost: What is worse than allowed, in words; empty where nothing is.
+    """
+
+    output: Path
+    num_bytes: int
+    agreements: list[Agreement]
+    scores: dict[str, tuple[float, float]] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+
+class NotKept(ValueError):
+    """An exported model that answers differently or loses quality, and was removed again.
+
+    Attributes:
+        exported: What it was.
+    """
+
+    def __init__(self, exported: Exported) -> None:
+        super().__init__(f"{exported.output} is not kept: {'; '.join(exported.lost)}. With force it is.")
+        self.exported = exported
+
+
+def export_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    format: Format,
+    output: str | Path,
+    quantization: str | None = None,
+    data: "EvaluationData | Sequence[str] | None" = None,
+    force: bool = False,
+) -> Exported:
+    """Write a model in another format, and compare its answers with the model's own.
+
+    Args:
+        model: An encoder-decoder.
+        tokenizer: Its tokenizer.
+        format: What to write, by `find_format`.
+        output: A folder that does not exist or is empty, or a file.
+        quantization: One of the format's.
+        data: Sources to compare on, with references or without; None: random tokens.
+        force: Keep what answers differently or loses quality.
+
+    Returns:
+        Its size, agreements and scores.
+
+    Raises:
+        ValueError: The format cannot say the model, or `output` exists.
+        NotKept: It answers differently, or loses more quality than allowed.
+    """
+    output = check_output(Path(output), format)
+    if quantization and quantization not in format.quantizations:
+        allowed = f"Choose one of {', '.join(format.quantizations)}" if format.quantizations else "Leave it out"
+        raise ValueError(f"The format has no quantization {quantization}. {allowed}.")
+    model = copy.deepcopy(model).cpu().float().eval()
+    format.check(model, tokenizer, quantization)
+    partial = hidden(output)
+    discard(output)
+    try:
+        if not format.suffix:
+            partial.mkdir(parents=True)
+        format.write(copy.deepcopy(model), tokenizer, partial, quantization)
+        exported = compare(model, tokenizer, format.open(partial), output, data, bool(quantization))
+        if exported.lost and not force:
+            raise NotKept(exported)
+    except BaseException:
+        discard(output)
+        raise
+    keep(output)
+    return exported
+
+
+def compare(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    theirs: Answer,
+    output: Path,
+    data: "EvaluationData | Sequence[str] | None",
+    is_quantized: bool,
+) -> Exported:
+    """Answer the same texts by both, and say what agrees."""
+    references = getattr(data, "references", [])
+    texts: Any = getattr(data, "sources", data) or random_texts(tokenizer)
+    sources: list[str] = list(texts)
+    longest = (model.generation_config.max_new_tokens or 256) if data is not None else RANDOM_TOKENS
+    ours = answer_with(model, tokenizer)
+    answers = {beams: (ours(sources, beams, longest), theirs(sources, beams, longest)) for beams in BEAMS}
+    agreements = [count_equal(beams, sources, *pair) for beams, pair in answers.items()]
+    scores = score(sources, references, *answers[BEAMS[-1]]) if references else {}
+    lost = []
+    for name, most in MOST_LOST.items() if is_quantized else ():
+        before, after = scores.get(name, (0.0, 0.0))
+        worse = after - before if name == "per" else before - after
+        if worse > most:
+            lost.append(f"{name} goes from {before:.2f} to {after:.2f}, by more than {most}")
+    for found in agreements if not is_quantized else ():
+        if found.equal < LEAST_EQUAL * found.texts:
+            lost.append(str(found))
+    return Exported(output, size_of(hidden(output)), agreements, scores, lost)
+
+
+def answer_with(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Answer:
+    """Return a model of transformers as a function that answers texts."""
+    pipe = TranslationPipeline(model, tokenizer, device=-1)
+
+    def answer(texts: Sequence[str], num_beams: int, max_new_tokens: int) -> list[str]:
+        records = pipe(list(texts), num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=32)
+        return [record["translation_text"] for record in records]
+
+    return answer
+
+
+def score(
+    sources: Sequence[str], references: Sequence[Sequence[str]], before: Sequence[str], after: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Score both kinds of answers by the metrics that fit the kind of texts."""
+    from ..evaluation.scores import Scoring
+    from ..training.recipe.texts import CHOICES, kind_of
+
+    kinds = [kind_of(sources), kind_of([row[0] for row in references])]
+    names = CHOICES["sentence" if "sentence" in kinds else kinds[1]].metrics
+    scoring = Scoring(names, references)
+    first, second = scoring.score(before, references), scoring.score(after, references)
+    return {name: (first[name], second[name]) for name in names}
+
+
+def check_output(output: Path, format: Format) -> Path:
+    """Return where to write.
+
+    Raises:
+        ValueError: It exists already, or has another ending.
+    """
+    if format.suffix and output.suffix != format.suffix:
+        raise ValueError(f"-o {output} must end in {format.suffix}, as such files do.")
+    if output.exists() and (format.suffix or not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists. Give another name with -o, or remove it first.")
+    return output
+
+
+def hidden(output: Path) -> Path:
+    """Return the name that an output has until it is whole."""
+    return output.with_name(f".{output.name}.partial{output.suffix}")
+
+
+def keep(output: Path) -> None:
+    """Give what was written its name."""
+    partial = hidden(output)
+    if partial.is_dir():
+        commit_folder(partial, output)
+        return
+    with replacing(partial, output):
+        pass
+
+
+def discard(output: Path) -> None:
+    """Remove what was written."""
+    partial = hidden(output)
+    if partial.is_dir():
+        remove_folder(partial)
+    partial.unlink(missing_ok=True)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,146 @@
+"""Export: written whole or not at all, compared with the model itself, and kept only if it answers alike."""
+
+import pytest
+import torch
+
+from fun_transformer import TranslationPipeline, cli
+from fun_transformer.evaluation.data import EvaluationData
+from fun_transformer.export import Format, NotKept, export_model, find_format, formats, random_texts, write
+from fun_transformer.export.write import answer_with
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
+
+LINES = ["The black cat sat.", "Another dog ran away.", "今天我们吃什么？", "The whole street was asleep."]
+
+
+class Copy(Format):
+    """transformers' own format."""
+
+    quantizations = ("float16", "ruined")
+
+    def check(self, model, tokenizer, quantization):
+        if model.config.norm_position == "pre":
+            raise ValueError("A copy is post-norm.")
+
+    def write(self, model, tokenizer, output, quantization):
+        if quantization == "ruined":
+            for value in model.model.decoder.layers.parameters():
+                value.data.normal_()
+        (model.half() if quantization == "float16" else model).save_pretrained(output)
+        tokenizer.save_pretrained(output)
+
+    def open(self, output):
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        model = AutoModelForSeq2SeqLM.from_pretrained(output, dtype=torch.float32)
+        return answer_with(model, AutoTokenizer.from_pretrained(output))
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(LINES * 5, settings=TokenizerSettings(type="bpe", vocab_size=300))
+
+
+@pytest.fixture
+def model(tiny_model, tokenizer):
+    model = tiny_model(vocab_size=len(tokenizer), decoder_start_token_id=1)
+    model.generation_config.max_new_tokens = 6
+    return model
+
+
+@pytest.fixture
+def copy_format(monkeypatch):
+    monkeypatch.setitem(formats.FORMATS, "copy", ("formats", "Copy"))
+    monkeypatch.setattr(formats, "Copy", Copy, raising=False)
+
+
+def test_an_export_agrees_and_leaves_the_model_as_it_is(model, tokenizer, tmp_path):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    exported = export_model(model, tokenizer, Copy(), tmp_path / "out", data=LINES)
+    assert [(found.num_beams, found.equal, found.texts) for found in exported.agreements] == [(1, 4, 4), (5, 4, 4)]
+    assert exported.num_bytes == sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert TranslationPipeline(model, tokenizer, device=-1)("Another dog.")  # still usable
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_answers_differently_is_not_kept(model, tokenizer, tmp_path):
+    class Ruined(Copy):
+        def write(self, model, tokenizer, output, quantization):
+            super().write(model, tokenizer, output, "ruined")
+
+    with pytest.raises(NotKept, match="equal") as error:
+        export_model(model, tokenizer, Ruined(), tmp_path / "out")
+    assert error.value.exported.agreements[0].example
+    assert not list(tmp_path.iterdir())
+    assert export_model(model, tokenizer, Ruined(), tmp_path / "out", force=True).lost
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_a_failure_leaves_nothing(model, tokenizer, tmp_path):
+    class Broken(Copy):
+        def write(self, model, tokenizer, output, quantization):
+            super().write(model, tokenizer, output, quantization)
+            raise OSError("No space left")
+
+    with pytest.raises(OSError, match="No space"):
+        export_model(model, tokenizer, Broken(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_found_before_anything_is_written(model, tokenizer, tmp_path, copy_format):
+    with pytest.raises(ValueError, match=r"no quantization int3.*float16"):
+        export_model(model, tokenizer, Copy(), tmp_path / "out", "int3")
+    with pytest.raises(ValueError, match="no format gguf"):
+        find_format("gguf")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ValueError, match="exists"):
+        export_model(model, tokenizer, find_format("copy"), tmp_path / "full")
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_a_missing_library_is_named(copy_format, monkeypatch):
+    monkeypatch.setattr(Copy, "libraries", ("no_such_library",))
+    monkeypatch.setattr(Copy, "extra", "ct2")
+    with pytest.raises(ImportError, match=r"needs no_such_library: pip install .fun-transformer\[ct2\]"):
+        find_format("copy")
+
+
+def test_random_texts_are_of_the_vocabulary(tokenizer):
+    texts = random_texts(tokenizer, 5)
+    assert texts == random_texts(tokenizer, 5) != random_texts(tokenizer, 5, seed=1)
+    assert all(text.strip() for text in texts)
+
+
+def test_the_command_compares_scores(model, tokenizer, tmp_path, copy_format, capsys):
+    model.save_pretrained(tmp_path / "run" / "model")
+    tokenizer.save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "check.tsv").write_text(
+        "source\ttarget\n今天吃什么？\tThe other cat.\n我们走吧！\tStreets again.\n", encoding="utf-8"
+    )
+    arguments = [tmp_path / "run", "--to", "copy", "-o", tmp_path / "out", "--check", tmp_path / "check.tsv"]
+    assert cli.main(["export", *map(str, arguments), "--quantization", "float16"]) == 0
+    out = capsys.readouterr().out
+    assert "greedy: " in out and "5 beams: " in out and "bleu: " in out and "MB" in out
+    assert cli.main(["export", *map(str, arguments)]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scores", "fault"),
+    [
+        ({"bleu": (30.0, 29.7)}, "bleu goes from 30.00 to 29.70"),
+        ({"per": (5.0, 5.2)}, "per goes from 5.00 to 5.20"),
+        ({"bleu": (30.0, 29.9), "chrf": (50.0, 40.0)}, None),
+        ({"per": (5.0, 4.0)}, None),
+    ],
+)
+def test_a_quantization_that_loses_quality_is_refused(model, tokenizer, tmp_path, monkeypatch, scores, fault):
+    monkeypatch.setattr(write, "score", lambda *_: scores)
+    data = EvaluationData("check", [["Any."]], ["The black cat sat."])
+    if fault is None:
+        assert not export_model(model, tokenizer, Copy(), tmp_path / "out", "float16", data).lost
+        return
+    with pytest.raises(NotKept, match=fault):
+        export_model(model, tokenizer, Copy(), tmp_path / "out", "float16", data)
+    assert export_model(model, tokenizer, Copy(), tmp_path / "out", "float16", data, force=True).lost
