@@ -1,6 +1,6 @@
 """Translation speed beside the peers, in one run: sentences per second, A B A B, with the same weights and strings.
 
-    python -m benchmarks.translation MODEL test.jsonl.xz --columns zh en --output benchmarks/results/translation-cpu.json
+    python -m benchmarks.translation MODEL test.jsonl.xz --columns zh en --output RESULTS.json
     python -m benchmarks.translation MODEL test.jsonl.xz --columns zh en --limit 998 --rounds 1 --cases beam5-batch32
 
 Every contender gets the same batches, sorted by length, and does everything from text to text. Counted are seconds of
@@ -28,7 +28,7 @@ from benchmarks.translators import CONTENDERS, DEVICE, Translate, Unavailable, W
 from fun_transformer.files import write_atomically
 from fun_transformer.training.run.environment import describe_environment
 
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")  # what half types and int8 need
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 class Case(NamedTuple):
@@ -95,7 +95,8 @@ def measure(contenders: dict[str, Translate], texts: list[str], case: Case, roun
         for name, translate in contenders.items():
             found[name]["outputs"], turn = translate_all(translate, texts, case)
             found[name]["turns"].append(turn)
-            print(f"  {number + 1} {name:26} {len(texts) / turn['wall']:8.1f} /s {len(texts) / turn['cpu']:8.1f} /cpu-s")
+            speeds = f"{len(texts) / turn['wall']:8.1f} /s {len(texts) / turn['cpu']:8.1f} /cpu-s"
+            print(f"  {number + 1} {name:26} {speeds}", flush=True)
     return found
 
 

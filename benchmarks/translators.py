@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MarianMTModel
 
 import fun_transformer  # noqa: F401 (registers the models)
+from fun_transformer.int8 import Int8Config
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MAX_NEW_TOKENS = 100
@@ -70,13 +71,20 @@ def ours(dtype: torch.dtype) -> Build:
     return lambda workshop: with_generate(workshop.load(dtype), workshop.tokenizer)
 
 
+def ours_int8(workshop: Workshop) -> Translate:
+    """Our model with weights in 8 bits."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(workshop.model, quantization_config=Int8Config())
+    return with_generate(model, workshop.tokenizer)
+
+
 def to_marian(model: Any) -> MarianMTModel:
     """Return a Marian of the same weights, the dimensions of d_model reordered: even ones first, then odd ones."""
     config = model.config
     if (config.norm_position, config.position_embedding_type) != ("post", "sinusoidal"):
         raise Unavailable("Marian has layer norms after sublayers and sinusoids alone")
     shared = ["d_model", "vocab_size", "decoder_vocab_size", "scale_embedding", "activation_function"]
-    shared += [f"{side}_{name}" for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")]
+    sizes = ("layers", "attention_heads", "ffn_dim")
+    shared += [f"{side}_{name}" for side in ("encoder", "decoder") for name in sizes]
     shared += ["pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "max_position_embeddings"]
     marian = MarianMTModel(MarianConfig(**{name: getattr(config, name) for name in shared}, forced_eos_token_id=None))
     order = torch.cat([torch.arange(0, config.d_model, 2), torch.arange(1, config.d_model, 2)])
@@ -103,6 +111,7 @@ def marian(dtype: torch.dtype) -> Build:
 CONTENDERS: dict[str, Build] = {
     "ours fp32": ours(torch.float32),
     "ours bf16": ours(torch.bfloat16),
+    "ours int8": ours_int8,
     "MarianMT fp32": marian(torch.float32),
     "MarianMT bf16": marian(torch.bfloat16),
 }
