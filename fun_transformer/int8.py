@@ -4,10 +4,10 @@
     x    = r q,        r = max |x| / 127                the states of a token, at each product
     W x  = s r (Q q)                                    Q q is a sum of products of whole numbers
 
-Each token has a scale of its own, so it does not matter which texts share a batch. Where torch has no products of whole
-numbers, on a GPU, while gradients are computed, and on other CPUs than those of Intel and AMD, the weights are turned
-into floats at each product: as exact, but slower. Embeddings are kept in 8 bits, too, and turned into floats as they
-are looked up; a tied output layer has the same numbers. Norms and biases stay as they are.
+Each token has a scale of its own, so it does not matter which texts share a batch. Where torch has no products of
+whole numbers (on GPUs, on CPUs that are not x86, while gradients are computed), the weights are turned into floats at
+each product, which is slower and no less exact. Embeddings are kept in 8 bits, too, and turned into floats as they are
+looked up; a tied output layer has the same numbers. Norms and biases stay floats.
 
 `quantize_int8` does it, `from_pretrained` loads what `save_pretrained` wrote then.
 """
@@ -121,8 +121,8 @@ def int8_product(states: torch.Tensor, packed: Packed) -> torch.Tensor:
         numbers = (states * (greatest / largest)).round_().to(torch.int8).view(torch.uint8).add_(zero)
         scales = (1 / greatest, zero, packed.many, packed.scale, packed.zeros, None)
         outputs = torch.ops.onednn.qlinear_pointwise(numbers, *scales, 1.0, 0, torch.float32, "none", [], "")
-        outputs.mul_(largest)
-    elif len(states) == 1 and bool(largest.isfinite()):
+        return outputs.mul_(largest) if packed.bias is None else torch.addcmul(packed.bias, outputs, largest)
+    if len(states) == 1 and bool(largest.isfinite()):
         outputs = multiply(states, largest.item() / greatest, zero, packed.few)
     else:
         outputs = multiply(states / largest, 1 / greatest, zero, packed.few).mul_(largest)
@@ -181,6 +181,7 @@ class Int8Linear(Int8Weight):
         return outputs.view(*states.shape[:-1], self.out_features).to(states.dtype)
 
     def extra_repr(self) -> str:
+        """Describe the layer as `nn.Linear` does."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 

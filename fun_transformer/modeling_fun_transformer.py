@@ -36,6 +36,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
+from .int8 import Int8Quantizer  # noqa: F401 (`from_pretrained` asks the library for it by its name in config.json)
 from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX, number_of_labels
 from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings
