@@ -38,6 +38,7 @@ from .configuration_fun_transformer import FunTransformerConfig, decoder_only, f
 from .dropout import Dropout
 from .fast_generation import fast_decoder_for
 from .fast_search import BeamSearch, Sampling
+from .int8 import Int8Quantizer  # noqa: F401 (`from_pretrained` asks the library for it by its name in config.json)
 from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX, number_of_labels
 from .masks import Packing, cross_mask, decoder_masks, encoder_masks, mask_settings

@@ -20,10 +20,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
-LEVEL_0 = ["positions", "losses", "dropout", "layer_norm", "config_checks"]
+LEVEL_0 = ["int8", "positions", "losses", "dropout", "layer_norm", "config_checks"]
 LEVEL_1 = ["attention", "mixers", "token_model"]
 LEVEL_2 = ["configuration_*", "masks", "fast_search", "fast_generation"]
 FLAT = {
+    "int8": [],
     "positions": LEVEL_0,
     "losses": LEVEL_0,
     "dropout": LEVEL_0,

@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from .write import Exported
 
 # Answers texts with this many beams and at most this many new tokens: (texts, num_beams, max_new_tokens).
 Answer = Callable[[Sequence[str], int, int], list[str]]
@@ -53,9 +57,13 @@ class Format:
         """Return what was written as a function that answers texts, run by the program that the format is for."""
         raise NotImplementedError
 
+    def describe(self, output: Path, exported: "Exported") -> None:
+        """Add to what was written how it compares with the model, where the format has a place for that."""
+
 
 FORMATS: dict[str, tuple[str, str]] = {  # name -> file of this folder, class
     "onnx": ("onnx", "Onnx"),
+    "torch": ("torch_int8", "TorchInt8"),
 }
 
 
