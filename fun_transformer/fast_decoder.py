@@ -163,6 +163,9 @@ class FastDecoder:
         self.head_dim = self.d_model // self.num_heads
         self.norms_first = model.config.norm_position == "pre"
         self.dtype, self.device = encoder_hidden_states.dtype, encoder_hidden_states.device
+        # Where a text may attend to nothing, the kernels of `Decoder` differ: eager attention takes equal weights.
+        is_eager = model.config._attn_implementation == "eager"
+        self.forbidden = torch.finfo(self.dtype).min if is_eager else -torch.inf
         states = encoder_hidden_states.reshape(-1, self.d_model)  # (batch * source_len, d_model)
         self.source = [
             product(states, weight.source_kv).view(self.batch_size, source_len, 2, self.d_model)
@@ -181,9 +184,9 @@ class FastDecoder:
         self.encodings = encoder_hidden_states.new_empty(0, self.d_model)
 
     def additive(self, mask: torch.Tensor) -> torch.Tensor:
-        """Turn 1 = may attend, 0 = may not into 0 and the dtype's minimum, to be added to scores."""
-        forbidden = torch.zeros(mask.shape, device=self.device, dtype=self.dtype)
-        return forbidden.masked_fill_(mask == 0, torch.finfo(self.dtype).min)
+        """Turn 1 = may attend, 0 = may not into what is added to scores, 0 and a number that makes weights 0."""
+        zeros = torch.zeros(mask.shape, device=self.device, dtype=self.dtype)
+        return zeros.masked_fill_(mask == 0, self.forbidden)
 
     def new_room(self, room: int) -> torch.Tensor:
         """Return an empty store for the keys and values of a layer, (batch, room, 2, d_model)."""

@@ -81,15 +81,9 @@ def can_serve(generation_config: GenerationConfig, settings: dict[str, Any]) -> 
     masks = (settings.get("attention_mask"), settings.get("decoder_attention_mask"))
     if any(mask is not None and mask.dim() != 2 for mask in masks):
         return False
-    known = {
-        "past_key_values",
-        "use_cache",
-        "attention_mask",
-        "decoder_attention_mask",
-        "encoder_outputs",
-        "tokenizer",
-    }
-    return not any(value for name, value in settings.items() if name not in known)
+    known = {"past_key_values", "use_cache", "attention_mask", "decoder_attention_mask", "encoder_outputs"}
+    known |= {"inputs_embeds", "tokenizer"}  # which were read by the encoder, and by rules of stopping
+    return all(name in known or value is None or value is False for name, value in settings.items())
 
 
 def stamp_of(model: PreTrainedModel) -> tuple[list, torch.Tensor]:
