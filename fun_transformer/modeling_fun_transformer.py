@@ -36,6 +36,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
+from .fast_generation import fast_decoder_for
+from .fast_search import BeamSearch, Sampling
 from .int8 import Int8Quantizer  # noqa: F401 (`from_pretrained` asks the library for it by its name in config.json)
 from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX, number_of_labels
@@ -586,6 +588,22 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
 
+    def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
+        """Search with beams; `kwargs` are settings of transformers' loop, and of the model at each step."""
+        call = (logits_processor, stopping_criteria, generation_config)
+        decoder = fast_decoder_for(self, DECODER_PARTS, input_ids, generation_config, kwargs)
+        if decoder is None:
+            return super()._beam_search(input_ids, *call, **kwargs)
+        return BeamSearch(decoder, *call).run(input_ids)
+
+    def _sample(self, input_ids, logits_processor, stopping_criteria, generation_config, streamer=None, **kwargs):
+        """Search greedily or draw tokens, as `_beam_search`; a streamer gets each token at once."""
+        call = (logits_processor, stopping_criteria, generation_config)
+        decoder = fast_decoder_for(self, DECODER_PARTS, input_ids, generation_config, kwargs)
+        if decoder is None:
+            return super()._sample(input_ids, *call, streamer=streamer, **kwargs)
+        return Sampling(decoder, *call).run(input_ids, streamer)
+
     @can_return_tuple
     def forward(
         self,
@@ -656,6 +674,10 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             encoder_hidden_states=outputs.encoder_hidden_states,
             encoder_attentions=outputs.encoder_attentions,
         )
+
+
+# What the fast decoder of `generate` stands in for; a class derived from one of them may compute something else.
+DECODER_PARTS = {FunTransformerForConditionalGeneration, FunTransformerModel, Decoder, DecoderLayer, FeedForward}
 
 
 class FunTransformerEncoderModel(FunTransformerPreTrainedModel):

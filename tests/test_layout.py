@@ -22,7 +22,7 @@ PACKAGE = "fun_transformer"
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["int8", "positions", "losses", "dropout", "layer_norm", "config_checks"]
 LEVEL_1 = ["attention", "mixers", "token_model"]
-LEVEL_2 = ["configuration_*", "masks"]
+LEVEL_2 = ["configuration_*", "masks", "fast_search", "fast_generation"]
 FLAT = {
     "int8": [],
     "positions": LEVEL_0,
@@ -35,6 +35,9 @@ FLAT = {
     "token_model": LEVEL_0,
     "configuration_*": [*LEVEL_0, "mixers"],
     "masks": [*LEVEL_0, "mixers", "configuration_*"],
+    "fast_decoder": [],
+    "fast_search": ["fast_decoder"],
+    "fast_generation": [*LEVEL_0, "attention", "fast_decoder"],
     "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],
     "tokenization_*": [],
     "text_parts": [],

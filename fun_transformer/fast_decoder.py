@@ -1,0 +1,356 @@
+"""The decoder for one token at a time, as `generate` needs it: the same numbers as `Decoder`, sooner.
+
+`Decoder` reads any number of tokens, with any mask, mixer and kernel. While a text is generated it reads one token a
+step, and much of what it does could have been done once. Here is what is done otherwise:
+
+    keys and values of the source    stored once for a text, where each beam had a copy of its own, and all copies were
+                                     moved whenever beams changed places
+    keys and values of the target    written into room that is there already, where `torch.cat` copied the text so far;
+                                     they never move: a mask says which of a text's tokens led to which beam
+    weights                          laid out as matrix products on the processor want them, q, k and v together
+    masks, positions                 computed once, where each step computed them again
+    modules                          called as functions, which matters where there is one text only
+
+The beams of a text form a tree: each token follows another, and a beam is the way from the first token to a leaf. All
+tokens of the tree are in one store, and a beam attends to those on its way. With two beams:
+
+    step 1    step 2    step 3         in the store: a, b1, b2, c1, c2
+      a ------- b1 ------- c1          c1 attends to a, b1 and c1
+       |         `-------- c2          c2 attends to a, b1 and c2
+        `------ b2                     no beam looks at b2 any more
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+ROOM = 16  # steps that a store has room for at first; it doubles when it is full
+POSITIONS = 64  # positions that are encoded at a time
+
+
+class Linear(NamedTuple):
+    """x W^T + b, with W laid out for one kind of processor."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    layout: str  # a key of `PRODUCTS`
+
+
+def plain_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
+    """Multiply by a weight as `nn.Linear` keeps it, (out, in)."""
+    return F.linear(states, linear.weight, linear.bias)
+
+
+def transposed_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
+    """Multiply by a weight of (in, out), whose rows a CPU reads one after the other."""
+    if linear.bias is None:
+        return torch.mm(states, linear.weight)
+    return torch.addmm(linear.bias, states, linear.weight)
+
+
+def blocked_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
+    """Multiply by a weight in the blocks that oneDNN's bfloat16 kernels read."""
+    return torch.ops.mkldnn._linear_pointwise(states, linear.weight, linear.bias, "none", [], "")
+
+
+PRODUCTS = {"plain": plain_product, "transposed": transposed_product, "blocked": blocked_product}
+
+
+def has_blocks() -> bool:
+    """Say whether torch can lay bfloat16 weights out in blocks: it has the operators, but does not document them."""
+    names = ("_linear_pointwise", "_reorder_linear_weight")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+def lay_out(*linears: nn.Linear) -> Linear:
+    """Lay out the weights of linear layers that read the same states, as one layer."""
+    weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
+    bias = biases[0] if len(biases) == 1 else torch.cat(biases)
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return Linear(weight.detach().t().contiguous(), bias, "transposed")
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_blocks():
+        return Linear(torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous()), bias, "blocked")
+    return Linear(weight, bias, "plain")
+
+
+def product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
+    """Compute x W^T + b, (rows, in) -> (rows, out)."""
+    return PRODUCTS[linear.layout](states, linear)
+
+
+def norm_of(states: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    """Normalise states of (rows, d_model)."""
+    return F.layer_norm(states, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+class LayerWeights(NamedTuple):
+    """What one decoder layer multiplies by."""
+
+    qkv: Linear
+    out: Linear
+    source_q: Linear
+    source_kv: Linear
+    source_out: Linear
+    fc1: Linear
+    fc2: Linear
+    layer: nn.Module  # for its norms and its activation
+
+
+class DecoderWeights(NamedTuple):
+    """What a decoder and its output layer multiply by."""
+
+    layers: list[LayerWeights]
+    lm_head: Linear
+
+
+def linears_of(model: PreTrainedModel) -> list[nn.Linear]:
+    """Return the linear layers whose weights `lay_out_decoder` lays out."""
+    linears = [model.lm_head]
+    for layer in model.get_decoder().layers:
+        for attention in (layer.self_attn, layer.encoder_attn):
+            linears += [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj]
+        linears += [layer.feed_forward.fc1, layer.feed_forward.fc2]
+    return linears
+
+
+def lay_out_layer(layer: nn.Module) -> LayerWeights:
+    """Lay out the weights of a `DecoderLayer`."""
+    target, source, feed_forward = layer.self_attn, layer.encoder_attn, layer.feed_forward
+    return LayerWeights(
+        qkv=lay_out(target.q_proj, target.k_proj, target.v_proj),
+        out=lay_out(target.out_proj),
+        source_q=lay_out(source.q_proj),
+        source_kv=lay_out(source.k_proj, source.v_proj),
+        source_out=lay_out(source.out_proj),
+        fc1=lay_out(feed_forward.fc1),
+        fc2=lay_out(feed_forward.fc2),
+        layer=layer,
+    )
+
+
+def lay_out_decoder(model: PreTrainedModel) -> DecoderWeights:
+    """Lay out the weights of a translation model's decoder and of its output layer."""
+    return DecoderWeights([lay_out_layer(layer) for layer in model.get_decoder().layers], lay_out(model.lm_head))
+
+
+class FastDecoder:
+    """The decoder of a model, in the middle of some texts.
+
+    Args:
+        model: A `FunTransformerForConditionalGeneration` with full attention in its decoder, in eval mode.
+        weights: Its weights, from `lay_out_decoder`.
+        encoder_hidden_states: (batch, source_len, d_model).
+        source_mask: (batch, source_len), 1 = token, 0 = padding; None where all are tokens.
+        num_beams: How many continuations each text has from its second step on.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        weights: DecoderWeights,
+        encoder_hidden_states: torch.Tensor,
+        source_mask: torch.Tensor | None,
+        num_beams: int,
+    ):
+        self.decoder, self.weights, self.num_beams = model.get_decoder(), weights, num_beams
+        self.batch_size, source_len, self.d_model = encoder_hidden_states.shape
+        self.num_heads = model.config.decoder_attention_heads
+        self.head_dim = self.d_model // self.num_heads
+        self.norms_first = model.config.norm_position == "pre"
+        self.dtype, self.device = encoder_hidden_states.dtype, encoder_hidden_states.device
+        states = encoder_hidden_states.reshape(-1, self.d_model)  # (batch * source_len, d_model)
+        self.source = [
+            product(states, weight.source_kv).view(self.batch_size, source_len, 2, self.d_model)
+            for weight in weights.layers
+        ]
+        self.source_mask = None
+        if source_mask is not None and not bool(source_mask.all()):
+            self.source_mask = self.additive(source_mask)[:, None, None, :]  # (batch, 1, 1, source_len)
+        self.target = [self.new_room(ROOM * num_beams) for _ in weights.layers]
+        self.on_way = torch.zeros(self.batch_size, num_beams, ROOM * num_beams, device=self.device, dtype=self.dtype)
+        self.apart = self.additive(torch.eye(num_beams, device=self.device))  # (num_beams, num_beams)
+        self.used = 0  # tokens of a text in the store
+        self.text_len = 0  # tokens of a beam
+        self.first_positions: torch.Tensor | None = None  # (batch, 1), where prompts are padded
+        self.has_padding = False
+        self.encodings = encoder_hidden_states.new_empty(0, self.d_model)
+
+    def additive(self, mask: torch.Tensor) -> torch.Tensor:
+        """Turn 1 = may attend, 0 = may not into 0 and the dtype's minimum, to be added to scores."""
+        forbidden = torch.zeros(mask.shape, device=self.device, dtype=self.dtype)
+        return forbidden.masked_fill_(mask == 0, torch.finfo(self.dtype).min)
+
+    def new_room(self, room: int) -> torch.Tensor:
+        """Return an empty store for the keys and values of a layer, (batch, room, 2, d_model)."""
+        return torch.empty(self.batch_size, room, 2, self.d_model, device=self.device, dtype=self.dtype)
+
+    def make_room(self, count: int) -> None:
+        """See to it that this many more tokens of each text fit into the store."""
+        room = self.on_way.shape[2]
+        if self.used + count <= room:
+            return
+        more = max(room, count)
+        self.target = [torch.cat([store, self.new_room(more)], dim=1) for store in self.target]
+        self.on_way = F.pad(self.on_way, (0, more))  # (batch, num_beams, room + more)
+
+    def read_prompt(self, tokens: torch.Tensor, attention_mask: torch.Tensor | None, source: torch.Tensor) -> None:
+        """Read a prompt but for its last token, which is the first that `step` reads.
+
+        Args:
+            tokens: (batch, prompt_len).
+            attention_mask: (batch, prompt_len), 1 = token, 0 = padding; None where all are tokens.
+            source: The encoder's output (batch, source_len, d_model), which has no influence on these keys' places.
+        """
+        if attention_mask is not None and not bool(attention_mask.all()):
+            self.has_padding = True
+            self.first_positions = attention_mask.sum(dim=1, keepdim=True) - tokens.shape[1]  # (batch, 1), 0 or less
+        prompt_len = tokens.shape[1] - 1
+        if prompt_len == 0:
+            return
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        source_mask = None if self.source_mask is None else (self.source_mask[:, 0, 0] == 0).long()
+        self.decoder(
+            input_ids=tokens[:, :-1],
+            attention_mask=None if attention_mask is None else attention_mask[:, :-1],
+            encoder_hidden_states=source,
+            encoder_attention_mask=source_mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        self.make_room(prompt_len)
+        for store, layer in zip(self.target, cache.self_attention_cache.layers):
+            store[:, :prompt_len, 0] = layer.keys.transpose(1, 2).flatten(2)
+            store[:, :prompt_len, 1] = layer.values.transpose(1, 2).flatten(2)
+        if self.has_padding:
+            self.on_way[:, :, :prompt_len] = self.additive(attention_mask[:, None, :-1])
+        self.used = self.text_len = prompt_len
+
+    def positions(self) -> torch.Tensor | float:
+        """Return what is added to the embeddings of this step's tokens, (batch or 1, 1, d_model)."""
+        if self.text_len >= self.encodings.shape[0]:
+            longest = type(self.decoder.embed_positions).longest_text(self.decoder.config)
+            known = self.text_len + POSITIONS
+            if longest is not None:
+                known = max(min(known, longest), self.text_len + 1)  # one too many is refused in the next line
+            added = self.decoder.embed_positions(torch.arange(known, device=self.device)[None], known)
+            if added is None:
+                return 0.0
+            self.encodings = added[0].to(self.dtype)  # (known, d_model)
+        if self.first_positions is None:
+            return self.encodings[self.text_len]
+        return self.encodings[(self.first_positions + self.text_len).clamp(min=0)]  # (batch, 1, d_model)
+
+    def reorder(self, parents: torch.Tensor) -> None:
+        """Note which beam each beam goes on from.
+
+        Args:
+            parents: (batch, num_beams), numbers of beams.
+        """
+        seen = self.on_way[:, :, : self.used]
+        self.on_way[:, :, : self.used] = seen.gather(1, parents[:, :, None].expand_as(seen))
+
+    def keep(self, texts: torch.Tensor) -> None:
+        """Drop all texts but these, (kept,): those that are finished cost nothing any more."""
+        self.batch_size = texts.shape[0]
+        self.source = [store.index_select(0, texts) for store in self.source]
+        self.target = [store.index_select(0, texts) for store in self.target]
+        self.on_way = self.on_way.index_select(0, texts)
+        if self.source_mask is not None:
+            self.source_mask = self.source_mask.index_select(0, texts)
+        if self.first_positions is not None:
+            self.first_positions = self.first_positions.index_select(0, texts)
+
+    def attend(self, query: torch.Tensor, store: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Attend from the beams of each text to what is stored of it.
+
+        Args:
+            query: (batch, beams, d_model).
+            store: (batch, key_len, 2, d_model), keys and values.
+            mask: (batch, 1, beams or 1, key_len), added to the scores.
+
+        Returns:
+            (batch * beams, d_model).
+        """
+        heads = (self.num_heads, self.head_dim)
+        keys_and_values = store.unflatten(-1, heads)  # (batch, key_len, 2, heads, head_dim)
+        context = F.scaled_dot_product_attention(
+            query.unflatten(-1, heads).transpose(1, 2),  # (batch, heads, beams, head_dim)
+            keys_and_values[:, :, 0].transpose(1, 2),
+            keys_and_values[:, :, 1].transpose(1, 2),
+            attn_mask=mask,
+        )
+        return context.transpose(1, 2).reshape(-1, self.d_model)  # (batch * beams, d_model)
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Read one token of each beam, and score those that may follow.
+
+        Args:
+            tokens: (batch, 1) at the first step, where the beams of a text do not differ yet; then (batch, num_beams).
+
+        Returns:
+            (batch * beams, decoder_vocab_size), in the model's dtype.
+        """
+        batch_size, beams = tokens.shape
+        self.make_room(beams)
+        begin, end = self.used, self.used + beams
+        mask = None
+        if beams > 1 or self.has_padding:
+            if beams > 1:
+                self.on_way[:, :, begin:end] = self.apart
+            mask = self.on_way[:, None, :beams, :end]  # (batch, 1, beams, key_len)
+        hidden_states = F.embedding(tokens, self.decoder.embed_tokens.weight) * self.decoder.embed_scale
+        hidden_states = (hidden_states + self.positions()).view(-1, self.d_model)  # (batch * beams, d_model)
+        for weights, source, target in zip(self.weights.layers, self.source, self.target):
+            layer, norms_first = weights.layer, self.norms_first
+
+            states = norm_of(hidden_states, layer.self_attn_layer_norm) if norms_first else hidden_states
+            qkv = product(states, weights.qkv).view(batch_size, beams, 3, self.d_model)
+            target[:, begin:end] = qkv[:, :, 1:]
+            context = self.attend(qkv[:, :, 0], target[:, :end], mask)
+            hidden_states = product(context, weights.out).add_(hidden_states)
+            if not norms_first:
+                hidden_states = norm_of(hidden_states, layer.self_attn_layer_norm)
+
+            states = norm_of(hidden_states, layer.encoder_attn_layer_norm) if norms_first else hidden_states
+            query = product(states, weights.source_q).view(batch_size, beams, self.d_model)
+            context = self.attend(query, source, self.source_mask)
+            hidden_states = product(context, weights.source_out).add_(hidden_states)
+            if not norms_first:
+                hidden_states = norm_of(hidden_states, layer.encoder_attn_layer_norm)
+
+            states = norm_of(hidden_states, layer.final_layer_norm) if norms_first else hidden_states
+            inner = layer.feed_forward.activation(product(states, weights.fc1))
+            hidden_states = product(inner, weights.fc2).add_(hidden_states)
+            if not norms_first:
+                hidden_states = norm_of(hidden_states, layer.final_layer_norm)
+        self.used, self.text_len = end, self.text_len + 1
+        if self.norms_first:
+            hidden_states = norm_of(hidden_states, self.decoder.layer_norm)
+        return product(hidden_states, self.weights.lm_head)
+
+    def cache(self, prompt_len: int) -> EncoderDecoderCache:
+        """Return what is stored as transformers keeps it: each beam with keys and values of its own.
+
+        Args:
+            prompt_len: Number of tokens that all beams of a text share.
+        """
+        beams = self.num_beams
+        visible = self.on_way[:, :, : self.used] == 0  # (batch, num_beams, used)
+        visible[:, :, :prompt_len] = True
+        places = visible.nonzero()[:, 2].view(-1, self.text_len)  # (batch * num_beams, text_len)
+        caches = (DynamicCache(), DynamicCache())
+        for layer_idx, (target, source) in enumerate(zip(self.target, self.source)):
+            rows = torch.arange(self.batch_size, device=self.device).repeat_interleave(beams)[:, None]
+            for cache, store in zip(caches, (target[rows, places], source.repeat_interleave(beams, dim=0))):
+                heads = store.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 3)
+                # (batch * num_beams, heads, 2, seq_len, head_dim)
+                cache.update(heads[:, :, 0].contiguous(), heads[:, :, 1].contiguous(), layer_idx)
+        return EncoderDecoderCache(*caches)
+
+
+__all__ = ["DecoderWeights", "FastDecoder", "lay_out_decoder", "linears_of"]

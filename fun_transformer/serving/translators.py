@@ -1,0 +1,145 @@
+"""Models behind pairs of languages, each with its queue."""
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from ..decoding import Glossary
+from .batching import Batcher, Options, Records
+from .languages import Pair, find_language
+from .limits import Limits
+from .metrics import Metrics
+
+# What a request asks for by a name of ours, and its name in a pipeline.
+ASKED = {"scores": "return_scores", "alignments": "return_alignments", "protect": "protect"}
+
+
+class Translator:
+    """A model that translates one or more pairs of languages.
+
+    Args:
+        name: As people know the model.
+        pipes: A translation pipeline for each pair; they share model and tokenizer. Only one thread calls them.
+        batch_size: Texts, or sentences of them, that a pipeline puts into one batch.
+    """
+
+    def __init__(self, name: str, pipes: Mapping[Pair, Any], batch_size: int = 32) -> None:
+        self.name, self.pipes, self.batch_size = name, dict(pipes), batch_size
+        self.tokenizer = next(iter(self.pipes.values())).tokenizer
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens a text has."""
+        return len(self.tokenizer(text, verbose=False)["input_ids"])
+
+    def answer(self, texts: list[str], options: Options) -> list[Records]:
+        """Return the translations of each text, best first."""
+        asked = options.asked
+        arguments: dict[str, Any] = {name: True for mine, name in ASKED.items() if asked.get(mine)}
+        if (count := asked.get("nbest", 1)) > 1:
+            arguments["num_return_sequences"] = count
+        if terms := asked.get("glossary"):
+            arguments["glossary"] = Glossary(terms)
+        found = self.pipes[options.pair](texts, batch_size=self.batch_size, **arguments)
+        return [tidy(one if isinstance(one, list) else [one]) for one in found]
+
+
+class Translators:
+    """All models of a server, found by the languages that a client names.
+
+    Args:
+        translators: No two for one pair.
+        limits: Of the queue of each.
+        metrics: Which count the batches.
+
+    Raises:
+        ValueError: Two models translate the same languages, or there is none.
+    """
+
+    def __init__(self, translators: Iterable[Translator], limits: Limits, metrics: Metrics) -> None:
+        self.limits = limits
+        self.by_pair: dict[Pair, Translator] = {}
+        for translator in translators:
+            for pair in translator.pipes:
+                if (other := self.by_pair.setdefault(pair, translator)) is not translator:
+                    raise ValueError(
+                        f"{other.name} and {translator.name} both translate {'-'.join(pair)}. Leave one of them out, "
+                        "or say which languages it has: MODEL=zh-en"
+                    )
+        if not self.by_pair:
+            raise ValueError("There is no model to serve. Give one or more.")
+        self.batchers: dict[Translator, Batcher] = {}
+        for translator in dict.fromkeys(self.by_pair.values()):
+            on_batch = metrics.count_batch(translator.name)
+            batcher = Batcher(translator.answer, translator.count_tokens, limits, on_batch)
+            metrics.watch_waiting(translator.name, partial(getattr, batcher, "waiting"))
+            self.batchers[translator] = batcher
+
+    @property
+    def sources(self) -> list[str]:
+        """Return the languages that can be translated."""
+        return sorted({source for source, _ in self.by_pair})
+
+    @property
+    def targets(self) -> list[str]:
+        """Return the languages that can be translated into."""
+        return sorted({target for _, target in self.by_pair})
+
+    @property
+    def are_alive(self) -> bool:
+        """Tell whether all models answer."""
+        return all(batcher.is_alive for batcher in self.batchers.values())
+
+    def targets_of(self, source: str) -> list[str]:
+        """Return what a language can be translated into."""
+        return sorted(target for one, target in self.by_pair if one == source)
+
+    def find_pair(self, source: str, target: str) -> Pair:
+        """Return the pair of languages that a client means; the same language twice means a text that stays.
+
+        Raises:
+            ValueError: No model has it.
+        """
+        known = find_language(source, self.sources)
+        wanted = find_language(target, self.targets_of(known) if known else self.targets)
+        if known and wanted:
+            return known, wanted
+        if known and find_language(target, [known]):
+            return known, known
+        pairs = ", ".join("-".join(pair) for pair in sorted(self.by_pair)[:20])
+        raise ValueError(f"There is no translation from {source[:32]!r} to {target[:32]!r} here. There are: {pairs}.")
+
+    async def translate(self, texts: list[str], options: Options) -> list[Records]:
+        """Return the translations of each text; a blank text, and one that stays in its language, is its own.
+
+        A task that is cancelled takes its texts out of the queue.
+
+        Raises:
+            QueueFullError: Too many texts wait.
+            ClosedError: The server is being stopped.
+            Exception: Whatever the model raised for one of the texts.
+        """
+        is_same = options.pair[0] == options.pair[1] and options.pair not in self.by_pair
+        read = [i for i, text in enumerate(texts) if text.strip() and not is_same]
+        futures = []
+        if read:
+            batcher = self.batchers[self.by_pair[options.pair]]
+            futures = batcher.submit([texts[i] for i in read], options)
+        found = dict(zip(read, await asyncio.gather(*map(asyncio.wrap_future, futures))))
+        return [found.get(i, [{"translation_text": text}]) for i, text in enumerate(texts)]
+
+    def close(self) -> None:
+        """Answer what waits, then stop."""
+        for batcher in self.batchers.values():
+            batcher.close()
+
+
+def tidy(records: Records) -> Records:
+    """Return records without figures that JSON has no number for, such as minus infinity."""
+    for record in records:
+        for name, value in record.items():
+            values = value if isinstance(value, list) else [value]
+            if any(isinstance(one, float) and not math.isfinite(one) for one in values):
+                record[name] = None
+    return records
