@@ -20,13 +20,15 @@ tokens of the tree are in one store, and a beam attends to those on its way. Wit
         `------ b2                     no beam looks at b2 any more
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+
+from .int8 import Int8Linear, has_products, int8_product, pack
 
 ROOM = 16  # steps that a store has room for at first; it doubles when it is full
 POSITIONS = 64  # positions that are encoded at a time
@@ -35,7 +37,7 @@ POSITIONS = 64  # positions that are encoded at a time
 class Linear(NamedTuple):
     """x W^T + b, with W laid out for one kind of processor."""
 
-    weight: torch.Tensor
+    weight: Any  # a tensor; of "whole", what `pack` made of it
     bias: torch.Tensor | None
     layout: str  # a key of `PRODUCTS`
 
@@ -57,7 +59,17 @@ def blocked_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise(states, linear.weight, linear.bias, "none", [], "")
 
 
-PRODUCTS = {"plain": plain_product, "transposed": transposed_product, "blocked": blocked_product}
+def whole_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
+    """Multiply whole numbers, by a weight in 8 bits."""
+    return int8_product(states, linear.weight)
+
+
+PRODUCTS = {
+    "plain": plain_product,
+    "transposed": transposed_product,
+    "blocked": blocked_product,
+    "whole": whole_product,
+}
 
 
 def has_blocks() -> bool:
@@ -68,9 +80,13 @@ def has_blocks() -> bool:
 
 def lay_out(*linears: nn.Linear) -> Linear:
     """Lay out the weights of linear layers that read the same states, as one layer."""
-    weights, biases = [linear.weight for linear in linears], [linear.bias for linear in linears]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
+    biases = [linear.bias for linear in linears]
     bias = biases[0] if len(biases) == 1 else torch.cat(biases)
+    if isinstance(linears[0], Int8Linear) and linears[0].int8_weight.device.type == "cpu" and has_products():
+        numbers = torch.cat([linear.int8_weight for linear in linears])  # (out, in)
+        return Linear(pack(numbers, torch.cat([linear.weight_scale for linear in linears]), bias), bias, "whole")
+    weights = [linear.weight for linear in linears]
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
         return Linear(weight.detach().t().contiguous(), bias, "transposed")
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_blocks():
@@ -116,6 +132,13 @@ def linears_of(model: PreTrainedModel) -> list[nn.Linear]:
             linears += [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj]
         linears += [layer.feed_forward.fc1, layer.feed_forward.fc2]
     return linears
+
+
+def tensors_of(linear: nn.Module) -> list[torch.Tensor]:
+    """Return what the values of a linear layer are stored in; the weight of one in 8 bits is made from them."""
+    is_int8 = isinstance(linear, Int8Linear)
+    weight = [linear.int8_weight, linear.weight_scale] if is_int8 else [linear.weight]
+    return weight if linear.bias is None else [*weight, linear.bias]
 
 
 def lay_out_layer(layer: nn.Module) -> LayerWeights:
@@ -303,7 +326,7 @@ class FastDecoder:
             if beams > 1:
                 self.on_way[:, :, begin:end] = self.apart
             mask = self.on_way[:, None, :beams, :end]  # (batch, 1, beams, key_len)
-        hidden_states = F.embedding(tokens, self.decoder.embed_tokens.weight) * self.decoder.embed_scale
+        hidden_states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale
         hidden_states = (hidden_states + self.positions()).view(-1, self.d_model)  # (batch * beams, d_model)
         for weights, source, target in zip(self.weights.layers, self.source, self.target):
             layer, norms_first = weights.layer, self.norms_first
@@ -353,4 +376,4 @@ class FastDecoder:
         return EncoderDecoderCache(*caches)
 
 
-__all__ = ["DecoderWeights", "FastDecoder", "lay_out_decoder", "linears_of"]
+__all__ = ["DecoderWeights", "FastDecoder", "lay_out_decoder", "linears_of", "tensors_of"]

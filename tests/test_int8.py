@@ -155,6 +155,18 @@ def test_batches_and_threads_give_what_one_text_gives(tiny_model):
     assert list(again) == alone * 4
 
 
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_the_fast_search_finds_what_that_of_transformers_does(num_beams, tiny_model):
+    small = quantize_int8(tiny_model(**WIDE))
+    source = torch.tensor([[5, 9, 13, 2], [7, 8, 2, 0]])
+    call = {"attention_mask": (source != 0).long(), "num_beams": num_beams, "max_new_tokens": 8}
+    call |= {"output_scores": True, "return_dict_in_generate": True}
+    fast, slow = small.generate(source, **call), small.generate(source, **call, cache_implementation="dynamic")
+    assert fast.sequences.tolist() == slow.sequences.tolist()
+    for one, other in zip(fast.scores, slow.scores):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
 def test_the_loss_is_computed(tiny_model, tiny_batch):
     model = tiny_model(**WIDE)
     expected = model.eval()(**tiny_batch).loss
