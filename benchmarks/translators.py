@@ -1,9 +1,9 @@
 """What `benchmarks.translation` compares: one set of weights in several programs, types and formats.
 
-    pip install 'fun-transformer[ctranslate2,onnx,interop]'
+    pip install 'fun-transformer[ct2,onnx]'
 
-Each contender is made from the same folder: loaded, or converted and loaded. It translates a batch of texts, from text
-to text. JoeyNMT and eole take part in `benchmarks.training`.
+Each contender is made from the same folder: loaded, or exported and loaded. It translates a batch of texts, from text
+to text. JoeyNMT and eole take part in `benchmarks.training`: no weights of ours can be given to them.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MarianMTModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import fun_transformer  # noqa: F401 (registers the models)
+from fun_transformer.export import find_format
 from fun_transformer.int8 import Int8Config
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,41 +78,79 @@ def ours_int8(workshop: Workshop) -> Translate:
     return with_generate(model, workshop.tokenizer)
 
 
-def to_marian(model: Any) -> MarianMTModel:
-    """Return a Marian of the same weights, the dimensions of d_model reordered: even ones first, then odd ones."""
-    config = model.config
-    if (config.norm_position, config.position_embedding_type) != ("post", "sinusoidal"):
-        raise Unavailable("Marian has layer norms after sublayers and sinusoids alone")
-    shared = ["d_model", "vocab_size", "decoder_vocab_size", "scale_embedding", "activation_function"]
-    sizes = ("layers", "attention_heads", "ffn_dim")
-    shared += [f"{side}_{name}" for side in ("encoder", "decoder") for name in sizes]
-    shared += ["pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "max_position_embeddings"]
-    marian = MarianMTModel(MarianConfig(**{name: getattr(config, name) for name in shared}, forced_eos_token_id=None))
-    order = torch.cat([torch.arange(0, config.d_model, 2), torch.arange(1, config.d_model, 2)])
-    state = {}
-    for name, tensor in model.state_dict().items():
-        inputs = any(part in name for part in ("q_proj.w", "k_proj.w", "v_proj.w", "fc1.w", "embed", "lm_head"))
-        if inputs:
-            tensor = tensor[:, order]
-        elif any(part in name for part in ("out_proj", "fc2", "layer_norm")):
-            tensor = tensor[order]
-        state[name.replace("feed_forward.", "")] = tensor
-    state["model.shared.weight"] = state["model.encoder.embed_tokens.weight"]
-    unknown = marian.load_state_dict(state, strict=False).unexpected_keys
-    if unknown:
-        raise Unavailable(f"Marian has no {unknown[0]}")
-    return marian
+def exported(name: str, quantization: str | None, load: Callable[[Path, Workshop], Any]) -> Build:
+    """What `fun-transformer export` writes, run by the program that it is for.
+
+    Args:
+        name: Of the format.
+        quantization: One of the format's, or None.
+        load: Returns what translates, from the folder.
+    """
+
+    def build(workshop: Workshop) -> Translate:
+        try:
+            format = find_format(name)
+            model, folder = workshop.load(), workshop.folder / f"{name}-{quantization}"
+            format.check(model, workshop.tokenizer, quantization)
+            if not folder.exists():
+                folder.mkdir()
+                format.write(model, workshop.tokenizer, folder, quantization)
+            return load(folder, workshop)
+        except (ImportError, ValueError) as error:
+            raise Unavailable(str(error)) from error
+
+    return build
 
 
-def marian(dtype: torch.dtype) -> Build:
-    """transformers' own translation model, with our weights."""
-    return lambda workshop: with_generate(to_marian(workshop.load()).to(dtype), workshop.tokenizer)
+def stock(dtype: torch.dtype) -> Callable[[Path, Workshop], Translate]:
+    """A class of transformers, in a type."""
+
+    def load(folder: Path, workshop: Workshop) -> Translate:
+        return with_generate(AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype), workshop.tokenizer)
+
+    return load
+
+
+def ctranslate2(compute_type: str) -> Callable[[Path, Workshop], Translate]:
+    """CTranslate2 itself, without a line of ours between the tokens and its answers."""
+
+    def load(folder: Path, workshop: Workshop) -> Translate:
+        from ctranslate2 import Translator
+
+        tokenizer = workshop.tokenizer
+        settings = {"compute_type": compute_type, "intra_threads": workshop.threads, "inter_threads": 1}
+        translator = Translator(str(folder), DEVICE.type, **settings)
+
+        def translate(texts: list[str], num_beams: int) -> list[str]:
+            tokens = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(texts)["input_ids"]]
+            length = {"max_decoding_length": MAX_NEW_TOKENS, "length_penalty": 1.0}
+            results = translator.translate_batch(tokens, beam_size=num_beams, **length)
+            ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
+            return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+        return translate
+
+    return load
+
+
+def onnx_runtime(folder: Path, workshop: Workshop) -> Translate:
+    """ONNX Runtime for each step, and the search of transformers."""
+    from fun_transformer.export.onnx_model import OnnxModel
+
+    if DEVICE.type != "cpu":
+        raise Unavailable("ONNX Runtime is asked for CPUs alone")
+    return with_generate(OnnxModel.open(folder), workshop.tokenizer)
 
 
 CONTENDERS: dict[str, Build] = {
     "ours fp32": ours(torch.float32),
     "ours bf16": ours(torch.bfloat16),
     "ours int8": ours_int8,
-    "MarianMT fp32": marian(torch.float32),
-    "MarianMT bf16": marian(torch.bfloat16),
+    "MarianMT fp32": exported("marian", None, stock(torch.float32)),
+    "MarianMT bf16": exported("marian", None, stock(torch.bfloat16)),
+    "CTranslate2 fp32": exported("ct2", None, ctranslate2("float32")),
+    "CTranslate2 bf16": exported("ct2", None, ctranslate2("bfloat16")),
+    "CTranslate2 int8": exported("ct2", "int8", ctranslate2("int8")),
+    "ONNX Runtime fp32": exported("onnx", None, onnx_runtime),
+    "ONNX Runtime int8": exported("onnx", "int8", onnx_runtime),
 }

@@ -29,6 +29,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from .int8 import Int8Linear, has_products, int8_product, pack
+
 ROOM = 16  # steps that a store has room for at first; it doubles when it is full
 POSITIONS = 64  # positions that are encoded at a time
 
@@ -49,9 +51,14 @@ def lay_out(*linears: nn.Linear) -> Product:
     On a CPU products are faster with a weight of (in, out) than with one of (out, in), as `nn.Linear` has it, and
     faster still in bfloat16 with the blocks that oneDNN's kernels read.
     """
-    weights, biases = [linear.weight.detach() for linear in linears], [linear.bias for linear in linears]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
+    biases = [linear.bias for linear in linears]
     bias = biases[0] if len(biases) == 1 else torch.cat(biases)
+    if isinstance(linears[0], Int8Linear) and linears[0].int8_weight.device.type == "cpu" and has_products():
+        numbers = torch.cat([linear.int8_weight for linear in linears])  # (out, in)
+        packed = pack(numbers, torch.cat([linear.weight_scale for linear in linears]), bias)
+        return lambda states: int8_product(states, packed)
+    weights = [linear.weight.detach() for linear in linears]
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
         weight = weight.t().contiguous()  # (in, out)
         if bias is None:
@@ -96,6 +103,13 @@ def linears_of(model: PreTrainedModel) -> list[nn.Linear]:
             linears += [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj]
         linears += [layer.feed_forward.fc1, layer.feed_forward.fc2]
     return linears
+
+
+def tensors_of(linear: nn.Module) -> list[torch.Tensor]:
+    """Return what the values of a linear layer are stored in; the weight of one in 8 bits is made from them."""
+    is_int8 = isinstance(linear, Int8Linear)
+    weight = [linear.int8_weight, linear.weight_scale] if is_int8 else [linear.weight]
+    return weight if linear.bias is None else [*weight, linear.bias]
 
 
 def lay_out_layer(layer: nn.Module) -> LayerWeights:
@@ -308,7 +322,7 @@ class FastDecoder:
             self.on_way[:, :, self.used - beams : self.used] = self.apart
         is_masked = beams > 1 or self.has_padding
         self.mask = self.on_way[:, None, :beams, : self.used] if is_masked else None
-        hidden_states = F.embedding(tokens, self.decoder.embed_tokens.weight) * self.decoder.embed_scale
+        hidden_states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale
         hidden_states = (hidden_states + self.positions()).view(-1, self.d_model)  # (batch * beams, d_model)
         self.text_len += 1
         sublayers = (self.attend_to_target, self.attend_to_source, self.feed_forward)
@@ -340,4 +354,4 @@ class FastDecoder:
         return EncoderDecoderCache(*caches)
 
 
-__all__ = ["DecoderWeights", "FastDecoder", "lay_out_decoder", "linears_of"]
+__all__ = ["DecoderWeights", "FastDecoder", "lay_out_decoder", "linears_of", "tensors_of"]

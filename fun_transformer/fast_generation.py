@@ -17,11 +17,14 @@ from transformers.cache_utils import EncoderDecoderCache
 
 from .attention import MultiHeadAttention
 from .dropout import Dropout
-from .fast_decoder import DecoderWeights, FastDecoder, lay_out_decoder, linears_of
+from .fast_decoder import DecoderWeights, FastDecoder, lay_out_decoder, linears_of, tensors_of
+from .int8 import Int8Embedding, Int8Linear
 from .layer_norm import LayerNorm
 from .positions import Positions
 
 PARTS = {MultiHeadAttention, Dropout, LayerNorm, nn.Linear, nn.Embedding, nn.ModuleList, nn.Identity}
+PARTS |= {Int8Linear, Int8Embedding}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int8)
 PARTS |= {type(ACT2FN[name]) for name in ("relu", "gelu", "silu")}
 
 # Model -> the stamp of its weights, and the weights as they were laid out then.
@@ -58,8 +61,8 @@ def can_be_fast(model: PreTrainedModel, own_parts: set[type]) -> bool:
     parts = [model, model.base_model, *decoder.modules(), model.lm_head]
     if not all(is_as_written(part) and (type(part) in own_parts or is_known(part)) for part in parts):
         return False
-    tensors = [linear.weight for linear in linears_of(model)]
-    return all(type(tensor) is nn.Parameter and tensor.is_floating_point() for tensor in tensors)
+    tensors = [tensor for linear in linears_of(model) for tensor in tensors_of(linear)]
+    return all(type(tensor) is nn.Parameter and tensor.dtype in DTYPES for tensor in tensors)
 
 
 def can_serve(generation_config: GenerationConfig, settings: dict[str, Any]) -> bool:
@@ -91,7 +94,7 @@ def stamp_of(model: PreTrainedModel) -> tuple[list, torch.Tensor]:
 
     The elements, taken along diagonals, show changes through `.data`, which torch does not count.
     """
-    tensors = [tensor for linear in linears_of(model) for tensor in (linear.weight, linear.bias) if tensor is not None]
+    tensors = [tensor for linear in linears_of(model) for tensor in tensors_of(linear)]
     places = [(tensor.data_ptr(), tensor._version, tensor.dtype, tensor.shape) for tensor in tensors]
     samples = []
     for tensor in tensors:
@@ -103,7 +106,7 @@ def stamp_of(model: PreTrainedModel) -> tuple[list, torch.Tensor]:
 
 def weights_of(model: PreTrainedModel) -> DecoderWeights:
     """Return the weights of a decoder, laid out now or before; threads may do so at once."""
-    if any(linear.weight.is_inference() for linear in linears_of(model)):  # torch counts no changes of these
+    if any(tensors_of(linear)[0].is_inference() for linear in linears_of(model)):  # torch counts no changes of these
         return lay_out_decoder(model)
     places, samples = stamp_of(model)
     known = _LAID_OUT.get(model)

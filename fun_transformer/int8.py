@@ -315,4 +315,13 @@ def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
     return model.requires_grad_(False).eval()
 
 
-__all__ = ["Int8Config", "Int8Embedding", "Int8Linear", "int8_product", "pack", "packed_weight", "quantize_int8"]
+__all__ = [
+    "Int8Config",
+    "Int8Embedding",
+    "Int8Linear",
+    "has_products",
+    "int8_product",
+    "pack",
+    "packed_weight",
+    "quantize_int8",
+]

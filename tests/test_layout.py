@@ -35,7 +35,7 @@ FLAT = {
     "token_model": LEVEL_0,
     "configuration_*": [*LEVEL_0, "mixers"],
     "masks": [*LEVEL_0, "mixers", "configuration_*"],
-    "fast_decoder": [],
+    "fast_decoder": ["int8"],
     "fast_search": ["fast_decoder"],
     "fast_generation": [*LEVEL_0, "attention", "fast_decoder"],
     "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],

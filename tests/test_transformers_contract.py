@@ -48,6 +48,8 @@ CONTRACT = [
     ("transformers.generation.GenerationMixin", "_check_early_stop_heuristic", "which groups of beams are done"),
     ("transformers.PreTrainedConfig", "_attn_implementation", "the attention kernel in use"),
     ("transformers.cache_utils.CacheLayerMixin", "_layer_type", "the kind of cache that a mixer's layer has"),
+    ("transformers.quantizers.HfQuantizer", "_process_model_before_weight_loading", "layers of 8 bits before loading"),
+    ("transformers.quantizers.HfQuantizer", "_process_model_after_weight_loading", "weights in 8 bits after loading"),
     # ── transformers: tokenizers, pipelines, tables ──
     ("transformers.tokenization_utils_tokenizers.TokenizersBackend", "_tokenizer", "the backend of `tokenizers`"),
     ("transformers.tokenization_utils_tokenizers.TokenizersBackend", "_decode", "decoding of the target's side"),
@@ -76,6 +78,8 @@ CONTRACT = [
     ("torch", "_foreach_lerp_", "a running mean of the weights in one call"),
     ("torch.cpu", "_is_avx512_bf16_supported", "whether bf16 is fast"),
     ("torch.cpu", "_is_amx_tile_supported", "whether bf16 is fast"),
+    ("torch.cpu", "_is_vnni_supported", "how large the numbers of a product of 8 bits may be"),
+    ("torch", "_make_per_channel_quantized_tensor", "weights in 8 bits as a product for few rows reads them"),
     ("torch", "_dynamo", "counts of compiled graphs (tests)"),
     ("torch.utils", "_python_dispatch", "every tensor that is made (tests)"),
     ("torch.nn.modules.module", "_global_forward_hooks", "whether a model computes what its classes say"),

@@ -3,16 +3,14 @@
 A format is a class in a file of its own, loaded when it is asked for: its library may be missing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-if TYPE_CHECKING:
-    from .write import Exported
+from .parity import Agreement
 
 # Answers texts with this many beams and at most this many new tokens: (texts, num_beams, max_new_tokens).
 Answer = Callable[[Sequence[str], int, int], list[str]]
@@ -57,8 +55,16 @@ class Format:
         """Return what was written as a function that answers texts, run by the program that the format is for."""
         raise NotImplementedError
 
-    def describe(self, output: Path, exported: "Exported") -> None:
-        """Add to what was written how it compares with the model, where the format has a place for that."""
+    def describe(
+        self, output: Path, agreements: Sequence[Agreement], scores: Mapping[str, tuple[float, float]]
+    ) -> None:
+        """Add to what was written how it compares with the model, where the format has a place for that.
+
+        Args:
+            output: What was written.
+            agreements: With the model, for each search.
+            scores: Of each metric, before and after; empty without references.
+        """
 
 
 FORMATS: dict[str, tuple[str, str]] = {  # name -> file of this folder, class

@@ -1,5 +1,6 @@
 """A model of this project with weights in 8 bits, for `from_pretrained`: a quarter of the size, run by torch."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -7,7 +8,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from ..int8 import quantize_int8
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
 from .formats import Answer, Format
-from .write import Exported, answer_with
+from .parity import Agreement
+from .write import answer_with
 
 CARD = "README.md"
 
@@ -42,14 +44,16 @@ class TorchInt8(Format):
         model = AutoModelForSeq2SeqLM.from_pretrained(output)
         return answer_with(model, AutoTokenizer.from_pretrained(output))
 
-    def describe(self, output: Path, exported: Exported) -> None:
+    def describe(
+        self, output: Path, agreements: Sequence[Agreement], scores: Mapping[str, tuple[float, float]]
+    ) -> None:
         """Add to the card what the weights are, and what that costs."""
         lines = ["", "## Weights in 8 bits", "", SAYS, ""]
-        if exported.scores:
+        if scores:
             lines += ["| | float32 | int8 |", "| --- | --- | --- |"]
-            lines += [f"| {name} | {one:.2f} | {other:.2f} |" for name, (one, other) in exported.scores.items()]
+            lines += [f"| {name} | {one:.2f} | {other:.2f} |" for name, (one, other) in scores.items()]
             lines += [""]
-        lines += [f"- {found}" for found in exported.agreements]
+        lines += [f"- {found}" for found in agreements]
         with (output / CARD).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
 

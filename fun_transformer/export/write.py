@@ -95,7 +95,7 @@ def export_model(
         exported = compare(model, tokenizer, format.open(partial), output, data, bool(quantization))
         if exported.lost and not force:
             raise NotKept(exported)
-        format.describe(partial, exported)
+        format.describe(partial, exported.agreements, exported.scores)
     except BaseException:
         discard(output)
         raise
