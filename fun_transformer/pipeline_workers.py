@@ -15,7 +15,6 @@ import torch
 
 MOST_WORKERS = 4
 POLL_SECONDS = 0.2  # some systems hand a Ctrl-C on only between two waits
-PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
 
 class Stopped(SystemExit):
@@ -34,9 +33,18 @@ def count_workers(device: torch.device, generate_kwargs: dict) -> int:
         return 1
     if generate_kwargs.get("do_sample") or generate_kwargs.get("cache_implementation"):
         return 1
-    if not all(isinstance(value, PLAIN) for value in generate_kwargs.values()):
+    if not is_plain(generate_kwargs):
         return 1
     return min(torch.get_num_threads(), MOST_WORKERS)
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value is made of numbers and texts alone."""
+    if isinstance(value, dict):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def answer_side_by_side(answer: Callable[[Any], Any], batches: list, workers: int) -> Iterator[tuple[Any, Any]]:
@@ -61,9 +69,10 @@ def answer_side_by_side(answer: Callable[[Any], Any], batches: list, workers: in
     ready = Barrier(workers + 1)
 
     def work() -> None:
-        torch.set_num_threads(max(threads // workers, 1))
-        ready.wait()
         try:
+            torch.get_num_threads()  # when a thread first looks, it takes the number of the process
+            torch.set_num_threads(max(threads // workers, 1))
+            ready.wait()
             while True:
                 batch = waiting.get_nowait()
                 finished.put((batch, answer(batch), None))
