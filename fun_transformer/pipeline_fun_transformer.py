@@ -25,6 +25,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedMode
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
+from .number_types import set_dtype
 from .pipeline_batches import PartsPipeline
 from .pipeline_options import (
     check_counts,
@@ -63,6 +64,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
     return_name = "generated"
 
     def __init__(self, *args, **kwargs):
+        dtype = kwargs.get("dtype")
         super().__init__(*args, **kwargs)
         if not (self.model.config.is_encoder_decoder and self.model.can_generate()):
             raise ValueError(
@@ -75,6 +77,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
         tasks = getattr(self.model.config, "task_specific_params", None) or {}
         self.task_params = dict(tasks.get(self.task, {}))
         self.prefix = self.task_params.pop("prefix", None) or getattr(self.model.config, "prefix", None) or ""
+        set_dtype(self.model, dtype)  # `pipeline()` says "auto" where it was given none
 
     def _sanitize_parameters(self, **kwargs):
         return sort_options(kwargs)
@@ -127,7 +130,8 @@ class Text2TextGenerationPipeline(PartsPipeline):
         if isinstance(inputs, str) and in_parts:
             return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
-            if in_parts and isinstance(inputs, (GeneratorType, torch.utils.data.Dataset)):
+            is_stream = isinstance(inputs, (GeneratorType, torch.utils.data.Dataset))
+            if is_stream and (in_parts or self._texts_a_batch(kwargs) > 1):
                 return self._answer_stream(inputs, options, *args, **kwargs)
             return super().__call__(inputs, *args, **kwargs)
         if not inputs:

@@ -59,6 +59,7 @@ CONTRACT = [
     ("transformers.NllbTokenizer", "_build_translation_inputs", "tokenizers of many languages prepare their inputs"),
     ("transformers.Pipeline", "_forward", "a step of a pipeline"),
     ("transformers.Pipeline", "_batch_size", "texts a batch, where the pipeline was made with it"),
+    ("transformers.Pipeline", "_num_workers", "processes that read texts, where the pipeline was made with them"),
     ("transformers.Pipeline", "_forward_params", "options given when a pipeline was made (tests)"),
     ("transformers.Pipeline", "_load_feature_extractor", "what a pipeline loads"),
     ("transformers.Pipeline", "_load_image_processor", "what a pipeline loads"),
