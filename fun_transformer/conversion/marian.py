@@ -38,7 +38,7 @@ def to_marian(model: PreTrainedModel) -> Any:
         ValueError: No class of transformers is the same; with the reason.
     """
     check_exportable(model)
-    ours: FunTransformerConfig = model.config
+    ours: Any = model.config
     name = find_family(ours)
     is_sinusoidal = FAMILIES[name].position_embedding_type == "sinusoidal"
     order = sines_first(ours.d_model) if is_sinusoidal else None
