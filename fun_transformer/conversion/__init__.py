@@ -18,6 +18,9 @@ def _reader(text: str, module: str) -> Reader:
 
 
 READERS: dict[str, Reader] = {  # in the order in which they are asked whether a source is theirs
+    "marian": _reader(
+        "a folder of MarianMT (OPUS-MT), PEGASUS, Blenderbot or M2M100 (NLLB) in transformers", "marian"
+    ),
     "joeynmt": _reader("the folder of a JoeyNMT run, or a .ckpt in it", "joeynmt"),
     "eole": _reader("the folder of an eole checkpoint, or a .pt file of OpenNMT-py 3", "eole"),
     "torch": _reader("a state dict of torch.nn.Transformer with embeddings", "torch_nn"),

@@ -84,7 +84,7 @@ def find_family(config: FunTransformerConfig) -> str:
         refuse(f"has layers of {', '.join(sorted(others))}, and theirs are of full attention")
     if config.position_embedding_type not in ("sinusoidal", "learned"):
         refuse(f"has position_embedding_type={config.position_embedding_type}, which they do not know")
-    if getattr(config, "final_layer_norm", None) not in (None, config.norm_position == "pre"):
+    if config.has_final_norm() != (config.norm_position == "pre"):
         refuse(f"has final_layer_norm={config.final_layer_norm} with norm_position={config.norm_position}")
     wanted = (config.norm_position, config.position_embedding_type)
     found = [

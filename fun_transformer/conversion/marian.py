@@ -4,6 +4,9 @@ Both ways weights keep their numbers and get another order (see `families.py`), 
 back is bit by bit what it was.
 """
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +15,21 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreT
 
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
-from ..positions import SinusoidalPositions
 from ..tokenization_fun_transformer import FunTransformerTokenizer
-from .families import ACTIVATIONS, FAMILIES, SAME_FIELDS, find_family, known_family, reorder, sines_first
+from .families import (
+    ACTIVATIONS,
+    FAMILIES,
+    ONLY_TO_OURS,
+    REASONS,
+    SAME_FIELDS,
+    find_family,
+    known_family,
+    reorder,
+    sines_first,
+)
+from .source import Converted, Options
 from .stock_tokenizer import is_ours
+from .weights import build_model, is_sinusoidal, some
 
 EMBEDDING, HEAD, SHARED = "model.{}.embed_tokens.weight", "lm_head.weight", "model.shared.weight"
 POSITIONS = "model.{}.embed_positions.weight"
@@ -109,40 +123,42 @@ def from_marian(model: PreTrainedModel) -> FunTransformerForConditionalGeneratio
     Raises:
         ValueError: None of ours is the same; with the reason.
     """
-    theirs: Any = model
-    if not hasattr(theirs, "lm_head"):
+    stock: Any = model
+    family = known_family(stock.config.model_type)
+    if not hasattr(stock, "lm_head"):
         raise ValueError(f"A {type(model).__name__} has no output layer. Load it with AutoModelForSeq2SeqLM.")
-    family = known_family(theirs.config.model_type)
-    weights = {name: value for name, value in on_cpu(theirs).items() if name != SHARED}
+    weights = {name: value for name, value in on_cpu(stock).items() if name != SHARED}
     bias = weights.pop("final_logits_bias", None)
-    tables = {stack: position_table(theirs, stack) for stack in STACKS}
-    is_sinusoidal = all(map(is_paper_table, tables.values()))
-    for stack, table in tables.items():
-        weights.pop(POSITIONS.format(stack), None)
-        if not is_sinusoidal:
-            weights[POSITIONS.format(stack)] = table
-    order = torch.argsort(sines_first(theirs.config.d_model)) if is_sinusoidal else None
-    weights = {name: reorder(name, value, order) for name, value in weights.items()}
-    if bias is not None and bias.any():
-        fold_bias(weights, last_norm(theirs.config, family.norm_position), bias.flatten())
-    config = config_from(theirs.config, weights)
-    config.norm_position = family.norm_position
-    config.position_embedding_type = "sinusoidal" if is_sinusoidal else "learned"
-    config.max_position_embeddings = len(tables["decoder"])
-    ours = FunTransformerForConditionalGeneration(config).to(theirs.dtype).eval()
-    ours.load_state_dict({name.replace(".fc", ".feed_forward.fc"): value for name, value in weights.items()})
-    ours.generation_config = GenerationConfig(**theirs.generation_config.to_diff_dict())
+    tables = {POSITIONS.format(stack): position_table(stock, stack).cpu() for stack in STACKS}
+    order: torch.Tensor | None = torch.argsort(sines_first(stock.config.d_model))
+    if all(is_sinusoidal(reorder(name, table, order)) for name, table in tables.items()):
+        weights = {name: value for name, value in weights.items() if name not in tables}
+        positions = "sinusoidal"
+    else:
+        weights |= tables
+        order, positions = None, "learned"
+    config = config_from(stock.config, weights)
+    config.norm_position, config.position_embedding_type = family.norm_position, positions
+    config.max_position_embeddings = len(tables[POSITIONS.format("decoder")])
+    renamed = {
+        re.sub(r"\.(fc\d)\.", r".feed_forward.\1.", name): reorder(name, value, order)
+        for name, value in weights.items()
+    }
+    ours = build_model(config, renamed, None if bias is None else bias.flatten()).to(stock.dtype)
+    ours.generation_config = GenerationConfig(**stock.generation_config.to_diff_dict())
     return ours
 
 
 def config_from(theirs: PreTrainedConfig, weights: dict[str, torch.Tensor]) -> FunTransformerConfig:
-    """Return our configuration; which embeddings are one is seen by the weights."""
+    """Return our configuration; which embeddings are one is seen by the weights.
+
+    Raises:
+        ValueError: Ours do not know the activation.
+    """
     fields = {field: getattr(theirs, field, None) for field in SAME_FIELDS}
     activation = str(fields["activation_function"])
     if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"The model has activation_function={activation}, and ours know {', '.join(ACTIVATIONS)} alone."
-        )
+        raise ValueError(f"The model has activation_function={activation}. Ours know {', '.join(ACTIVATIONS)}.")
     source, target, output = (weights[name] for name in (*map(EMBEDDING.format, STACKS), HEAD))
     return FunTransformerConfig(
         **fields
@@ -165,52 +181,6 @@ def position_table(model: Any, stack: str) -> torch.Tensor:
     return positions.weights[first : first + model.config.max_position_embeddings]
 
 
-def is_paper_table(table: torch.Tensor) -> bool:
-    """Whether a table, (positions, d_model), holds the paper's sinusoids, all sines first."""
-    count, d_model = table.shape
-    if d_model % 2:
-        return False
-    config = FunTransformerConfig(d_model=d_model, encoder_attention_heads=1, decoder_attention_heads=1)
-    paper = SinusoidalPositions(config, 1, False)
-    expected = paper(torch.arange(count), count)[:, sines_first(d_model)]  # (positions, d_model)
-    return torch.allclose(table.float(), expected, atol=2e-3)  # half-precision tables are coarse
-
-
-def last_norm(config: PreTrainedConfig, norm_position: str) -> str:
-    """Return the name of the norm that the output layer reads."""
-    if norm_position == "pre":
-        return "model.decoder.layer_norm"
-    return f"model.decoder.layers.{config.decoder_layers - 1}.final_layer_norm"
-
-
-def fold_bias(weights: dict[str, torch.Tensor], norm: str, bias: torch.Tensor) -> None:
-    """Change the last norm and the output layer so that logits have a bias: W' h' = W h + b.
-
-    A norm gives h = gain * n + shift, where the sum of n is 0. So the sum of h / gain is the same number for all h,
-    and a multiple of it can be any constant. The shift grows by +-gain first, so that this number, c, is never small:
-
-        h' = h +- gain,  c = sum(h' / gain),  W' = W + a (1 / gain)^T,  a = (b -+ W gain) / c
-
-    Args:
-        weights: Changed in place; the output layer's is no longer the embedding.
-        norm: Name of the norm.
-        bias: (decoder_vocab_size,).
-
-    Raises:
-        ValueError: The norm switches a feature off.
-    """
-    gain, shift, output = (weights[name].double() for name in (f"{norm}.weight", f"{norm}.bias", HEAD))
-    if bool((gain == 0).any()):
-        raise ValueError(
-            f"final_logits_bias is not 0 and cannot be folded into other weights: {norm} has a gain of 0."
-        )
-    constant = (shift / gain).sum()
-    added = gain if constant >= 0 else -gain  # (d_model,)
-    scale = (bias.double() - output @ added) / ((shift + added) / gain).sum()  # (decoder_vocab_size,)
-    weights[HEAD] = (output + torch.outer(scale, 1 / gain)).to(bias.dtype)
-    weights[f"{norm}.bias"] = (shift + added).to(bias.dtype)
-
-
 def read_marian(source: str) -> tuple[FunTransformerForConditionalGeneration, PreTrainedTokenizerBase]:
     """Load a stock model of transformers, in a folder or on the Hub, as a model of ours.
 
@@ -225,23 +195,68 @@ def read_marian(source: str) -> tuple[FunTransformerForConditionalGeneration, Pr
         ImportError: The tokenizer needs a library.
         OSError: There is no such model.
     """
+    return from_marian(load_stock(source)), read_tokenizer(source)
+
+
+def load_stock(source: str) -> Any:
+    """Load a stock model in float32, if ours can be the same.
+
+    Raises:
+        ValueError: None of ours is the same, or weights are missing.
+    """
     config, _ = PreTrainedConfig.get_config_dict(source)
     family = known_family(config.get("model_type", ""))
     model_class: Any = getattr(transformers, family.model_class)
     model, report = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{source} lacks weights of a {family.model_class}: {', '.join(missing[:4])}.")
-    return from_marian(model), read_tokenizer(source)
+    if report["missing_keys"]:
+        raise ValueError(f"{source} lacks weights of a {family.model_class}: {some(report['missing_keys'])}.")
+    return model.eval()
 
 
 def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a stock model: ours, where an export of ours wrote it."""
+    """Return the tokenizer of a stock model: ours, where an export of ours wrote it.
+
+    Raises:
+        ImportError: It needs a library.
+    """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     except ImportError as error:
         raise ImportError(
-            f"The tokenizer of {source} needs a library: pip install sentencepiece ({error})", name="sentencepiece"
+            f"The tokenizer of {source} needs sentencepiece, here and wherever the model is used: pip install "
+            f"sentencepiece ({error})",
+            name="sentencepiece",
         ) from error
-    if is_ours(tokenizer):
-        return FunTransformerTokenizer.from_pretrained(source)
-    return tokenizer
+    return FunTransformerTokenizer.from_pretrained(source) if is_ours(tokenizer) else tokenizer
+
+
+def is_source(path: Path) -> bool:
+    """Tell whether a folder holds a stock model, ours or one that looks like it."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") in FAMILIES | ONLY_TO_OURS | REASONS
+
+
+def read(path: Path, options: Options) -> Converted:
+    """Convert a stock model.
+
+    Raises:
+        ValueError: None of ours is the same, or weights are missing.
+        ImportError: The tokenizer needs a library.
+    """
+    stock = load_stock(str(path))
+    model = from_marian(stock)
+    notes = []
+    if stock.config.tie_word_embeddings and not model.config.tie_word_embeddings:
+        notes.append("the bias of its logits is in the output layer now, which is no longer the embedding.")
+    if model.config.position_embedding_type != "sinusoidal" and stock.config.model_type != "blenderbot":
+        longest = model.config.max_position_embeddings
+        notes.append(f"its positions are not the paper's sinusoids, and are learned ones now, {longest} of them.")
+
+    def run(source_ids: torch.Tensor, target_ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return stock(input_ids=source_ids, decoder_input_ids=target_ids).logits
+
+    return Converted(model, read_tokenizer(options.tokenizer[0] if options.tokenizer else str(path)), notes, run=run)
