@@ -7,13 +7,21 @@ import sys
 import pytest
 import torch
 import transformers
-from tiny_models import build_model, word_tokenizer
+from tiny_models import build_model, save_tiny, word_tokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from fun_transformer import FunTransformerTokenizer, Seq2SeqRNNForConditionalGeneration, cli
+from fun_transformer import (
+    FunTransformerForConditionalGeneration,
+    FunTransformerTokenizer,
+    Seq2SeqRNNForConditionalGeneration,
+    cli,
+)
 from fun_transformer.configuration_seq2seq_rnn import Seq2SeqRNNConfig
+from fun_transformer.conversion import convert
 from fun_transformer.conversion.marian import from_marian, read_marian, to_marian
 from fun_transformer.export import export_model, find_format
+from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.train import train
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 LINES = ["The black cat sat.", "Another dog ran away.", "今天我们吃什么？", "The whole street was asleep."]
@@ -24,6 +32,7 @@ TIED = [
     {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
 ]
 TWO = [fields | {"decoder_vocab_size": 21} for fields in TIED[2:]]
+OTHER = {"activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": False}
 KINDS = {
     "MarianMTModel": {},
     "PegasusForConditionalGeneration": {"norm_position": "pre"},
@@ -40,8 +49,13 @@ def batch(tiny_batch):
     return tiny_batch | {"decoder_input_ids": tiny_batch["labels"].clamp(min=0).clamp(max=20)}
 
 
-@pytest.mark.parametrize("model_class", KINDS)
-@pytest.mark.parametrize("fields", [*TIED, *TWO, {"activation_function": "gelu", "scale_embedding": False}])
+@pytest.mark.parametrize(
+    ("model_class", "fields"),
+    [
+        *(("MarianMTModel", fields) for fields in [*TIED, *TWO, OTHER]),
+        *((name, fields) for name in [*KINDS][1:] for fields in [TIED[0], TIED[3], TWO[0], OTHER]),
+    ],
+)
 def test_there_and_back(tiny_model, batch, tmp_path, model_class, fields):
     model = tiny_model(**KINDS[model_class], **fields, label_smoothing=0.3)
     model.generation_config.max_new_tokens = 7
@@ -294,6 +308,50 @@ def test_an_opus_model_becomes_ours_with_its_tokenizer(opus_folder, tmp_path):
     torch.testing.assert_close(
         logits(ours, inputs | decoder_ids), logits(stock, inputs | decoder_ids), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_the_command_converts_and_training_goes_on(opus_folder, tmp_path, capsys):
+    assert cli.main(["convert", str(opus_folder), "-o", str(tmp_path / "ours")]) == 0
+    out = capsys.readouterr().out
+    assert "logits differ by at most" in out and "the bias of its logits is in the output layer now" in out
+    for side, text in (("source", "我们吃"), ("target", "The cat sat.")):
+        (tmp_path / f"{side}.txt").write_text("".join(f"{text}{text * i}\n" for i in range(12)), encoding="utf-8")
+    data = [f"--data.train.{side}={tmp_path / side}.txt" for side in ("source", "target")]
+    steps = ["--training.max_steps=2", "--training.eval_steps=2", "--training.save_steps=2", "--training.report_to=[]"]
+    train(parse_arguments([f"--model.path={tmp_path / 'ours'}", f"--output_dir={tmp_path / 'run'}", *data, *steps]))
+    trained = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "model")
+    assert not trained.config.tie_word_embeddings and isinstance(trained, FunTransformerForConditionalGeneration)
+    assert type(AutoTokenizer.from_pretrained(tmp_path / "run" / "model")).__name__ == "MarianTokenizer"
+
+
+def test_a_name_on_the_hub_is_downloaded(opus_folder, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(opus_folder))
+    assert cli.main(["convert", "someone/opus-mt-zh-en", "-o", str(tmp_path / "ours")]) == 0
+    assert asked == ["someone/opus-mt-zh-en"]
+    assert cli.main(["convert", "./opus-mt-zh-en", "-o", str(tmp_path / "other")]) == 2
+    assert "There is no file or folder ./opus-mt-zh-en" in capsys.readouterr().err
+
+
+def test_no_hub_no_model(tmp_path, capsys):
+    assert cli.main(["convert", "someone/opus-mt-zh-en", "-o", str(tmp_path / "ours")]) == 2
+    assert "the Hub did not give a model someone/opus-mt-zh-en" in capsys.readouterr().err
+
+
+def test_sinusoids_of_m2m100_become_learned_positions(tmp_path):
+    save_tiny("nllb", tmp_path / "nllb")
+    converted, agreement = convert(tmp_path / "nllb", tmp_path / "ours")
+    assert agreement.difference < 1e-5
+    assert converted.notes == ["its positions are not the paper's sinusoids, and are learned ones now, 64 of them."]
+    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "ours").config.model_type == "fun_transformer"
+
+
+def test_bart_is_refused_by_the_command(tmp_path, capsys):
+    save_tiny("bart", tmp_path / "bart")
+    assert cli.main(["convert", str(tmp_path / "bart"), "-o", str(tmp_path / "ours")]) == 2
+    assert "a bart normalises embeddings before the first layer" in capsys.readouterr().err
+    assert not (tmp_path / "ours").exists()
 
 
 def test_a_damaged_source_is_refused(tiny_model, tmp_path):

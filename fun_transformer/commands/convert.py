@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `convert`."""
     from ..conversion import READERS
 
-    parser.add_argument("source", metavar="SOURCE", help="the other tool's file or folder")
+    parser.add_argument("source", metavar="SOURCE", help="the other tool's file or folder, or a name on the Hub")
     parser.add_argument("-o", "--output", required=True, help="a new folder")
     parser.add_argument("--from", dest="kind", choices=list(READERS), help="the tool (default: found out)")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """What a reader of other tools' models is, and what a user may say about a source."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx"]  # the same weights again
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,28 @@ class Reader:
     text: str
     is_source: Callable[[Path], bool]
     read: Callable[[Path, Options], Converted]
+
+
+def find_source(source: str | Path) -> Path:
+    """Return the file or folder that is converted; of a name on the Hub, what was downloaded of it.
+
+    Raises:
+        OSError: There is no such file or folder, and no such name on the Hub, or that cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    path = Path(source)
+    if path.exists():
+        return path
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+        raise FileNotFoundError(f"There is no file or folder {source}.")
+    try:
+        return Path(snapshot_download(str(source), ignore_patterns=OTHER_FRAMEWORKS))
+    except OSError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise OSError(
+            f"There is no folder {source} here, and the Hub did not give a model {source}: {reason}"
+        ) from error
 
 
 def load_weights(path: Path, also: Sequence[type] = ()) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..files import commit_folder
-from .source import Converted, Options, Reader
+from .source import Converted, Options, Reader, find_source
 
 TOLERANCE = 1e-3  # of the largest logit; sums in another order differ by some 1e-6 of it
 
@@ -98,7 +98,7 @@ def convert(
     """Convert a model of another tool, and write it as a folder that `from_pretrained` loads.
 
     Args:
-        source: A file or folder of the tool.
+        source: A file or folder of the tool, or the name of a model on the Hub.
         output: A folder that does not exist or is empty.
         kind: One of `READERS`; None: found out.
         options: What the source does not say.
@@ -111,7 +111,8 @@ def convert(
         OSError: There is no such source.
     """
     check_output(output)
-    converted = find_reader(Path(source), kind).read(Path(source), options or Options())
+    place = find_source(source)
+    converted = find_reader(place, kind).read(place, options or Options())
     agreement = compare(converted)
     write(converted, output)
     return converted, agreement
