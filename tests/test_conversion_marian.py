@@ -310,6 +310,7 @@ def test_an_opus_model_becomes_ours_with_its_tokenizer(opus_folder, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_the_command_converts_and_training_goes_on(opus_folder, tmp_path, capsys):
     assert cli.main(["convert", str(opus_folder), "-o", str(tmp_path / "ours")]) == 0
