@@ -68,6 +68,7 @@ class Format:
 
 
 FORMATS: dict[str, tuple[str, str]] = {  # name -> file of this folder, class
+    "marian": ("marian", "Marian"),
     "onnx": ("onnx", "Onnx"),
     "torch": ("torch_int8", "TorchInt8"),
 }
