@@ -62,8 +62,10 @@ class Text2TextGenerationPipeline(PartsPipeline):
     tokenizer: Any
     return_name = "generated"
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, tokenizer=None, *args, engine=None, **kwargs):
+        if engine is not None:
+            model = home("engines", f"engine={engine!r}").with_engine(model, tokenizer, engine)
+        super().__init__(model, tokenizer, *args, **kwargs)
         if not (self.model.config.is_encoder_decoder and self.model.can_generate()):
             raise ValueError(
                 f"{type(self.model).__name__} is not an encoder-decoder that generates text, which the task "
@@ -77,6 +79,9 @@ class Text2TextGenerationPipeline(PartsPipeline):
         self.prefix = self.task_params.pop("prefix", None) or getattr(self.model.config, "prefix", None) or ""
 
     def _sanitize_parameters(self, **kwargs):
+        check_options = getattr(self.model, "check_pipeline_options", None)  # a model of an engine
+        if check_options is not None:
+            check_options(kwargs)
         return sort_options(kwargs)
 
     def __call__(self, inputs, *args, **kwargs):
