@@ -93,7 +93,7 @@ class CTranslate2Model(PreTrainedModel):
         folder = Path(name if Path(name).is_dir() else snapshot_download(name, **hub))
         if kwargs.get("device_map") is not None:
             raise ValueError(
-                f"device_map={kwargs['device_map']!r} is unknown to CTranslate2. Give device=... instead."
+                f"device_map={kwargs['device_map']!r} is not for CTranslate2. Give device=... instead."
             )
         dtype = str(kwargs.get("dtype") or kwargs.get("torch_dtype") or "auto").removeprefix("torch.")
         if dtype not in ("auto", *DTYPES):
@@ -285,8 +285,8 @@ class CTranslate2Model(PreTrainedModel):
         longest = longest_text(self.config)
         if (length := max(map(len, rows))) > longest:
             raise ValueError(
-                f"A text of {length} tokens is longer than the {longest} that this folder of CTranslate2 has positions "
-                'for. Shorten it, or split it: long_text="split" or "sentences".'
+                f"A text of {length} tokens is longer than the {longest} that this CTranslate2 folder has positions for. "
+                'Shorten it, or split it: long_text="split" or "sentences".'
             )
         return [[self.source_tokens[number] for number in row] for row in rows]
 
