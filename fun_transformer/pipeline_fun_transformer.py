@@ -63,9 +63,11 @@ class Text2TextGenerationPipeline(PartsPipeline):
     tokenizer: Any
     return_name = "generated"
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, model, tokenizer=None, *args, engine=None, **kwargs):
         dtype = kwargs.get("dtype")
-        super().__init__(*args, **kwargs)
+        if engine is not None:
+            model = home("engines", f"engine={engine!r}").with_engine(model, tokenizer, engine)
+        super().__init__(model, tokenizer, *args, **kwargs)
         if not (self.model.config.is_encoder_decoder and self.model.can_generate()):
             raise ValueError(
                 f"{type(self.model).__name__} is not an encoder-decoder that generates text, which the task "
@@ -80,6 +82,9 @@ class Text2TextGenerationPipeline(PartsPipeline):
         set_dtype(self.model, dtype)  # `pipeline()` says "auto" where it was given none
 
     def _sanitize_parameters(self, **kwargs):
+        check_options = getattr(self.model, "check_pipeline_options", None)  # a model of an engine
+        if check_options is not None:
+            check_options(kwargs)
         return sort_options(kwargs)
 
     def __call__(self, inputs, *args, **kwargs):

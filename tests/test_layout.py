@@ -49,7 +49,7 @@ FLAT = {
     "pipeline_*": ["text_parts", "number_types", "pipeline_options", "pipeline_records", "pipeline_batches"],
 }
 HOME = {  # flat files that do not travel -> what they may import of ours
-    "__init__": [*FLAT, "openmp"],
+    "__init__": [*FLAT, "openmp", "engines"],
     "__main__": ["cli"],
     "files": [],
     "openmp": [],

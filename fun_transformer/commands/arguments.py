@@ -86,4 +86,9 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not look for loops, copies and odd lengths, nor generate again where there are some",
     )
     add_dtype_argument(parser)
+    parser.add_argument(
+        "--engine",
+        choices=["ctranslate2"],
+        help="what computes the answers instead of torch; a folder of `export --to ct2` says so itself",
+    )
     parser.add_argument("--device", help='"cpu", "cuda", "cuda:1", "mps" (default: the first accelerator, else cpu)')

@@ -16,7 +16,7 @@ from .models import HEADS, load_model
 from .streams import TABLES, Unknown
 from .translate import text_pipeline
 
-ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang")
+ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang", "engine")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

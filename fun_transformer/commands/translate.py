@@ -114,7 +114,7 @@ def text_pipeline(args: argparse.Namespace, model, tokenizer, task: str = "trans
     from ..pipeline_options import DEFAULT_GENERATION
 
     names = ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device", "dtype", "guard", "glossary")
-    options |= {name: getattr(args, name) for name in (*names, "protect", "mbr", "batch_size")}
+    options |= {name: getattr(args, name) for name in (*names, "protect", "mbr", "batch_size", "engine")}
     options["long_text"] = None if args.long_text == "whole" else args.long_text
     if not options["batch_size"]:
         beams = args.num_beams or model.generation_config.num_beams or DEFAULT_GENERATION["num_beams"]
