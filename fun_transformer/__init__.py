@@ -21,6 +21,7 @@ from transformers import (
 
 from .configuration_fun_transformer import FunTransformerConfig
 from .configuration_seq2seq_rnn import Seq2SeqRNNConfig
+from .engines import register as register_engines
 from .losses import linear_cross_entropy
 from .modeling_fun_transformer import (
     FunTransformerEncoderModel,
@@ -81,6 +82,7 @@ def register() -> None:
     for auto_class, head in HEADS.items():
         auto_class.register(FunTransformerConfig, head, exist_ok=True)
     AutoModelForSeq2SeqLM.register(Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration, exist_ok=True)
+    register_engines()
     register_pipelines()
 
 

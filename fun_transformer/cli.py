@@ -9,6 +9,7 @@
     fun-transformer serve FOLDER
     fun-transformer attention --model FOLDER "今天吃什么好" -o page.html
     fun-transformer export FOLDER --to ct2 --quantization int8 -o OUT
+    fun-transformer convert opus-mt-folder -o OUT
     fun-transformer push FOLDER me/my-model --license apache-2.0 --language zh en
     fun-transformer check-repo FOLDER_OR_NAME
 
@@ -24,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 
 from . import __version__
-from .commands import export, predict, serve, translate
+from .commands import convert, export, predict, serve, translate
 from .commands.arguments import add_model_argument, utf8_text
 from .commands.models import load_model
 from .commands.streams import Unknown
@@ -161,6 +162,7 @@ COMMANDS = {
     "serve": Command("serve translators over HTTP, with LibreTranslate's routes", serve.add_arguments, serve.run),
     "attention": Command("show what a model attends to, as a page or a picture", add_attention_arguments, attention),
     "export": Command("write a model in the format of another program", export.add_arguments, export.run),
+    "convert": Command("make a model of one of another tool", convert.add_arguments, convert.run),
     "push": Command("publish a model folder on the Hub", add_push_arguments, push),
     "check-repo": Command("tell what would not work for other people", add_check_repo_arguments, check_repo),
 }

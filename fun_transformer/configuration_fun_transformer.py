@@ -35,6 +35,8 @@ class FunTransformerConfig(PreTrainedConfig):
             positions.py names.
         norm_position: "post" is LayerNorm(x + Sublayer(x)) as in section 3.1; "pre" is x + Sublayer(LayerNorm(x)) with
             a final LayerNorm on each stack (Xiong et al. 2020, arXiv:2002.04745), which trains without warmup.
+        final_layer_norm: A LayerNorm at the end of each stack. None: where norms come first, as above. True with
+            "post" is what `torch.nn.Transformer` does, two norms in a row.
         encoder_layer_types, decoder_layer_types: How each layer mixes the tokens of a text, from the first layer on;
             full attention in all of them when None. "full_attention" (section 3.2), "sliding_attention" (local:
             tokens within `sliding_window`), "linear_attention" (Katharopoulos et al. 2020, arXiv:2006.16236) or "conv"
@@ -79,6 +81,7 @@ class FunTransformerConfig(PreTrainedConfig):
     max_position_embeddings: int = 1024
     position_embedding_type: str = "sinusoidal"
     norm_position: Literal["post", "pre"] = "post"
+    final_layer_norm: bool | None = None
     encoder_layer_types: list[str] | None = None
     decoder_layer_types: list[str] | None = None
     sliding_window: int | None = None
@@ -156,6 +159,10 @@ class FunTransformerConfig(PreTrainedConfig):
     def stack_layer_types(self, stack: Literal["encoder", "decoder"]) -> list[str]:
         """Return the type of each layer of a stack."""
         return getattr(self, f"{stack}_layer_types") or ["full_attention"] * getattr(self, f"{stack}_layers")
+
+    def has_final_norm(self) -> bool:
+        """Say whether each stack ends in a LayerNorm."""
+        return self.norm_position == "pre" if self.final_layer_norm is None else self.final_layer_norm
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None):
         """Return what transformers returns; the decoder's says for each of its layers what a cache has to keep.

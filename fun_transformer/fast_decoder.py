@@ -20,7 +20,8 @@ tokens of the tree are in one store, and a beam attends to those on its way. Wit
         `------ b2                     no beam looks at b2 any more
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -34,42 +35,8 @@ ROOM = 16  # steps that a store has room for at first; it doubles when it is ful
 POSITIONS = 64  # positions that are encoded at a time
 
 
-class Linear(NamedTuple):
-    """x W^T + b, with W laid out for one kind of processor."""
-
-    weight: Any  # a tensor; of "whole", what `pack` made of it
-    bias: torch.Tensor | None
-    layout: str  # a key of `PRODUCTS`
-
-
-def plain_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
-    """Multiply by a weight as `nn.Linear` keeps it, (out, in)."""
-    return F.linear(states, linear.weight, linear.bias)
-
-
-def transposed_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
-    """Multiply by a weight of (in, out), whose rows a CPU reads one after the other."""
-    if linear.bias is None:
-        return torch.mm(states, linear.weight)
-    return torch.addmm(linear.bias, states, linear.weight)
-
-
-def blocked_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
-    """Multiply by a weight in the blocks that oneDNN's bfloat16 kernels read."""
-    return torch.ops.mkldnn._linear_pointwise(states, linear.weight, linear.bias, "none", [], "")
-
-
-def whole_product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
-    """Multiply whole numbers, by a weight in 8 bits."""
-    return int8_product(states, linear.weight)
-
-
-PRODUCTS = {
-    "plain": plain_product,
-    "transposed": transposed_product,
-    "blocked": blocked_product,
-    "whole": whole_product,
-}
+# x W^T + b or a norm, from (rows, in) to (rows, out).
+Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def has_blocks() -> bool:
@@ -78,50 +45,54 @@ def has_blocks() -> bool:
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
-def lay_out(*linears: nn.Linear) -> Linear:
-    """Lay out the weights of linear layers that read the same states, as one layer."""
+def lay_out(*linears: nn.Linear) -> Product:
+    """Lay out the weights of linear layers that read the same states; return their product with states.
+
+    On a CPU products are faster with a weight of (in, out) than with one of (out, in), as `nn.Linear` has it, and
+    faster still in bfloat16 with the blocks that oneDNN's kernels read.
+    """
     biases = [linear.bias for linear in linears]
     bias = biases[0] if len(biases) == 1 else torch.cat(biases)
     if isinstance(linears[0], Int8Linear) and linears[0].int8_weight.device.type == "cpu" and has_products():
         numbers = torch.cat([linear.int8_weight for linear in linears])  # (out, in)
-        return Linear(pack(numbers, torch.cat([linear.weight_scale for linear in linears]), bias), bias, "whole")
-    weights = [linear.weight for linear in linears]
+        packed = pack(numbers, torch.cat([linear.weight_scale for linear in linears]), bias)
+        return lambda states: int8_product(states, packed)
+    weights = [linear.weight.detach() for linear in linears]
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        return Linear(weight.detach().t().contiguous(), bias, "transposed")
+        weight = weight.t().contiguous()  # (in, out)
+        if bias is None:
+            return lambda states: torch.mm(states, weight)
+        return lambda states: torch.addmm(bias, states, weight)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_blocks():
-        return Linear(torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous()), bias, "blocked")
-    return Linear(weight, bias, "plain")
+        multiply, blocks = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight(weight)
+        return lambda states: multiply(states, blocks, bias, "none", [], "")
+    return lambda states: F.linear(states, weight, bias)
 
 
-def product(states: torch.Tensor, linear: Linear) -> torch.Tensor:
-    """Compute x W^T + b, (rows, in) -> (rows, out)."""
-    return PRODUCTS[linear.layout](states, linear)
-
-
-def norm_of(states: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
-    """Normalise states of (rows, d_model)."""
-    return F.layer_norm(states, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+def norm_of(norm: nn.LayerNorm) -> Product:
+    """Return a norm as a function."""
+    shape, weight, bias, eps = tuple(norm.normalized_shape), norm.weight, norm.bias, norm.eps
+    return lambda states: F.layer_norm(states, shape, weight, bias, eps)
 
 
 class LayerWeights(NamedTuple):
     """What one decoder layer multiplies by."""
 
-    qkv: Linear
-    out: Linear
-    source_q: Linear
-    source_kv: Linear
-    source_out: Linear
-    fc1: Linear
-    fc2: Linear
-    layer: nn.Module  # for its norms and its activation
+    qkv: Product
+    out: Product
+    source_q: Product
+    source_kv: Product
+    source_out: Product
+    fc1: Product
+    fc2: Product
 
 
 class DecoderWeights(NamedTuple):
     """What a decoder and its output layer multiply by."""
 
     layers: list[LayerWeights]
-    lm_head: Linear
+    lm_head: Product
 
 
 def linears_of(model: PreTrainedModel) -> list[nn.Linear]:
@@ -152,7 +123,6 @@ def lay_out_layer(layer: nn.Module) -> LayerWeights:
         source_out=lay_out(source.out_proj),
         fc1=lay_out(feed_forward.fc1),
         fc2=lay_out(feed_forward.fc2),
-        layer=layer,
     )
 
 
@@ -185,11 +155,19 @@ class FastDecoder:
         self.num_heads = model.config.decoder_attention_heads
         self.head_dim = self.d_model // self.num_heads
         self.norms_first = model.config.norm_position == "pre"
+        self.norms = [
+            (norm_of(one.self_attn_layer_norm), norm_of(one.encoder_attn_layer_norm), norm_of(one.final_layer_norm))
+            for one in self.decoder.layers
+        ]
+        activation = self.decoder.layers[0].feed_forward.activation
+        self.activation = torch.relu_ if isinstance(activation, nn.ReLU) else activation.forward
         self.dtype, self.device = encoder_hidden_states.dtype, encoder_hidden_states.device
+        # Where a text may attend to nothing, the kernels of `Decoder` differ: eager attention takes equal weights.
+        is_eager = model.config._attn_implementation == "eager"
+        self.forbidden = torch.finfo(self.dtype).min if is_eager else -torch.inf
         states = encoder_hidden_states.reshape(-1, self.d_model)  # (batch * source_len, d_model)
         self.source = [
-            product(states, weight.source_kv).view(self.batch_size, source_len, 2, self.d_model)
-            for weight in weights.layers
+            layer.source_kv(states).view(self.batch_size, source_len, 2, self.d_model) for layer in weights.layers
         ]
         self.source_mask = None
         if source_mask is not None and not bool(source_mask.all()):
@@ -197,16 +175,17 @@ class FastDecoder:
         self.target = [self.new_room(ROOM * num_beams) for _ in weights.layers]
         self.on_way = torch.zeros(self.batch_size, num_beams, ROOM * num_beams, device=self.device, dtype=self.dtype)
         self.apart = self.additive(torch.eye(num_beams, device=self.device))  # (num_beams, num_beams)
-        self.used = 0  # tokens of a text in the store
+        self.mask: torch.Tensor | None = None  # (batch, 1, beams, key_len), that of this step
+        self.used = 0  # tokens of a text in the store, with those of this step
         self.text_len = 0  # tokens of a beam
         self.first_positions: torch.Tensor | None = None  # (batch, 1), where prompts are padded
         self.has_padding = False
         self.encodings = encoder_hidden_states.new_empty(0, self.d_model)
 
     def additive(self, mask: torch.Tensor) -> torch.Tensor:
-        """Turn 1 = may attend, 0 = may not into 0 and the dtype's minimum, to be added to scores."""
-        forbidden = torch.zeros(mask.shape, device=self.device, dtype=self.dtype)
-        return forbidden.masked_fill_(mask == 0, torch.finfo(self.dtype).min)
+        """Turn 1 = may attend, 0 = may not into what is added to scores, 0 and a number that makes weights 0."""
+        zeros = torch.zeros(mask.shape, device=self.device, dtype=self.dtype)
+        return zeros.masked_fill_(mask == 0, self.forbidden)
 
     def new_room(self, room: int) -> torch.Tensor:
         """Return an empty store for the keys and values of a layer, (batch, room, 2, d_model)."""
@@ -309,6 +288,24 @@ class FastDecoder:
         )
         return context.transpose(1, 2).reshape(-1, self.d_model)  # (batch * beams, d_model)
 
+    def attend_to_target(self, number: int, states: torch.Tensor) -> torch.Tensor:
+        """Attend to the tokens so far in layer `number`, (batch * beams, d_model) -> (batch * beams, d_model)."""
+        weights, target = self.weights.layers[number], self.target[number]
+        qkv = weights.qkv(states).view(self.batch_size, -1, 3, self.d_model)
+        target[:, self.used - qkv.shape[1] : self.used] = qkv[:, :, 1:]
+        return weights.out(self.attend(qkv[:, :, 0], target[:, : self.used], self.mask))
+
+    def attend_to_source(self, number: int, states: torch.Tensor) -> torch.Tensor:
+        """Attend to the source in layer `number`, (batch * beams, d_model) -> (batch * beams, d_model)."""
+        weights = self.weights.layers[number]
+        query = weights.source_q(states).view(self.batch_size, -1, self.d_model)
+        return weights.source_out(self.attend(query, self.source[number], self.source_mask))
+
+    def feed_forward(self, number: int, states: torch.Tensor) -> torch.Tensor:
+        """Transform each token by itself in layer `number`, (batch * beams, d_model) -> (batch * beams, d_model)."""
+        weights = self.weights.layers[number]
+        return weights.fc2(self.activation(weights.fc1(states)))
+
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Read one token of each beam, and score those that may follow.
 
@@ -318,43 +315,24 @@ class FastDecoder:
         Returns:
             (batch * beams, decoder_vocab_size), in the model's dtype.
         """
-        batch_size, beams = tokens.shape
+        beams = tokens.shape[1]
         self.make_room(beams)
-        begin, end = self.used, self.used + beams
-        mask = None
-        if beams > 1 or self.has_padding:
-            if beams > 1:
-                self.on_way[:, :, begin:end] = self.apart
-            mask = self.on_way[:, None, :beams, :end]  # (batch, 1, beams, key_len)
+        self.used += beams
+        if beams > 1:
+            self.on_way[:, :, self.used - beams : self.used] = self.apart
+        is_masked = beams > 1 or self.has_padding
+        self.mask = self.on_way[:, None, :beams, : self.used] if is_masked else None
         hidden_states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale
         hidden_states = (hidden_states + self.positions()).view(-1, self.d_model)  # (batch * beams, d_model)
-        for weights, source, target in zip(self.weights.layers, self.source, self.target):
-            layer, norms_first = weights.layer, self.norms_first
-
-            states = norm_of(hidden_states, layer.self_attn_layer_norm) if norms_first else hidden_states
-            qkv = product(states, weights.qkv).view(batch_size, beams, 3, self.d_model)
-            target[:, begin:end] = qkv[:, :, 1:]
-            context = self.attend(qkv[:, :, 0], target[:, :end], mask)
-            hidden_states = product(context, weights.out).add_(hidden_states)
-            if not norms_first:
-                hidden_states = norm_of(hidden_states, layer.self_attn_layer_norm)
-
-            states = norm_of(hidden_states, layer.encoder_attn_layer_norm) if norms_first else hidden_states
-            query = product(states, weights.source_q).view(batch_size, beams, self.d_model)
-            context = self.attend(query, source, self.source_mask)
-            hidden_states = product(context, weights.source_out).add_(hidden_states)
-            if not norms_first:
-                hidden_states = norm_of(hidden_states, layer.encoder_attn_layer_norm)
-
-            states = norm_of(hidden_states, layer.final_layer_norm) if norms_first else hidden_states
-            inner = layer.feed_forward.activation(product(states, weights.fc1))
-            hidden_states = product(inner, weights.fc2).add_(hidden_states)
-            if not norms_first:
-                hidden_states = norm_of(hidden_states, layer.final_layer_norm)
-        self.used, self.text_len = end, self.text_len + 1
-        if self.norms_first:
-            hidden_states = norm_of(hidden_states, self.decoder.layer_norm)
-        return product(hidden_states, self.weights.lm_head)
+        self.text_len += 1
+        sublayers = (self.attend_to_target, self.attend_to_source, self.feed_forward)
+        for number, norms in enumerate(self.norms):
+            for sublayer, norm in zip(sublayers, norms):
+                if self.norms_first:
+                    hidden_states = sublayer(number, norm(hidden_states)).add_(hidden_states)
+                else:
+                    hidden_states = norm(sublayer(number, hidden_states).add_(hidden_states))
+        return self.weights.lm_head(self.decoder.layer_norm(hidden_states))
 
     def cache(self, prompt_len: int) -> EncoderDecoderCache:
         """Return what is stored as transformers keeps it: each beam with keys and values of its own.

@@ -1,8 +1,8 @@
 """When `generate` runs its own searches over a `FastDecoder`, and when those of transformers.
 
-`fast_decoder.py` has the decoder, `fast_search.py` the searches. Where a call asks for something that only the loops of
-transformers give, such as attention weights, a cache of a certain kind or an adapter in the weights, they run. So they
-do where a generation config or a call has `cache_implementation="dynamic"`.
+`fast_decoder.py` has the decoder, `fast_search.py` the searches. Where a call asks for something that only the loops
+of transformers give, such as attention weights, a cache of a certain kind or an adapter in the weights, they run. So
+they do where a generation config or a call has `cache_implementation="dynamic"`.
 """
 
 import weakref
@@ -84,15 +84,9 @@ def can_serve(generation_config: GenerationConfig, settings: dict[str, Any]) -> 
     masks = (settings.get("attention_mask"), settings.get("decoder_attention_mask"))
     if any(mask is not None and mask.dim() != 2 for mask in masks):
         return False
-    known = {
-        "past_key_values",
-        "use_cache",
-        "attention_mask",
-        "decoder_attention_mask",
-        "encoder_outputs",
-        "tokenizer",
-    }
-    return not any(value for name, value in settings.items() if name not in known)
+    known = {"past_key_values", "use_cache", "attention_mask", "decoder_attention_mask", "encoder_outputs"}
+    known |= {"inputs_embeds", "tokenizer"}  # which were read by the encoder, and by rules of stopping
+    return all(name in known or value is None or value is False for name, value in settings.items())
 
 
 def stamp_of(model: PreTrainedModel) -> tuple[list, torch.Tensor]:
@@ -101,8 +95,12 @@ def stamp_of(model: PreTrainedModel) -> tuple[list, torch.Tensor]:
     The elements, taken along diagonals, show changes through `.data`, which torch does not count.
     """
     tensors = [tensor for linear in linears_of(model) for tensor in tensors_of(linear)]
-    places = [(id(tensor), tensor.data_ptr(), tensor._version, tensor.dtype, tensor.shape) for tensor in tensors]
-    samples = [tensor.detach().reshape(-1)[:: tensor.shape[-1] + 1 if tensor.dim() > 1 else 1] for tensor in tensors]
+    places = [(tensor.data_ptr(), tensor._version, tensor.dtype, tensor.shape) for tensor in tensors]
+    samples = []
+    for tensor in tensors:
+        step = tensor.shape[-1] + 1 if tensor.dim() > 1 else 1
+        values = tensor if tensor.is_contiguous() else tensor.contiguous()
+        samples.append(values.as_strided(((values.numel() - 1) // step + 1,), (step,)))
     return places, torch.cat(samples)
 
 

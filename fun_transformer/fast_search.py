@@ -100,6 +100,10 @@ class Search:
     ):
         self.decoder, self.config = decoder, generation_config
         self.logits_processor, self.stopping_criteria = logits_processor, stopping_criteria
+        ends = [] if generation_config.eos_token_id is None else torch.as_tensor(generation_config.eos_token_id)
+        self.ends: list[int] = ends if isinstance(ends, list) else ends.flatten().tolist()
+        pad = generation_config.pad_token_id
+        self.pad = int(pad) if pad is not None else self.ends[0] if self.ends else EMPTY
         self.returns_all = bool(generation_config.return_dict_in_generate)
         self.kept: dict[str, list[torch.Tensor]] = {"scores": [], "logits": []}
         self.knows_criteria = all(type(one) in (MaxLengthCriteria, EosTokenCriteria) for one in stopping_criteria)
@@ -178,8 +182,7 @@ class BeamSearch(Search):
         Returns:
             (batch, num_beams), the tokens; nothing when the search is over.
         """
-        ends = self.config._eos_token_tensor
-        count = max(2, 1 + (0 if ends is None else ends.shape[0])) * self.config.num_beams
+        count = max(2, 1 + len(self.ends)) * self.config.num_beams
         scores, places = self.continuations(logits, count)
         vocab_size, length = logits.shape[-1], self.running.shape[-1] + 1
         parents, tokens = places // vocab_size, places % vocab_size  # (batch, count)
@@ -303,9 +306,8 @@ class BeamSearch(Search):
         sequences, rows = found[:, :count].flatten(0, 1).unbind(dim=1)  # both (batch * count, longest)
         generated = int((rows != EMPTY).sum(dim=1).max())
         rows = rows[:, self.prompt_len : self.prompt_len + generated].int()
-        pad, ends = self.config._pad_token_tensor, self.config._eos_token_tensor
-        fill = (pad or ends[0]) if ends is not None else EMPTY  # as in transformers, where token 0 is no padding
-        sequences = sequences.masked_fill(sequences == EMPTY, int(fill))[:, : self.prompt_len + generated]
+        fill = (self.pad or self.ends[0]) if self.ends else EMPTY  # as in transformers: token 0 is no padding here
+        sequences = sequences.masked_fill(sequences == EMPTY, fill)[:, : self.prompt_len + generated]
         if not self.returns_all:
             return sequences
         return GenerateBeamEncoderDecoderOutput(
@@ -344,7 +346,7 @@ class Sampling(Search):
                 logits = logits.repeat_interleave(beams, dim=0)
             tokens = self.choose(input_ids, logits)
             if has_end:
-                tokens = tokens.where(goes_on, self.config._pad_token_tensor)
+                tokens = tokens.where(goes_on, self.pad)
             input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
             if self.knows_criteria:
                 goes_on = goes_on & ~self.are_over(tokens, input_ids.shape[1])
@@ -364,8 +366,8 @@ class Sampling(Search):
             streamer.end()
         if left:
             left.append((rows, input_ids))
-            length, pad = input_ids.shape[1], self.config._pad_token_tensor
-            parts = [F.pad(part, (0, length - part.shape[1]), value=int(pad)) for _, part in left]
+            length = input_ids.shape[1]
+            parts = [F.pad(part, (0, length - part.shape[1]), value=self.pad) for _, part in left]
             input_ids = torch.cat(parts)[torch.cat([numbers for numbers, _ in left]).argsort()]
         if not self.returns_all:
             return input_ids

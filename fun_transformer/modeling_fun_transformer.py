@@ -216,7 +216,7 @@ class Stack(FunTransformerPreTrainedModel):
         self.embed_positions = encoding(config, layers[0].num_heads, layers[0].is_causal)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(layers)
-        self.layer_norm = LayerNorm(config.d_model) if config.norm_position == "pre" else nn.Identity()
+        self.layer_norm = LayerNorm(config.d_model) if config.has_final_norm() else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
 

@@ -1,13 +1,15 @@
 """Texts become batches of parts of like length, and their results become answers in the order of the texts."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
 from transformers import Pipeline
 
-from .pipeline_options import home
+from .pipeline_options import OF_FORWARD, home, ruling_params
 from .pipeline_records import ALIGNED, FIGURES, LISTS, join_records
+from .pipeline_workers import answer_side_by_side, count_workers
 from .text_parts import (
     LANGUAGE_TAG,
     Prefixed,
@@ -19,30 +21,44 @@ from .text_parts import (
     split_text,
 )
 
-MEAN_LENGTH = 256  # characters, the most that the texts of a batch may have on average
+TOKENS_A_TEXT = 64  # the most that the texts of a batch may have on average
+STREAM_BATCHES = 16  # the most that are read ahead of a stream
+TEXTS_A_COUNT = 1000  # whose tokens are counted at a time
 
 
-def like_lengths(order: list[int], lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Cut a list of texts into batches without much padding and of limited size.
+def token_batches(lengths: Sequence[int], tokens: int, most: int | None = None) -> Iterator[list[int]]:
+    """Cut texts into batches of like length that hold about equally many tokens.
 
     One long text must not make its whole batch long: none is more than about twice as long as another.
 
     Args:
-        order: Which text, longest first.
-        lengths: Of the texts.
-        batch_size: The most texts of a batch; fewer where they are long on average.
+        lengths: Of the texts, in tokens.
+        tokens: The most of a batch, padding counted; a longer text has a batch of its own.
+        most: The most texts of a batch.
+
+    Yields:
+        Which texts, longest first.
     """
     batch: list[int] = []
-    for i in order:
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if batch:
             longest = lengths[batch[0]]
-            is_shorter = 2 * lengths[i] + MEAN_LENGTH // 8 < longest
-            if is_shorter or len(batch) == batch_size or longest * len(batch) >= batch_size * MEAN_LENGTH:
+            is_shorter = 2 * lengths[i] + TOKENS_A_TEXT // 8 < longest
+            if is_shorter or len(batch) == most or longest * (len(batch) + 1) > tokens:
                 yield batch
                 batch = []
         batch.append(i)
     if batch:
         yield batch
+
+
+def count_tokens(tokenizer, texts: list[str]) -> list[int]:
+    """Return how many tokens each text has."""
+    counts: list[int] = []
+    for start in range(0, len(texts), TEXTS_A_COUNT):
+        some = [str(text) for text in texts[start : start + TEXTS_A_COUNT]]
+        counts += map(len, tokenizer(some, verbose=False)["input_ids"])
+    return counts
 
 
 def _items(texts) -> Iterator:
@@ -60,6 +76,7 @@ class PartsPipeline(Pipeline):
     return_name: str
     max_source_tokens: Any
     encode: Any
+    task_params: dict
 
     def _answer_list(self, texts: list[str], options: dict, *args, **kwargs) -> list[list[dict]]:
         """Return the records of each text; parts of like length share a batch."""
@@ -78,25 +95,51 @@ class PartsPipeline(Pipeline):
         return answers
 
     def _answer_stream(self, texts, options: dict, *args, **kwargs) -> Iterator[list[dict]]:
-        """Yield the records of each text; as many texts are read at a time as share a batch."""
-        items = _items(texts)
-        while chunk := list(islice(items, self._texts_a_batch(kwargs))):
+        """Yield the records of each text; a batch of texts is read first, then more, to be sorted by length."""
+        items, size, batches = _items(texts), self._texts_a_batch(kwargs), 1
+        while chunk := list(islice(items, size * batches)):
             yield from self._answer_list(chunk, options, *args, **kwargs)
+            batches = min(2 * batches, STREAM_BATCHES) if size > 1 else 1
 
     def _generate(self, texts: list[str], *args, **kwargs) -> list[list[dict]]:
         """Return the records of texts that the model is given as they are, in batches of like length."""
         mbr = (self._preprocess_params | kwargs).get("mbr")
         if mbr and kwargs.get("num_beams") != 1:  # a guard's greedy search samples nothing
             kwargs = kwargs | home("decoding.mbr", "mbr=...").SAMPLING | {"num_return_sequences": mbr}
-        longest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+        call = super().__call__
+
+        def answer(batch: list[int]) -> list[list[dict]]:
+            return call([texts[i] for i in batch], *args, **kwargs | {"batch_size": len(batch)})
+
         found: dict[int, list[dict]] = {}
         calls = self.call_count  # a call for each batch would look as if the texts came one by one
-        for batch in like_lengths(longest_first, [len(text) for text in texts], self._texts_a_batch(kwargs)):
-            kwargs["batch_size"] = len(batch)
-            found |= zip(batch, super().__call__([texts[i] for i in batch], *args, **kwargs))
+        workers = self._count_workers(kwargs)
+        batches = self._batches(texts, self._texts_a_batch(kwargs), workers)
+        for batch, records in answer_side_by_side(answer, batches, min(workers, len(batches))):
+            found |= zip(batch, records)
             self.call_count = calls + 1
         answers = [found[i] for i in range(len(texts))]
         return [self._agreed(records) for records in answers] if mbr else answers
+
+    def _batches(self, texts: list[str], most: int, workers: int) -> list[list[int]]:
+        """Return which texts share a batch; few texts are shared out among the workers."""
+        if most > 1:
+            most = min(most, math.ceil(len(texts) / workers))
+        lengths = count_tokens(self.tokenizer, texts) if len(texts) > 1 else [1] * len(texts)
+        return list(token_batches(lengths, most * TOKENS_A_TEXT, most))
+
+    def _count_workers(self, kwargs: dict) -> int:
+        """Return how many batches of a call can be computed at a time: 1 where its tokenizer changes between texts."""
+        preprocess, forward, _ = self._sanitize_parameters(**kwargs)
+        preprocess = self._preprocess_params | preprocess
+        cuts = preprocess.get("truncation") or preprocess.get("long_text") == "truncate"
+        switches = hasattr(self.tokenizer, "_build_translation_inputs") and not hasattr(self.tokenizer, "languages")
+        if cuts or switches or kwargs.get("num_workers") or self._num_workers:
+            return 1
+        given = {name: value for name, value in (self._forward_params | forward).items() if name not in OF_FORWARD}
+        params = ruling_params(given, self.task_params, self.model.generation_config)
+        params.pop("generation_config", None)  # what it says is in the others
+        return count_workers(self.device, params)
 
     def _agreed(self, records: list[dict]) -> list[dict]:
         """Return the one of several records that agrees most with the others."""

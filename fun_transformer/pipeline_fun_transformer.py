@@ -25,6 +25,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedMode
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
+from .number_types import set_dtype
 from .pipeline_batches import PartsPipeline
 from .pipeline_options import (
     check_counts,
@@ -62,8 +63,11 @@ class Text2TextGenerationPipeline(PartsPipeline):
     tokenizer: Any
     return_name = "generated"
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, tokenizer=None, *args, engine=None, **kwargs):
+        dtype = kwargs.get("dtype")
+        if engine is not None:
+            model = home("engines", f"engine={engine!r}").with_engine(model, tokenizer, engine)
+        super().__init__(model, tokenizer, *args, **kwargs)
         if not (self.model.config.is_encoder_decoder and self.model.can_generate()):
             raise ValueError(
                 f"{type(self.model).__name__} is not an encoder-decoder that generates text, which the task "
@@ -75,8 +79,12 @@ class Text2TextGenerationPipeline(PartsPipeline):
         tasks = getattr(self.model.config, "task_specific_params", None) or {}
         self.task_params = dict(tasks.get(self.task, {}))
         self.prefix = self.task_params.pop("prefix", None) or getattr(self.model.config, "prefix", None) or ""
+        set_dtype(self.model, dtype)  # `pipeline()` says "auto" where it was given none
 
     def _sanitize_parameters(self, **kwargs):
+        check_options = getattr(self.model, "check_pipeline_options", None)  # a model of an engine
+        if check_options is not None:
+            check_options(kwargs)
         return sort_options(kwargs)
 
     def __call__(self, inputs, *args, **kwargs):
@@ -127,7 +135,8 @@ class Text2TextGenerationPipeline(PartsPipeline):
         if isinstance(inputs, str) and in_parts:
             return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
-            if in_parts and isinstance(inputs, (GeneratorType, torch.utils.data.Dataset)):
+            is_stream = isinstance(inputs, (GeneratorType, torch.utils.data.Dataset))
+            if is_stream and (in_parts or self._texts_a_batch(kwargs) > 1):
                 return self._answer_stream(inputs, options, *args, **kwargs)
             return super().__call__(inputs, *args, **kwargs)
         if not inputs:

@@ -248,6 +248,11 @@ class FunTransformerTokenizer(TokenizersBackend):
         side._tokenizer = backend
         return side
 
+    @property
+    def target_backend(self):
+        """The `tokenizers.Tokenizer` of the target's texts and ids: `backend_tokenizer` where both sides are alike."""
+        return self._target_side().backend_tokenizer
+
     def _with_shared_vocabulary(self, type, lowercase):
         """Return a backend with the model and the added tokens of this one that normalises and splits differently."""
         backend = Tokenizer(self._tokenizer.model)

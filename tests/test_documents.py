@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fun_transformer.decoding.documents import assemble, main_script, read_document
-from fun_transformer.pipeline_batches import like_lengths
+from fun_transformer.pipeline_batches import token_batches
 from fun_transformer.text_parts import has_words, split_sentences
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +178,17 @@ def test_what_has_no_words(text, expected):
 
 def test_a_long_text_has_a_batch_of_its_own():
     lengths = [1161, *[40] * 27]
-    assert list(like_lengths(list(range(28)), lengths, 32)) == [[0], list(range(1, 28))]
-    assert [len(batch) for batch in like_lengths(list(range(100)), [1000] * 100, 32)] == [9] * 11 + [1]
-    assert list(like_lengths([], [], 3)) == []
-    assert list(like_lengths([2, 0, 1], [5, 4, 6], 1)) == [[2], [0], [1]]
+    assert list(token_batches(lengths, 2048, 32)) == [[0], list(range(1, 28))]
+    assert [len(batch) for batch in token_batches([1000] * 100, 8192, 32)] == [8] * 12 + [4]
+    assert [len(batch) for batch in token_batches([10] * 100, 300)] == [30, 30, 30, 10]
+    assert list(token_batches([], 2048, 3)) == []
+    assert list(token_batches([5, 4, 6], 2048, 1)) == [[2], [0], [1]]
+
+
+@given(st.lists(st.integers(1, 99)), st.integers(1, 300), st.integers(1, 9))
+def test_batches_hold_each_text_once_and_no_more_tokens_than_allowed(lengths, tokens, most):
+    batches = list(token_batches(lengths, tokens, most))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(batch) <= most for batch in batches)
+    assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= tokens for batch in batches)
+    assert [lengths[i] for batch in batches for i in batch] == sorted(lengths, reverse=True)

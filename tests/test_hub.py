@@ -227,8 +227,8 @@ def test_another_models_folder_gets_the_pipelines_and_what_is_ours_in_it(tmp_pat
     tokenizer = [None, "tokenization_fun_transformer.FunTransformerTokenizer"]
     assert json.loads(files["config.json"])["auto_map"] == {"AutoTokenizer": tokenizer}
     assert "translation" in json.loads(files["config.json"])["custom_pipelines"]
-    ours = {f"pipeline_{name}.py" for name in ("batches", "fun_transformer", "options", "records")}
-    ours |= {"text_parts.py", "tokenization_fun_transformer.py"}
+    ours = {f"pipeline_{name}.py" for name in ("batches", "fun_transformer", "options", "records", "workers")}
+    ours |= {"number_types.py", "text_parts.py", "tokenization_fun_transformer.py"}
     assert {name for name in files if name.endswith(".py")} == ours
     (tmp_path / "tokenizer_config.json").unlink()
     files = prepare_files(model_contents(tmp_path), "me/marian", {})

@@ -43,11 +43,13 @@ FLAT = {
     "text_parts": [],
     "pipeline_options": [],
     "pipeline_records": ["text_parts", "pipeline_options"],
-    "pipeline_batches": ["text_parts", "pipeline_options", "pipeline_records"],
-    "pipeline_*": ["text_parts", "pipeline_options", "pipeline_records", "pipeline_batches"],
+    "number_types": [],
+    "pipeline_workers": [],
+    "pipeline_batches": ["text_parts", "pipeline_options", "pipeline_records", "pipeline_workers"],
+    "pipeline_*": ["text_parts", "number_types", "pipeline_options", "pipeline_records", "pipeline_batches"],
 }
 HOME = {  # flat files that do not travel -> what they may import of ours
-    "__init__": [*FLAT, "openmp"],
+    "__init__": [*FLAT, "openmp", "engines"],
     "__main__": ["cli"],
     "files": [],
     "openmp": [],

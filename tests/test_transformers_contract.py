@@ -41,6 +41,7 @@ CONTRACT = [
     ("transformers.PreTrainedModel", "_tp_plan", "tensor parallelism"),
     ("transformers.generation.GenerationMixin", "_prepare_cache_for_generation", "an RNN's cache"),
     ("transformers.generation.GenerationMixin", "_beam_search", "the loop of constrained and diverse beam search"),
+    ("transformers.generation.GenerationMixin", "_sample", "the loop of greedy search, beside our own"),
     ("transformers.generation.GenerationMixin", "_check_early_stop_heuristic", "when a text's search is over"),
     ("transformers.generation.GenerationMixin", "_get_top_k_continuations", "which continuations it chooses"),
     ("transformers.generation.GenerationMixin", "_get_running_beams_for_next_iteration", "which beams it keeps"),
@@ -58,6 +59,7 @@ CONTRACT = [
     ("transformers.NllbTokenizer", "_build_translation_inputs", "tokenizers of many languages prepare their inputs"),
     ("transformers.Pipeline", "_forward", "a step of a pipeline"),
     ("transformers.Pipeline", "_batch_size", "texts a batch, where the pipeline was made with it"),
+    ("transformers.Pipeline", "_num_workers", "processes that read texts, where the pipeline was made with them"),
     ("transformers.Pipeline", "_forward_params", "options given when a pipeline was made (tests)"),
     ("transformers.Pipeline", "_load_feature_extractor", "what a pipeline loads"),
     ("transformers.Pipeline", "_load_image_processor", "what a pipeline loads"),
@@ -81,6 +83,14 @@ CONTRACT = [
     ("torch", "_make_per_channel_quantized_tensor", "weights in 8 bits as a product for few rows reads them"),
     ("torch", "_dynamo", "counts of compiled graphs (tests)"),
     ("torch.utils", "_python_dispatch", "every tensor that is made (tests)"),
+    ("torch.nn.modules.module", "_global_forward_hooks", "whether a model computes what its classes say"),
+    ("torch.nn.modules.module", "_global_forward_pre_hooks", "whether a model computes what its classes say"),
+    (nn.Module, "_compiled_call_impl", "whether a model computes what its classes say"),
+    (nn.Module, "_forward_hooks", "whether a model computes what its classes say"),
+    (nn.Module, "_forward_pre_hooks", "whether a model computes what its classes say"),
+    (lambda: torch.zeros(1), "_version", "whether weights have changed"),
+    (lambda: torch.ops.mkldnn, "_linear_pointwise", "products in bfloat16"),
+    (lambda: torch.ops.mkldnn, "_reorder_linear_weight", "products in bfloat16"),
     (nn.Module, "_buffers", "what a module holds (tests)"),
     (nn.Module, "_modules", "what a module holds (tests)"),
     (nn.Module, "_parameters", "what a module holds (tests)"),
@@ -97,7 +107,7 @@ CONTRACT = [
     ("matplotlib.figure.Figure", "_suptitle", "the title of a picture (tests)"),
 ]
 # Private by their look only, or checked below: `_replace` of named tuples and `os._exit` are documented.
-EXCEPTIONS = {"_replace", "_exit", "_is_hf_initialized", "_registered_impl"}
+EXCEPTIONS = {"_replace", "_exit", "_is_hf_initialized", "_registered_impl", "_is_user_defined"}
 PRIVATE = re.compile("_[a-zA-Z]")
 # Leans on the test-suite of transformers, which it fetches: nothing of it is installed.
 SKIPPED_FILES = ["test_library_suite.py"]
@@ -154,6 +164,16 @@ def test_weights_that_were_loaded_are_not_initialized_again():
     initialization.zeros_(loaded)
     initialization.zeros_(fresh)
     assert loaded.tolist() == [1, 1] and fresh.tolist() == [0, 0]
+
+
+def test_generate_marks_a_cache_that_it_is_given():
+    """The mark keeps the fast decoder, which makes no such cache, from a call with one."""
+    from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=2))
+    cache = DynamicCache()
+    model.generate(torch.tensor([[1]]), past_key_values=cache, max_new_tokens=1)
+    assert cache._is_user_defined
 
 
 def test_registering_a_pipeline_leaves_a_mark_on_its_class():

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ..number_types import AUTO, DTYPES
 from ..pipeline_options import LONG_TEXT
 
 
@@ -14,6 +15,17 @@ def add_model_argument(parser: argparse.ArgumentParser, is_positional: bool = Fa
         parser.add_argument("--model", required=True, help=text)
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="run a Python file first, which the model needs"
+    )
+
+
+def add_dtype_argument(parser) -> None:
+    """Declare --dtype."""
+    parser.add_argument(
+        "--dtype",
+        choices=[AUTO, *DTYPES],
+        default=AUTO,
+        help="numbers to compute in (default: as saved; on a CPU, of what was saved in 16 bits, the faster of "
+        "bfloat16 and float32)",
     )
 
 
@@ -43,7 +55,9 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how texts are generated."""
     parser.add_argument(
-        "--batch-size", type=positive, default=32, help="texts answered together, fewer long ones (default: 32)"
+        "--batch-size",
+        type=positive,
+        help="texts answered together, fewer long ones (default: 160 by the number of beams, such as 32 for 5)",
     )
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: the model's, else 4)")
     parser.add_argument(
@@ -70,5 +84,11 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
         dest="guard",
         action="store_false",
         help="do not look for loops, copies and odd lengths, nor generate again where there are some",
+    )
+    add_dtype_argument(parser)
+    parser.add_argument(
+        "--engine",
+        choices=["ctranslate2"],
+        help="what computes the answers instead of torch; a folder of `export --to ct2` says so itself",
     )
     parser.add_argument("--device", help='"cpu", "cuda", "cuda:1", "mps" (default: the first accelerator, else cpu)')

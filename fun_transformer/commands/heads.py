@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from ..pipeline_batches import like_lengths
+from ..pipeline_batches import TOKENS_A_TEXT, count_tokens, token_batches
 from ..pipeline_records import ALIGNED, FIGURES, LISTS
 
 Records = list[dict[str, Any]]
+DEFAULT_BATCH = 32
 DEFAULT_NEW_TOKENS = 256  # of a continuation, where the model's generation config says nothing
 
 
@@ -44,19 +45,20 @@ class Answerer:
         """Answer texts together."""
         raise NotImplementedError
 
-    def answer(self, texts: list[str], batch_size: int) -> list[Records]:
-        """Answer texts in batches of like length; blank texts get no record.
+    def answer(self, texts: list[str], batch_size: int | None) -> list[Records]:
+        """Answer texts in batches of like length, `DEFAULT_BATCH` texts at most by default; blank texts get no record.
 
         Raises:
             ValueError: A text cannot be answered.
         """
-        filled = [i for i, text in enumerate(texts) if text.strip()]
-        order = sorted(filled, key=lambda i: -len(texts[i]))
+        filled = [text for text in texts if text.strip()]
+        most = batch_size or DEFAULT_BATCH
         found: dict[int, Records] = {}
         with torch.no_grad():
-            for batch in like_lengths(order, [len(text) for text in texts], batch_size):
-                found |= zip(batch, self.answer_batch([texts[i] for i in batch]))
-        return [found.get(i, []) for i in range(len(texts))]
+            for batch in token_batches(count_tokens(self.tokenizer, filled), most * TOKENS_A_TEXT, most):
+                found |= zip(batch, self.answer_batch([filled[i] for i in batch]))
+        answers = iter([found[i] for i in range(len(filled))])
+        return [next(answers) if text.strip() else [] for text in texts]
 
     def encode(self, texts: list, **options: Any):
         """Return texts as padded ids on the model's device, cut at what the model takes."""

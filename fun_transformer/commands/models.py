@@ -34,13 +34,14 @@ HEADS = {  # looked at in this order: a decoder may be called LMHeadModel, and s
 }
 
 
-def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("text",)):
+def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("text",), dtype: str = "auto"):
     """Load model and tokenizer from a folder or from the Hub, after the user's own files.
 
     Args:
         name: Of the folder, or on the Hub.
         plugins: Python files to run first.
         heads: Those of `HEADS` that can be used.
+        dtype: Of its weights, by default as they were saved.
 
     Returns:
         The model, its tokenizer, and which of the heads it has.
@@ -67,7 +68,7 @@ def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
-        model, report = auto_class.from_pretrained(place, output_loading_info=True)
+        model, report = auto_class.from_pretrained(place, dtype=dtype, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
     except OSError as error:
         if Path(place).exists():

@@ -8,6 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from ..number_types import set_dtype
 from ..text_parts import Prefixed
 from . import streams
 from .arguments import add_generation_arguments, add_input_arguments, add_model_argument, positive
@@ -15,7 +16,7 @@ from .models import HEADS, load_model
 from .streams import TABLES, Unknown
 from .translate import text_pipeline
 
-ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang")
+ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang", "engine")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,7 +183,7 @@ def load_answerer(args: argparse.Namespace, with_lists: bool):
     """
     from .heads import ANSWERERS, Texts
 
-    model, tokenizer, head = load_model(args.model, args.plugin, heads=tuple(HEADS))
+    model, tokenizer, head = load_model(args.model, args.plugin, tuple(HEADS), args.dtype)
     if head == "text":
         pipe = text_pipeline(args, model, tokenizer, args.task)
         return Texts(pipe, args.nbest, args.scores, args.alignments, with_lists)
@@ -193,6 +194,7 @@ def load_answerer(args: argparse.Namespace, with_lists: bool):
     generation = {name: getattr(args, name) for name in ("num_beams", "max_new_tokens")}
     generation = {name: value for name, value in generation.items() if value is not None}
     model.to(find_device(args.device))
+    set_dtype(model, args.dtype)
     return ANSWERERS[head](model, tokenizer, args.nbest, args.scores, **generation)
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import stat
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +17,9 @@ from ..files import LineFile, count_lines
 
 TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 SHOWN = 10  # unknown characters
-CHUNK_BATCHES = 16  # this many batches of a file are sorted by length and answered at a time
+CHUNK_BATCHES = 64  # the most batches of a file that are sorted by length and answered at a time
+CHUNK_SECONDS = 10  # after about this time answers are written
+BATCH_SIZE = 32  # of a chunk's batches, where the command line says none
 
 
 def check_streams(args: argparse.Namespace) -> None:
@@ -197,14 +200,16 @@ def read_chunks(args: argparse.Namespace) -> tuple[Iterable[list[str]], int | No
     return chunks_after(lines, done, args.batch_size), len(lines), done
 
 
-def chunks_after(items: list, done: int, batch_size: int) -> Iterator[list]:
-    """Yield the items after the first `done`: soon one batch, then more, up to as many as are sorted by length."""
+def chunks_after(items: list, done: int, batch_size: int | None) -> Iterator[list]:
+    """Yield the items after the first `done`: one batch, then more, while the answers do not take long to come."""
     batches = 1
     while done < len(items):
-        chunk = items[done : done + batches * batch_size]
+        begin = time.monotonic()
+        chunk = items[done : done + batches * (batch_size or BATCH_SIZE)]
         yield chunk
         done += len(chunk)
-        batches = min(2 * batches, CHUNK_BATCHES)
+        if time.monotonic() - begin < CHUNK_SECONDS / 2:
+            batches = min(2 * batches, CHUNK_BATCHES)
 
 
 def first_line(path: str) -> str:

@@ -12,6 +12,8 @@ from .arguments import add_generation_arguments, add_input_arguments, add_model_
 from .models import load_model
 from .streams import Unknown
 
+ROWS_A_BATCH = 160  # beams or samples of all texts of a batch; more of them were slower on a CPU
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `translate`."""
@@ -57,7 +59,7 @@ def translate_texts(args: argparse.Namespace) -> None:
     unknown.say(args.command)
 
 
-def translate_lines(pipe, lines: Iterable[str], batch_size: int) -> list[str]:
+def translate_lines(pipe, lines: Iterable[str], batch_size: int | None) -> list[str]:
     """Return a translation for every line; a blank line for a blank one."""
     lines = list(lines)
     filled = [line for line in lines if line.strip()]
@@ -98,7 +100,7 @@ def translate_document(args: argparse.Namespace) -> None:
 
 def load_translator(args: argparse.Namespace):
     """Return the translation pipeline that the arguments ask for."""
-    model, tokenizer, _ = load_model(args.model, args.plugin)
+    model, tokenizer, _ = load_model(args.model, args.plugin, dtype=args.dtype)
     return text_pipeline(args, model, tokenizer)
 
 
@@ -109,10 +111,14 @@ def text_pipeline(args: argparse.Namespace, model, tokenizer, task: str = "trans
         ValueError: The model knows no languages by name, or there is no such device.
     """
     from ..pipeline_fun_transformer import TASKS, takes_languages
+    from ..pipeline_options import DEFAULT_GENERATION
 
-    names = ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device", "guard", "glossary", "protect", "mbr")
-    options |= {name: getattr(args, name) for name in names}
+    names = ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device", "dtype", "guard", "glossary")
+    options |= {name: getattr(args, name) for name in (*names, "protect", "mbr", "batch_size", "engine")}
     options["long_text"] = None if args.long_text == "whole" else args.long_text
+    if not options["batch_size"]:
+        beams = args.num_beams or model.generation_config.num_beams or DEFAULT_GENERATION["num_beams"]
+        options["batch_size"] = max(ROWS_A_BATCH // (args.mbr or beams), 1)
     pipeline_class, _ = TASKS[task]
     if args.src_lang and args.tgt_lang and task == "translation":  # T5 knows its tasks by names such as these
         task = f"translation_{args.src_lang}_to_{args.tgt_lang}"

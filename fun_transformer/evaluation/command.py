@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import combinations, takewhile
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from transformers.utils import logging
 
 from ..files import whole_file
+from ..number_types import AUTO, DTYPES
 from ..plugins import load_plugins
 from ..training import evaluate as own_split
 from . import comet
@@ -118,6 +119,9 @@ def add_generation_options(group: Any) -> None:
     group.add_argument("--src-lang", metavar="CODE", help="source language, for models of many languages")
     group.add_argument("--tgt-lang", metavar="CODE", help="target language; also says how BLEU cuts Japanese")
     group.add_argument("--trust-remote-code", action="store_true", help="run the code that a model brings with it")
+    group.add_argument(
+        "--dtype", choices=[AUTO, *DTYPES], default=AUTO, help="numbers to compute in (default: the model's, see docs)"
+    )
     group.add_argument("--device", help='"cpu", "cuda", "cuda:1", "mps" (default: the first accelerator, else cpu)')
 
 
@@ -187,8 +191,7 @@ def evaluate(options: argparse.Namespace) -> None:
     training = list(read_training_texts(options)) if options.training_data else None
     # Names of metrics are checked before models are loaded; which are the defaults, the models say.
     scoring = Scoring(options.metrics or [], data.references, options.bleu_tokenize, options.tgt_lang)
-    names = ("num_beams", "max_new_tokens", "batch_size", "src_lang", "tgt_lang", "device", "trust_remote_code")
-    generation = Generation(**{name: getattr(options, name) for name in names})
+    generation = Generation(**{field.name: getattr(options, field.name) for field in fields(Generation)})
     systems = load_systems([options.system, *options.against], data, generation, options.output_column)
     if not options.metrics:
         defaults = ["accuracy", "f1"] if systems[0].is_classifier else ["bleu", "chrf"]

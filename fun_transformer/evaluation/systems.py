@@ -21,6 +21,7 @@ from transformers import (
 from ..analysis import cross_attention
 from ..analysis.attention import AttentionMap
 from ..hub.weights import folder_damage
+from ..number_types import AUTO, set_dtype
 from ..pipeline_fun_transformer import TranslationPipeline, takes_languages
 from .data import EvaluationData, read_outputs
 
@@ -37,6 +38,7 @@ class Generation:
     src_lang: str | None = None
     tgt_lang: str | None = None
     device: str | None = None
+    dtype: str = AUTO
     trust_remote_code: bool = False
 
 
@@ -171,7 +173,7 @@ def load_model(name: str, title: str, generation: Generation) -> System:
                 "an encoder-decoder or a classifier of texts, a run (evaluate RUN), or a file of finished outputs."
             )
         auto: Any = AutoModelForSequenceClassification if is_classifier else AutoModelForSeq2SeqLM
-        model = auto.from_pretrained(place, **trust).eval()
+        model = auto.from_pretrained(place, dtype=generation.dtype, **trust).eval()
         if base and (Path(place) / "generation_config.json").is_file():  # the base's was loaded
             model.generation_config = GenerationConfig.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place, **trust)
@@ -191,7 +193,9 @@ def build_pipeline(model: Any, tokenizer: Any, generation: Generation, is_classi
     """
     device: dict[str, Any] = {"device": generation.device} if generation.device else {}
     if is_classifier:
-        return TextClassificationPipeline(model=model, tokenizer=tokenizer, **device)
+        pipe = TextClassificationPipeline(model=model, tokenizer=tokenizer, **device)
+        set_dtype(pipe.model, generation.dtype)
+        return pipe
     names = ("num_beams", "max_new_tokens", "src_lang", "tgt_lang")
     options: dict[str, Any] = {name: value for name in names if (value := getattr(generation, name)) is not None}
     task = "translation"
@@ -199,4 +203,4 @@ def build_pipeline(model: Any, tokenizer: Any, generation: Generation, is_classi
         task = f"translation_{generation.src_lang}_to_{generation.tgt_lang}"  # T5 knows its tasks by such names
     if (generation.src_lang or generation.tgt_lang) and not takes_languages(model, tokenizer, task):
         raise ValueError("it has one language on each side: leave out --src-lang and --tgt-lang.")
-    return TranslationPipeline(model, tokenizer, task=task, **device, **options)
+    return TranslationPipeline(model, tokenizer, task=task, dtype=generation.dtype, **device, **options)

@@ -68,8 +68,10 @@ class Format:
 
 
 FORMATS: dict[str, tuple[str, str]] = {  # name -> file of this folder, class
+    "marian": ("marian", "Marian"),
     "onnx": ("onnx", "Onnx"),
     "torch": ("torch_int8", "TorchInt8"),
+    "ct2": ("ctranslate2", "CTranslate2Format"),
 }
 
 

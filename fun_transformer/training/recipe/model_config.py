@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
 from ...masks import packing_problem
+from ...number_types import has_fast_bfloat16
 from ...positions import POSITIONS
 from ..tables import OBJECTIVES
 from .arguments import AUTO, DataArguments, RunArguments, TrainingArguments
@@ -127,8 +128,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+    return device.type == "cpu" and has_fast_bfloat16()
 
 
 def choose_precision(training: TrainingArguments, device: torch.device) -> str:
