@@ -8,6 +8,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.translation import baseline
 
 
 def draw(results: dict, path: Path) -> None:
@@ -34,7 +37,31 @@ def draw(results: dict, path: Path) -> None:
     figure.savefig(path)
 
 
+def draw_translation(results: dict, path: Path) -> None:
+    """Bars of sentences per second for each way to translate, each with its ratio to MarianMT's in float32."""
+    cases = results["cases"]
+    names = list(next(iter(cases.values())))
+    figure, grid = plt.subplots(1, len(cases), figsize=(3.2 * len(cases) + 1.6, 0.32 * len(names) + 1.2), sharey=True)
+    figure.set_layout_engine("constrained")
+    for axes, (case, rows) in zip(np.atleast_1d(grid), cases.items()):
+        rates = [rows[name]["sentences_per_second"] for name in names]
+        first = baseline(rows)["sentences_per_second"]
+        colours = ["tab:blue" if name.startswith("ours") else "tab:gray" for name in names]
+        bars = axes.barh(names, rates, color=colours)
+        axes.bar_label(bars, [f"{rate:,.0f}  ({rate / first:.1f})" for rate in rates], padding=3, fontsize="small")
+        axes.set_xlim(0, 1.4 * max(rates))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_title(case.replace("-batch", ", batch of ").replace("beam5", "5 beams"), fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.invert_yaxis()  # of all: they share it
+    unit = "second" if results["counted"] == "wall" else f"CPU-second, threads: {results['threads']}"
+    figure.supxlabel(f"sentences per {unit}; {results['environment']['device']}", fontsize="medium")
+    figure.savefig(path)
+    plt.close(figure)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python -m benchmarks.chart RESULT.json PICTURE")
-    draw(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
+    found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    (draw_translation if "cases" in found else draw)(found, Path(sys.argv[2]))
