@@ -267,6 +267,6 @@ def set_generation(model: Any, testing: dict[str, Any], target: Side, notes: lis
         generation.length_penalty = max(0.0, alpha)
         if alpha > 0:
             notes.append(f"beam_alpha: {alpha} divides by ((5 + length) / 6)^alpha in JoeyNMT, by length^alpha here")
-    if longest := testing.get("max_output_length", -1):
-        if longest > 0:
-            generation.max_new_tokens = longest
+    longest = testing.get("max_output_length", -1)
+    if longest > 0:
+        generation.max_new_tokens = longest

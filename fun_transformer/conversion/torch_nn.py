@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..configuration_fun_transformer import FunTransformerConfig
-from .source import Converted, Options, load_weights
+from .source import Converted, Options, load_weights, words_in
 from .vocabulary import load_tokenizer
 from .weights import build_model, is_sinusoidal, number_of, rename, some, split_thirds
 
@@ -78,11 +78,7 @@ def is_source(path: Path) -> bool:
     """Tell whether a file holds weights of `torch.nn.Transformer`."""
     if not path.is_file() or path.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         return False
-    try:
-        weights = state_dict_of(load_weights(path)) or {}
-    except ValueError:
-        return False
-    return any(re.search(r"decoder\.layers\.0\.multihead_attn\.in_proj_weight$", name) for name in weights)
+    return any(re.search(r"decoder\.layers\.0\.multihead_attn\.in_proj_weight$", word) for word in words_in(path))
 
 
 def read(path: Path, options: Options) -> Converted:
@@ -257,7 +253,8 @@ def run_torch(
 
     Args:
         config: Of the converted model, for what a state dict does not say.
-        parts, stacks: From `find_parts`.
+        parts: Embeddings, positions and output layer, from `find_parts`.
+        stacks: Encoder and decoder, from there too.
         source_ids: (batch, source_len).
         target_ids: (batch, target_len).
 
