@@ -73,6 +73,7 @@ PLAIN = {  # what must have this value, or be missing; anything else has no plac
     "lora_layers": ([], None),
     "add_estimator": (False,),
 }
+NORM_EPS = {"eole": 1e-5, "opennmt": 1e-6}
 ACTIVATIONS = ("relu", "gelu")  # silu has a gate in OpenNMT-py
 
 
@@ -242,10 +243,10 @@ def read_config(found: Checkpoint, sides: list[Vocabulary]) -> FunTransformerCon
     def setting(stack: str, name: str) -> Any:
         return model[stack].get(name, model.get(name))
 
-    activation = both(name="mlp_activation_fn", model=model) or "relu"
+    activation = both(model, "mlp_activation_fn") or "relu"
     if activation not in ACTIVATIONS:
         raise ValueError(f"The model has the activation {activation}; only {' and '.join(ACTIVATIONS)} are known.")
-    width = both(name="hidden_size", model=model)
+    width = both(model, "hidden_size")
     vocabulary, target = sides
     fields: dict[str, Any] = {}
     for stack in ("encoder", "decoder"):
@@ -261,6 +262,7 @@ def read_config(found: Checkpoint, sides: list[Vocabulary]) -> FunTransformerCon
         decoder_vocab_size=len(target.tokens),
         d_model=width,
         norm_position="pre",
+        layer_norm_eps=both(model, "norm_eps") or NORM_EPS[found.tool],
         activation_function=activation,
         share_encoder_decoder_embeddings=bool(model.get("share_embeddings")),
         tie_word_embeddings=bool(model.get("share_decoder_embeddings")),

@@ -265,14 +265,21 @@ def run_torch(
 
     heads = config.encoder_attention_heads
     common: dict[str, Any] = {"dropout": 0.0, "activation": config.activation_function, "batch_first": True}
-    common |= {"norm_first": config.norm_position == "pre", "bias": "encoder.layers.0.linear1.bias" in stacks}
+    common |= {
+        "norm_first": config.norm_position == "pre",
+        "layer_norm_eps": config.layer_norm_eps,
+        "bias": "encoder.layers.0.linear1.bias" in stacks,
+    }
     if config.activation_function == "silu":
         common["activation"] = nn.functional.silu
     width = config.d_model
     encoder_layer = nn.TransformerEncoderLayer(width, heads, config.encoder_ffn_dim, **common)
     decoder_layer = nn.TransformerDecoderLayer(width, config.decoder_attention_heads, config.decoder_ffn_dim, **common)
     has_bias = "encoder.norm.bias" in stacks
-    norms = [nn.LayerNorm(width, bias=has_bias) if config.has_final_norm() else None for _ in range(2)]
+    norms = [
+        nn.LayerNorm(width, config.layer_norm_eps, bias=has_bias) if config.has_final_norm() else None
+        for _ in range(2)
+    ]
     encoder = nn.TransformerEncoder(encoder_layer, config.encoder_layers, norms[0], enable_nested_tensor=False)
     decoder = nn.TransformerDecoder(decoder_layer, config.decoder_layers, norms[1])
     both = nn.ModuleDict({"encoder": encoder, "decoder": decoder}).eval()
