@@ -144,9 +144,9 @@ def test_separate_vocabularies_are_two_tokenizers(tmp_path):
     settings = TokenizerSettings(type="bpe", vocab_size=300, target_vocab_size=290)
     tokenizer = train_tokenizer(LINES * 5, LINES[2:] * 5, settings=settings)
     save_tokenizer(tokenizer, tmp_path)
-    saved = json.loads((tmp_path / "target" / "tokenizer.json").read_text(encoding="utf-8"))
+    saved = json.loads((tmp_path / "target_tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
     assert saved["model"]["vocab"] == tokenizer.get_target_vocab()
-    assert "target_tokenizer" not in json.loads((tmp_path / "target" / "tokenizer_config.json").read_text())
+    assert "target_tokenizer" not in json.loads((tmp_path / "target_tokenizer" / "tokenizer_config.json").read_text())
     again = FunTransformerTokenizer.from_pretrained(tmp_path)
     assert again(LINES, text_target=LINES) == tokenizer(LINES, text_target=LINES)
 

@@ -93,7 +93,7 @@ def describe(model: PreTrainedModel, quantization: str | None) -> dict[str, Any]
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
-    """Write a tokenizer, and where source and target have separate vocabularies a second one in `target/`."""
+    """Write a tokenizer, and where source and target have separate vocabularies a second one in a folder."""
     tokenizer.save_pretrained(output)
     settings = json.loads((output / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # as transformers.js knows no class of ours
@@ -101,9 +101,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     backend = json.loads((output / "tokenizer.json").read_text(encoding="utf-8"))
     write_json(output / "tokenizer.json", backend, indent=None)
     if target := settings.pop("target_tokenizer", None):
-        (output / "target").mkdir()
-        write_json(output / "target" / "tokenizer_config.json", settings)
-        write_json(output / "target" / "tokenizer.json", json.loads(target), indent=None)
+        folder = output / "target_tokenizer"
+        folder.mkdir()
+        write_json(folder / "tokenizer_config.json", settings)
+        write_json(folder / "tokenizer.json", json.loads(target), indent=None)
 
 
 def write_json(path: Path, content: dict[str, Any], indent: int | None = 2) -> None:
