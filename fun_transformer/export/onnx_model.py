@@ -123,14 +123,17 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
                 batch, config.decoder_attention_heads, 0, config.d_model // config.decoder_attention_heads
             )
             return dict.fromkeys(names, empty)
-        layers = zip(past_key_values.self_attention_cache.layers, past_key_values.cross_attention_cache.layers)
+        parts = (past_key_values.self_attention_cache, past_key_values.cross_attention_cache)
+        layers: Any = zip(*(part.layers for part in parts))
         return dict(zip(names, (states for pair in layers for layer in pair for states in (layer.keys, layer.values))))
 
     def keep(self, past_key_values: EncoderDecoderCache, results: dict[str, torch.Tensor]) -> None:
         """Put a call's keys and values, which begin with those of the calls before, into the cache."""
         parts = {"decoder": past_key_values.self_attention_cache, "encoder": past_key_values.cross_attention_cache}
         for part, cache in parts.items():
-            cache.layers = [DynamicLayer() for _ in range(self.config.decoder_layers)]
             names = iter(cache_names(self.config.decoder_layers, "present", (part,)))
-            for layer, key, value in zip(cache.layers, names, names):
+            cache.layers = []
+            for key, value in zip(names, names):
+                layer = DynamicLayer()
                 layer.update(results[key], results[value])
+                cache.layers.append(layer)
