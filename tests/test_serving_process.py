@@ -60,7 +60,7 @@ class Process:
     def serve(self, opened):
         """Serve, and never return."""
         try:
-            sys.stderr = open(self.log, "w", buffering=1)
+            sys.stderr = self.log.open("w", buffering=1)  # noqa: SIM115 - to the end of the process
             log_as_json()
             limits = Limits(slow_seconds=0.3, seconds=20, batch_tokens=1)  # one text a batch
             run_server(build_app([Translator("model", {("zh", "en"): SlowPipe()})], limits), opened, limits)
