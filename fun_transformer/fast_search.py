@@ -386,7 +386,7 @@ class Sampling(Search):
         self.keep("scores", scores)
         self.keep("logits", logits)
         if not self.config.do_sample:
-            return scores.argmax(dim=-1)
+            return scores.max(dim=-1).indices  # the first of equal ones, as argmax(), but sooner
         return torch.multinomial(F.softmax(scores, dim=-1), num_samples=1).squeeze(1)
 
 
