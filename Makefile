@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
+# -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-zh-en pictures test test-fast test-library test-versions coverage check
 
@@ -14,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,embeddings,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,embeddings,ct2,onnx,serve,dev]'
 	@touch $@
 
 demo: $(READY)  ## letters to phonemes: train on CMUdict (about five minutes on two cores), score, draw, use through pipeline()
@@ -27,10 +28,10 @@ pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a 
 	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
 
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
-	$(PY) -m pytest -m "not gpu and not library"
+	$(PY) -m pytest -n auto -m "not gpu and not library"
 
 test-fast: $(READY)  ## the tests that take under two seconds each
-	$(PY) -m pytest -m "not gpu and not slow"
+	$(PY) -m pytest -n auto -m "not gpu and not slow"
 
 test-library: $(READY)  ## the test-suite of transformers itself on all our models (fifteen minutes; fetched with pip)
 	$(PY) -m pytest -m library
@@ -40,12 +41,12 @@ oldest = torch==2.11.0 transformers==5.17.0
 newest = torch transformers
 $(VENV)-%/.ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $($*) -e '.[train,viz,demo,embeddings,dev]'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $($*) -e '.[train,viz,demo,embeddings,ct2,onnx,serve,dev]'
 	@touch $@
 
 test-versions: $(VENV)-oldest/.ready $(VENV)-newest/.ready  ## the fast tests with the oldest and the newest torch and transformers
-	$(VENV)-oldest/bin/python -m pytest -m "not gpu and not slow"
-	$(VENV)-newest/bin/python -m pytest -m "not gpu and not slow"
+	$(VENV)-oldest/bin/python -m pytest -n auto -m "not gpu and not slow"
+	$(VENV)-newest/bin/python -m pytest -n auto -m "not gpu and not slow"
 
 coverage: $(READY)  ## which lines the tests of `make test` do not reach (a figure to look at, no gate)
 	$(PY) -m pytest -m "not gpu and not library" --cov=fun_transformer --cov-report=term-missing:skip-covered

@@ -37,6 +37,7 @@ class FunTransformerConfig(PreTrainedConfig):
             a final LayerNorm on each stack (Xiong et al. 2020, arXiv:2002.04745), which trains without warmup.
         final_layer_norm: A LayerNorm at the end of each stack. None: where norms come first, as above. True with
             "post" is what `torch.nn.Transformer` does, two norms in a row.
+        layer_norm_eps: What each LayerNorm adds to the variance, so that it never divides by 0.
         encoder_layer_types, decoder_layer_types: How each layer mixes the tokens of a text, from the first layer on;
             full attention in all of them when None. "full_attention" (section 3.2), "sliding_attention" (local:
             tokens within `sliding_window`), "linear_attention" (Katharopoulos et al. 2020, arXiv:2006.16236) or "conv"
@@ -82,6 +83,7 @@ class FunTransformerConfig(PreTrainedConfig):
     position_embedding_type: str = "sinusoidal"
     norm_position: Literal["post", "pre"] = "post"
     final_layer_norm: bool | None = None
+    layer_norm_eps: float = 1e-5
     encoder_layer_types: list[str] | None = None
     decoder_layer_types: list[str] | None = None
     sliding_window: int | None = None

@@ -166,13 +166,13 @@ class FastDecoder:
         is_eager = model.config._attn_implementation == "eager"
         self.forbidden = torch.finfo(self.dtype).min if is_eager else -torch.inf
         states = encoder_hidden_states.reshape(-1, self.d_model)  # (batch * source_len, d_model)
-        self.source = [
-            layer.source_kv(states).view(self.batch_size, source_len, 2, self.d_model) for layer in weights.layers
-        ]
+        shape = (self.batch_size, source_len, 2, self.num_heads, self.head_dim)
+        self.source = [layer.source_kv(states).view(shape) for layer in weights.layers]
         self.source_mask = None
         if source_mask is not None and not bool(source_mask.all()):
             self.source_mask = self.additive(source_mask)[:, None, None, :]  # (batch, 1, 1, source_len)
         self.target = [self.new_room(ROOM * num_beams) for _ in weights.layers]
+        self.look_at_stores()
         self.on_way = torch.zeros(self.batch_size, num_beams, ROOM * num_beams, device=self.device, dtype=self.dtype)
         self.apart = self.additive(torch.eye(num_beams, device=self.device))  # (num_beams, num_beams)
         self.mask: torch.Tensor | None = None  # (batch, 1, beams, key_len), that of this step
@@ -188,8 +188,14 @@ class FastDecoder:
         return zeros.masked_fill_(mask == 0, self.forbidden)
 
     def new_room(self, room: int) -> torch.Tensor:
-        """Return an empty store for the keys and values of a layer, (batch, room, 2, d_model)."""
-        return torch.empty(self.batch_size, room, 2, self.d_model, device=self.device, dtype=self.dtype)
+        """Return an empty store for the keys and values of a layer, (batch, room, 2, heads, head_dim)."""
+        shape = (self.batch_size, room, 2, self.num_heads, self.head_dim)
+        return torch.empty(shape, device=self.device, dtype=self.dtype)
+
+    def look_at_stores(self) -> None:
+        """Find keys and values of each layer in the stores, both (batch, heads, key_len, head_dim)."""
+        self.seen_source = [store.permute(2, 0, 3, 1, 4).unbind() for store in self.source]
+        self.seen_target = [store.permute(2, 0, 3, 1, 4).unbind() for store in self.target]
 
     def make_room(self, count: int) -> None:
         """See to it that this many more tokens of each text fit into the store."""
@@ -199,6 +205,7 @@ class FastDecoder:
         more = max(room, count)
         self.target = [torch.cat([store, self.new_room(more)], dim=1) for store in self.target]
         self.on_way = F.pad(self.on_way, (0, more))  # (batch, num_beams, room + more)
+        self.look_at_stores()
 
     def read_prompt(self, tokens: torch.Tensor, attention_mask: torch.Tensor | None, source: torch.Tensor) -> None:
         """Read a prompt but for its last token, which is the first that `step` reads.
@@ -226,8 +233,8 @@ class FastDecoder:
         )
         self.make_room(prompt_len)
         for store, layer in zip(self.target, cache.self_attention_cache.layers):
-            store[:, :prompt_len, 0] = layer.keys.transpose(1, 2).flatten(2)
-            store[:, :prompt_len, 1] = layer.values.transpose(1, 2).flatten(2)
+            store[:, :prompt_len, 0] = layer.keys.transpose(1, 2)
+            store[:, :prompt_len, 1] = layer.values.transpose(1, 2)
         if self.has_padding:
             self.on_way[:, :, :prompt_len] = self.additive(attention_mask[:, None, :-1])
         self.used = self.text_len = prompt_len
@@ -261,45 +268,43 @@ class FastDecoder:
         self.batch_size = texts.shape[0]
         self.source = [store.index_select(0, texts) for store in self.source]
         self.target = [store.index_select(0, texts) for store in self.target]
+        self.look_at_stores()
         self.on_way = self.on_way.index_select(0, texts)
         if self.source_mask is not None:
             self.source_mask = self.source_mask.index_select(0, texts)
         if self.first_positions is not None:
             self.first_positions = self.first_positions.index_select(0, texts)
 
-    def attend(self, query: torch.Tensor, store: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Attend from the beams of each text to what is stored of it.
 
         Args:
-            query: (batch, beams, d_model).
-            store: (batch, key_len, 2, d_model), keys and values.
+            query: (batch, beams, heads, head_dim).
+            key: (batch, heads, key_len, head_dim).
+            value: (batch, heads, key_len, head_dim).
             mask: (batch, 1, beams or 1, key_len), added to the scores.
 
         Returns:
             (batch * beams, d_model).
         """
-        heads = (self.num_heads, self.head_dim)
-        keys_and_values = store.unflatten(-1, heads)  # (batch, key_len, 2, heads, head_dim)
-        context = F.scaled_dot_product_attention(
-            query.unflatten(-1, heads).transpose(1, 2),  # (batch, heads, beams, head_dim)
-            keys_and_values[:, :, 0].transpose(1, 2),
-            keys_and_values[:, :, 1].transpose(1, 2),
-            attn_mask=mask,
-        )
+        context = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=mask)
         return context.transpose(1, 2).reshape(-1, self.d_model)  # (batch * beams, d_model)
 
     def attend_to_target(self, number: int, states: torch.Tensor) -> torch.Tensor:
         """Attend to the tokens so far in layer `number`, (batch * beams, d_model) -> (batch * beams, d_model)."""
-        weights, target = self.weights.layers[number], self.target[number]
-        qkv = weights.qkv(states).view(self.batch_size, -1, 3, self.d_model)
-        target[:, self.used - qkv.shape[1] : self.used] = qkv[:, :, 1:]
-        return weights.out(self.attend(qkv[:, :, 0], target[:, : self.used], self.mask))
+        weights, (key, value) = self.weights.layers[number], self.seen_target[number]
+        qkv = weights.qkv(states).view(self.batch_size, -1, 3, self.num_heads, self.head_dim)
+        self.target[number][:, self.used - qkv.shape[1] : self.used] = qkv[:, :, 1:]
+        key, value = key[:, :, : self.used], value[:, :, : self.used]
+        return weights.out(self.attend(qkv[:, :, 0], key, value, self.mask))
 
     def attend_to_source(self, number: int, states: torch.Tensor) -> torch.Tensor:
         """Attend to the source in layer `number`, (batch * beams, d_model) -> (batch * beams, d_model)."""
-        weights = self.weights.layers[number]
-        query = weights.source_q(states).view(self.batch_size, -1, self.d_model)
-        return weights.source_out(self.attend(query, self.source[number], self.source_mask))
+        weights, (key, value) = self.weights.layers[number], self.seen_source[number]
+        query = weights.source_q(states).view(self.batch_size, -1, self.num_heads, self.head_dim)
+        return weights.source_out(self.attend(query, key, value, self.source_mask))
 
     def feed_forward(self, number: int, states: torch.Tensor) -> torch.Tensor:
         """Transform each token by itself in layer `number`, (batch * beams, d_model) -> (batch * beams, d_model)."""
@@ -348,8 +353,7 @@ class FastDecoder:
         for layer_idx, (target, source) in enumerate(zip(self.target, self.source)):
             rows = torch.arange(self.batch_size, device=self.device).repeat_interleave(beams)[:, None]
             for cache, store in zip(caches, (target[rows, places], source.repeat_interleave(beams, dim=0))):
-                heads = store.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 3)
-                # (batch * num_beams, heads, 2, seq_len, head_dim)
+                heads = store.transpose(1, 3)  # (batch * num_beams, heads, 2, seq_len, head_dim)
                 cache.update(heads[:, :, 0].contiguous(), heads[:, :, 1].contiguous(), layer_idx)
         return EncoderDecoderCache(*caches)
 

@@ -70,13 +70,15 @@ def best_places(log_probs: torch.Tensor, scores: torch.Tensor, count: int) -> tu
     in_blocks = log_probs[:, :, : width * BLOCKS].unflatten(-1, (BLOCKS, width))
     maxima = (in_blocks.amax(dim=-1) + scores[:, :, None]).flatten(1)  # (batch, beams * BLOCKS)
     blocks = torch.topk(maxima, count).indices  # (batch, count)
-    begins = blocks // BLOCKS * vocab_size + blocks % BLOCKS * width
+    of_beam, of_block = blocks // BLOCKS, blocks % BLOCKS
+    begins = of_beam * vocab_size + of_block * width
     places = (begins[:, :, None] + torch.arange(width, device=blocks.device)).flatten(1)  # (batch, count * width)
-    rest = torch.arange(width * BLOCKS, vocab_size, device=blocks.device)  # what fills no block
-    if rest.numel() > 0:
-        rest = torch.arange(0, beams * vocab_size, vocab_size, device=blocks.device)[:, None] + rest
+    values = log_probs.flatten(1).gather(1, places).unflatten(1, (count, width))
+    values = (values + scores.gather(1, of_beam)[:, :, None]).flatten(1)
+    if width * BLOCKS < vocab_size:  # what is in no block
+        rest = torch.arange(beams * vocab_size, device=blocks.device).view(beams, vocab_size)[:, width * BLOCKS :]
         places = torch.cat([places, rest.flatten().expand(batch_size, -1)], dim=1)
-    values = log_probs.flatten(1).gather(1, places) + scores.gather(1, places // vocab_size)
+        values = torch.cat([values, (log_probs[:, :, width * BLOCKS :] + scores[:, :, None]).flatten(1)], dim=1)
     values, chosen = torch.topk(values, count)
     return values, places.gather(1, chosen)
 

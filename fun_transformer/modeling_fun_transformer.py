@@ -103,9 +103,9 @@ class EncoderLayer(GradientCheckpointingLayer):
         self.num_heads = config.encoder_attention_heads
         mixer = MIXERS[config.stack_layer_types("encoder")[layer_idx]]
         self.self_attn = mixer(config, self.num_heads, layer_idx, self.is_causal)
-        self.self_attn_layer_norm = LayerNorm(config.d_model)
+        self.self_attn_layer_norm = LayerNorm(config.d_model, config.layer_norm_eps)
         self.feed_forward = FeedForward(config, config.encoder_ffn_dim)
-        self.final_layer_norm = LayerNorm(config.d_model)
+        self.final_layer_norm = LayerNorm(config.d_model, config.layer_norm_eps)
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
@@ -131,11 +131,11 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.num_heads = config.decoder_attention_heads
         mixer = MIXERS[config.stack_layer_types("decoder")[layer_idx]]
         self.self_attn = mixer(config, self.num_heads, layer_idx, self.is_causal)
-        self.self_attn_layer_norm = LayerNorm(config.d_model)
+        self.self_attn_layer_norm = LayerNorm(config.d_model, config.layer_norm_eps)
         self.encoder_attn = MultiHeadAttention(config, self.num_heads, layer_idx)
-        self.encoder_attn_layer_norm = LayerNorm(config.d_model)
+        self.encoder_attn_layer_norm = LayerNorm(config.d_model, config.layer_norm_eps)
         self.feed_forward = FeedForward(config, config.decoder_ffn_dim)
-        self.final_layer_norm = LayerNorm(config.d_model)
+        self.final_layer_norm = LayerNorm(config.d_model, config.layer_norm_eps)
 
     def forward(
         self,
@@ -216,7 +216,9 @@ class Stack(FunTransformerPreTrainedModel):
         self.embed_positions = encoding(config, layers[0].num_heads, layers[0].is_causal)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(layers)
-        self.layer_norm = LayerNorm(config.d_model) if config.has_final_norm() else nn.Identity()
+        self.layer_norm = (
+            LayerNorm(config.d_model, config.layer_norm_eps) if config.has_final_norm() else nn.Identity()
+        )
         self.gradient_checkpointing = False
         self.post_init()
 

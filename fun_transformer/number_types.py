@@ -1,8 +1,8 @@
 """Which type of numbers a model computes in: float32, bfloat16, float16.
 
-float16 is made for GPUs. A CPU computes in it at a third of the speed of float32, and one with AMX or AVX-512 for
-bfloat16 is faster in that than in both. So where nothing is asked for, a model that was saved in 16 bits leaves
-float16 on a CPU (docs/pipelines.md has the figures).
+float16 is made for GPUs. Few CPUs have arithmetic for it, and they are no faster in it than in float32; those with AMX
+or AVX-512 for bfloat16 are faster in that than in both. So where nothing is asked for, a model that was saved in 16
+bits leaves float16 on a CPU (docs/pipelines.md has the figures).
 """
 
 from itertools import chain

@@ -436,6 +436,7 @@ SAVED = {
     "paper": {},
     "learned": {"position_embedding_type": "learned"},
     "pre-norm": {"norm_position": "pre"},
+    "post-norm and a last norm": {"final_layer_norm": True, "layer_norm_eps": 1e-3},
     "two vocabularies": {"decoder_vocab_size": 31, "share_encoder_decoder_embeddings": False},
     "untied head": {"tie_word_embeddings": False},
     "all apart": {

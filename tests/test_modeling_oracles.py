@@ -28,6 +28,7 @@ VARIANTS = {
         "tie_word_embeddings": False,
     },
     "no label smoothing": {"label_smoothing": 0.0},
+    "post-norm and a last norm": {"final_layer_norm": True, "layer_norm_eps": 0.01},
     "local": {"encoder_layer_types": ["sliding_attention"] * 2, "decoder_layer_types": ["sliding_attention"] * 3}
     | {"sliding_window": 2},
     "linear": {"encoder_layer_types": ["linear_attention"] * 2, "decoder_layer_types": ["linear_attention"] * 3},

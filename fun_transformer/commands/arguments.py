@@ -57,7 +57,7 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=positive,
-        help="texts answered together, fewer long ones (default: 160 by the number of beams, such as 32 for 5)",
+        help="texts answered together, fewer long ones (default: 320 by the number of beams: 64 for 5)",
     )
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: the model's, else 4)")
     parser.add_argument(

@@ -5,8 +5,6 @@ Both train pre-norm Transformers whose output layer has a bias. Sources are thei
 
 import argparse
 import json
-import pickletools
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from tokenizers import Tokenizer
 
 from ..configuration_fun_transformer import FunTransformerConfig
 from .sentencepiece_file import read_sentencepiece
-from .source import Converted, Options, load_weights
+from .source import Converted, Options, load_weights, words_in
 from .vocabulary import Vocabulary, build_tokenizer, sentencepiece_backend, whitespace_backend
 from .weights import build_model, rename
 
@@ -75,6 +73,7 @@ PLAIN = {  # what must have this value, or be missing; anything else has no plac
     "lora_layers": ([], None),
     "add_estimator": (False,),
 }
+NORM_EPS = {"eole": 1e-5, "opennmt": 1e-6}
 ACTIVATIONS = ("relu", "gelu")  # silu has a gate in OpenNMT-py
 
 
@@ -105,13 +104,7 @@ def is_source(path: Path) -> bool:
     """Tell whether a folder is a checkpoint of eole, or a file one of OpenNMT-py."""
     if path.is_dir():
         return (path / "vocab.json").is_file() and (path / "config.json").is_file() and bool(safetensors_in(path))
-    if path.suffix != ".pt" or not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        pickled = archive.read(names[0]) if names else b""
-    strings = {argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)}
-    return {"opt", "vocab", "generator"} <= strings
+    return path.suffix == ".pt" and {"opt", "vocab", "generator"} <= words_in(path)
 
 
 def safetensors_in(folder: Path) -> list[Path]:
@@ -250,10 +243,10 @@ def read_config(found: Checkpoint, sides: list[Vocabulary]) -> FunTransformerCon
     def setting(stack: str, name: str) -> Any:
         return model[stack].get(name, model.get(name))
 
-    activation = both(name="mlp_activation_fn", model=model) or "relu"
+    activation = both(model, "mlp_activation_fn") or "relu"
     if activation not in ACTIVATIONS:
         raise ValueError(f"The model has the activation {activation}; only {' and '.join(ACTIVATIONS)} are known.")
-    width = both(name="hidden_size", model=model)
+    width = both(model, "hidden_size")
     vocabulary, target = sides
     fields: dict[str, Any] = {}
     for stack in ("encoder", "decoder"):
@@ -269,6 +262,7 @@ def read_config(found: Checkpoint, sides: list[Vocabulary]) -> FunTransformerCon
         decoder_vocab_size=len(target.tokens),
         d_model=width,
         norm_position="pre",
+        layer_norm_eps=both(model, "norm_eps") or NORM_EPS[found.tool],
         activation_function=activation,
         share_encoder_decoder_embeddings=bool(model.get("share_embeddings")),
         tie_word_embeddings=bool(model.get("share_decoder_embeddings")),
@@ -318,7 +312,7 @@ def make_vocabulary(found: Checkpoint, side: str) -> Vocabulary:
 def build_backend(found: Checkpoint, side: str, vocabulary: Vocabulary, notes: list[str]) -> Tokenizer:
     """Return the tokenizer of a side; what it leaves to others is added to the notes.
 
-    Of sources it may have more tokens than the vocabulary: pieces that are read as unknown.
+    Of sources it may have more tokens than the vocabulary: pieces that are read as unknown. Targets are only joined.
     """
     transforms = [name for name in found.transforms if not name.startswith(("filtertoolong", "suffix", "prefix"))]
     if transforms == ["sentencepiece"]:
@@ -326,9 +320,7 @@ def build_backend(found: Checkpoint, side: str, vocabulary: Vocabulary, notes: l
         model = settings.get(f"{side}_subword_model") or settings.get("src_subword_model")
         file = find_file(found.folder, model)
         known = set(vocabulary.tokens)
-        extra = [piece for piece in read_sentencepiece(file).texts if piece not in known] if side == "src" else []
-        if side == "tgt":  # only joins pieces
-            extra = []
+        extra = [piece for piece in read_sentencepiece(file).texts if piece not in known and side == "src"]
         wider = Vocabulary([*vocabulary.tokens, *extra], *special_of(vocabulary), ends=vocabulary.ends)
         return sentencepiece_backend(wider, file)
     if transforms:

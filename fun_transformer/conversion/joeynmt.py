@@ -1,6 +1,6 @@
 """JoeyNMT 2: a run's folder with config.yaml, NUMBER.ckpt, src_vocab.txt and trg_vocab.txt.
 
-Its Transformer is the paper's or its pre-norm form. JoeyNMT's LayerNorms add 1e-6 to variances where ours add 1e-5.
+Its Transformer is the paper's or its pre-norm form.
 """
 
 from pathlib import Path
@@ -148,6 +148,7 @@ def read_config(config: dict[str, Any], sides: "list[Side]") -> FunTransformerCo
         decoder_vocab_size=len(sides[1].vocabulary.tokens),
         d_model=both("hidden_size", [stack["hidden_size"] for stack in stacks]),
         norm_position=norm,
+        layer_norm_eps=1e-6,
         activation_function=ACTIVATIONS[activation],
         scale_embedding=scale,
         share_encoder_decoder_embeddings=tied,
@@ -267,6 +268,6 @@ def set_generation(model: Any, testing: dict[str, Any], target: Side, notes: lis
         generation.length_penalty = max(0.0, alpha)
         if alpha > 0:
             notes.append(f"beam_alpha: {alpha} divides by ((5 + length) / 6)^alpha in JoeyNMT, by length^alpha here")
-    if longest := testing.get("max_output_length", -1):
-        if longest > 0:
-            generation.max_new_tokens = longest
+    longest = testing.get("max_output_length", -1)
+    if longest > 0:
+        generation.max_new_tokens = longest

@@ -13,6 +13,7 @@ from ..tokenization_fun_transformer import SPACE
 UNIGRAM, BPE = 1, 2
 NORMAL, UNKNOWN, USER_DEFINED, BYTE = 1, 2, 4, 6  # kinds of pieces; control pieces never come from a text
 NEVER = -1e6  # a score that no text prefers
+MANY = 10**6
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ class SentencePiece:
         add_dummy_prefix: A space is put before the text.
         remove_extra_whitespaces: Runs of spaces become one, and those at the ends go.
         treat_whitespace_as_suffix: Spaces belong to the word before them.
-        user_defined: Pieces that are found before all others.
     """
 
     pieces: list[tuple[str, float, int]]
@@ -133,8 +133,9 @@ def build_backend(model: SentencePiece, vocab: dict[str, int], unknown: str) -> 
     backend.normalizer = build_normalizer(model)
     scheme = "always" if model.add_dummy_prefix else "never"
     backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=False)
-    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    backend.decoder = decoders.Sequence(steps if model.add_dummy_prefix else steps[:-1])
+    leading = MANY if model.remove_extra_whitespaces else int(model.add_dummy_prefix)  # spaces that are not text
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", leading, 0)]
+    backend.decoder = decoders.Sequence(steps)
     return backend
 
 

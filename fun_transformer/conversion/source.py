@@ -1,6 +1,9 @@
 """What a reader of other tools' models is, and what a user may say about a source."""
 
+import json
+import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +11,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 
 OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx"]  # the same weights again
 
@@ -56,7 +58,7 @@ class Reader:
 
     Attributes:
         text: What it reads, in words.
-        is_source: Tells whether a file or folder is of this tool, without loading it whole.
+        is_source: Tells whether a file or folder is of this tool, without loading it.
         read: Converts it.
     """
 
@@ -85,6 +87,19 @@ def find_source(source: str | Path) -> Path:
         raise OSError(
             f"There is no folder {source} here, and the Hub did not give a model {source}: {reason}"
         ) from error
+
+
+def words_in(path: Path) -> set[str]:
+    """Return the names of weights and other strings in a file of weights without loading it; none in other files."""
+    try:
+        if path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                return set(json.loads(file.read(int.from_bytes(file.read(8), "little"))))
+        with zipfile.ZipFile(path) as archive:
+            pickled = [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+        return {word for data in pickled for _, word, _ in pickletools.genops(data) if isinstance(word, str)}
+    except (OSError, ValueError, OverflowError, MemoryError, zipfile.BadZipFile):
+        return set()
 
 
 def load_weights(path: Path, also: Sequence[type] = ()) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..configuration_fun_transformer import FunTransformerConfig
-from .source import Converted, Options, load_weights
+from .source import Converted, Options, load_weights, words_in
 from .vocabulary import load_tokenizer
 from .weights import build_model, is_sinusoidal, number_of, rename, some, split_thirds
 
@@ -78,11 +78,7 @@ def is_source(path: Path) -> bool:
     """Tell whether a file holds weights of `torch.nn.Transformer`."""
     if not path.is_file() or path.suffix not in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         return False
-    try:
-        weights = state_dict_of(load_weights(path)) or {}
-    except ValueError:
-        return False
-    return any(re.search(r"decoder\.layers\.0\.multihead_attn\.in_proj_weight$", name) for name in weights)
+    return any(re.search(r"decoder\.layers\.0\.multihead_attn\.in_proj_weight$", word) for word in words_in(path))
 
 
 def read(path: Path, options: Options) -> Converted:
@@ -257,7 +253,8 @@ def run_torch(
 
     Args:
         config: Of the converted model, for what a state dict does not say.
-        parts, stacks: From `find_parts`.
+        parts: Embeddings, positions and output layer, from `find_parts`.
+        stacks: Encoder and decoder, from there too.
         source_ids: (batch, source_len).
         target_ids: (batch, target_len).
 
@@ -268,14 +265,21 @@ def run_torch(
 
     heads = config.encoder_attention_heads
     common: dict[str, Any] = {"dropout": 0.0, "activation": config.activation_function, "batch_first": True}
-    common |= {"norm_first": config.norm_position == "pre", "bias": "encoder.layers.0.linear1.bias" in stacks}
+    common |= {
+        "norm_first": config.norm_position == "pre",
+        "layer_norm_eps": config.layer_norm_eps,
+        "bias": "encoder.layers.0.linear1.bias" in stacks,
+    }
     if config.activation_function == "silu":
         common["activation"] = nn.functional.silu
     width = config.d_model
     encoder_layer = nn.TransformerEncoderLayer(width, heads, config.encoder_ffn_dim, **common)
     decoder_layer = nn.TransformerDecoderLayer(width, config.decoder_attention_heads, config.decoder_ffn_dim, **common)
     has_bias = "encoder.norm.bias" in stacks
-    norms = [nn.LayerNorm(width, bias=has_bias) if config.has_final_norm() else None for _ in range(2)]
+    norms = [
+        nn.LayerNorm(width, config.layer_norm_eps, bias=has_bias) if config.has_final_norm() else None
+        for _ in range(2)
+    ]
     encoder = nn.TransformerEncoder(encoder_layer, config.encoder_layers, norms[0], enable_nested_tensor=False)
     decoder = nn.TransformerDecoder(decoder_layer, config.decoder_layers, norms[1])
     both = nn.ModuleDict({"encoder": encoder, "decoder": decoder}).eval()

@@ -109,9 +109,9 @@ def fold_output_bias(
 ) -> None:
     """Change weights so that logits without a bias are those with one: W' h' = W h + c.
 
-    The output layer reads h = g * n + b, the last LayerNorm's result, where n has the sum 0. So (1 / g) . h is the same
-    number at each position, K = sum_i b_i / g_i, and adding c (1 / g)^T / K to W adds c to the logits. K may be small,
-    so first h is moved by u = +-g, which moves K by the width of h to K'; W' = W + (c - W u) (1 / g)^T / K'.
+    The output layer reads h = g * n + b, the last LayerNorm's result, where n has the sum 0. So (1 / g) . h is the
+    same number at each position, K = sum_i b_i / g_i, and adding c (1 / g)^T / K to W adds c to the logits. K may be
+    small, so first h is moved by u = +-g, which moves K by the width of h to K'; W' = W + (c - W u) (1 / g)^T / K'.
 
     Args:
         config: Of the model.

@@ -92,9 +92,7 @@ class CTranslate2Model(PreTrainedModel):
         name = str(pretrained_model_name_or_path)
         folder = Path(name if Path(name).is_dir() else snapshot_download(name, **hub))
         if kwargs.get("device_map") is not None:
-            raise ValueError(
-                f"device_map={kwargs['device_map']!r} is not for CTranslate2. Give device=... instead."
-            )
+            raise ValueError(f"device_map={kwargs['device_map']!r} is not for CTranslate2. Give device=... instead.")
         dtype = str(kwargs.get("dtype") or kwargs.get("torch_dtype") or "auto").removeprefix("torch.")
         if dtype not in ("auto", *DTYPES):
             raise ValueError(f"dtype={dtype} is unknown to CTranslate2. Choose one of {', '.join(DTYPES)}.")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import GenerationConfig
 
 from ..decoding.prefix import ForcedPrefix
@@ -71,10 +70,6 @@ class Search:
 
     def run(self, translator: Any, sources: list[list[str]], prefixes: list[list[str]]) -> list[Any]:
         """Search for outputs of sources, which begin with prefixes."""
-        if "sampling_topk" in self.options:
-            import ctranslate2
-
-            ctranslate2.set_random_seed(int(torch.randint(2**31, ())))  # seeds of torch rule
         given = prefixes if any(prefixes) else None
         if not self.source_ngram:
             return translator.translate_batch(sources, given, **self.options)
@@ -107,7 +102,8 @@ def check_params(params: dict[str, Any]) -> None:
     """
     plain = GenerationConfig()
     for name, value in params.items():
-        if name in RENAMED or name in HANDLED or value in (None, False) or value == getattr(plain, name, None):
+        is_known = name in RENAMED or name in HANDLED or name.startswith("_")
+        if is_known or value in (None, False) or value == getattr(plain, name, None):
             continue
         raise ValueError(f"CTranslate2 has no {name}. {INSTEAD}")
     if params.get("early_stopping") not in (None, *PATIENCE):

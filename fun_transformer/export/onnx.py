@@ -2,11 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..mixers import MIXERS
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
 from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .formats import Answer, Format
@@ -39,8 +38,9 @@ class Onnx(Format):
             )
         if not tokenizer.is_fast:
             raise ValueError("--to onnx needs a fast tokenizer: transformers.js reads only tokenizer.json.")
-        for layer_type in model.config.stack_layer_types("decoder"):
-            if MIXERS[layer_type].cache_type not in ("full_attention", "sliding_attention"):
+        kept = model.config.get_text_config(decoder=True).layer_types  # by each layer while it generates
+        for layer_type, cache_type in zip(model.config.stack_layer_types("decoder"), kept):
+            if cache_type not in ("full_attention", "sliding_attention"):
                 raise ValueError(
                     f"decoder_layer_types names {layer_type}, which keeps a state while it generates. transformers.js "
                     "passes on only keys and values of attention. In the encoder such layers can be exported."
@@ -56,7 +56,8 @@ class Onnx(Format):
         from .onnx_weights import halve_weights, quantize_weights
 
         model.set_attn_implementation("eager")
-        graphs = [export_encoder(model), *export_decoder(model)]
+        translator = cast(FunTransformerForConditionalGeneration, model)
+        graphs = [export_encoder(translator), *export_decoder(translator)]
         if quantization:
             graphs = [(halve_weights if quantization == "float16" else quantize_weights)(graph) for graph in graphs]
         suffix = KINDS[quantization][1]
@@ -92,7 +93,7 @@ def describe(model: PreTrainedModel, quantization: str | None) -> dict[str, Any]
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
-    """Write a tokenizer, and where source and target have separate vocabularies a second one in `target/`."""
+    """Write a tokenizer, and where source and target have separate vocabularies a second one in a folder."""
     tokenizer.save_pretrained(output)
     settings = json.loads((output / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # as transformers.js knows no class of ours
@@ -100,9 +101,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     backend = json.loads((output / "tokenizer.json").read_text(encoding="utf-8"))
     write_json(output / "tokenizer.json", backend, indent=None)
     if target := settings.pop("target_tokenizer", None):
-        (output / "target").mkdir()
-        write_json(output / "target" / "tokenizer_config.json", settings)
-        write_json(output / "target" / "tokenizer.json", json.loads(target), indent=None)
+        folder = output / "target_tokenizer"
+        folder.mkdir()
+        write_json(folder / "tokenizer_config.json", settings)
+        write_json(folder / "tokenizer.json", json.loads(target), indent=None)
 
 
 def write_json(path: Path, content: dict[str, Any], indent: int | None = 2) -> None:

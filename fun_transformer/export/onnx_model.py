@@ -119,16 +119,21 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
         config = self.config
         names = cache_names(config.decoder_layers)
         if past_key_values is None or past_key_values.get_seq_length() == 0:
-            empty = torch.zeros(batch, config.decoder_attention_heads, 0, config.d_model // config.decoder_attention_heads)
+            empty = torch.zeros(
+                batch, config.decoder_attention_heads, 0, config.d_model // config.decoder_attention_heads
+            )
             return dict.fromkeys(names, empty)
-        layers = zip(past_key_values.self_attention_cache.layers, past_key_values.cross_attention_cache.layers)
+        parts = (past_key_values.self_attention_cache, past_key_values.cross_attention_cache)
+        layers: Any = zip(*(part.layers for part in parts))
         return dict(zip(names, (states for pair in layers for layer in pair for states in (layer.keys, layer.values))))
 
     def keep(self, past_key_values: EncoderDecoderCache, results: dict[str, torch.Tensor]) -> None:
         """Put a call's keys and values, which begin with those of the calls before, into the cache."""
         parts = {"decoder": past_key_values.self_attention_cache, "encoder": past_key_values.cross_attention_cache}
         for part, cache in parts.items():
-            cache.layers = [DynamicLayer() for _ in range(self.config.decoder_layers)]
             names = iter(cache_names(self.config.decoder_layers, "present", (part,)))
-            for layer, key, value in zip(cache.layers, names, names):
+            cache.layers = []
+            for key, value in zip(names, names):
+                layer = DynamicLayer()
                 layer.update(results[key], results[value])
+                cache.layers.append(layer)

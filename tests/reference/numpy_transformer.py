@@ -166,7 +166,8 @@ class NumpyTransformer:
         return outputs + self.parameters[name + ".bias"] if name + ".bias" in self.parameters else outputs
 
     def norm(self, name, hidden_states):
-        return layer_norm(hidden_states, self.parameters[name + ".weight"], self.parameters[name + ".bias"])
+        weight, bias = self.parameters[name + ".weight"], self.parameters[name + ".bias"]
+        return layer_norm(hidden_states, weight, bias, self.config.get("layer_norm_eps", 1e-5))
 
     def mix(self, stack, i, hidden_states, heads):
         """What a layer does in the place of self-attention, (tokens, d_model) -> (tokens, d_model)."""
@@ -252,7 +253,7 @@ class NumpyTransformer:
                 hidden_states,
                 lambda x, layer=layer: self.feed_forward(f"{layer}.feed_forward", x),
             )
-        return self.norm("model.encoder.layer_norm", hidden_states) if self.is_pre_norm else hidden_states
+        return self.norm("model.encoder.layer_norm", hidden_states) if self.has_final_norm else hidden_states
 
     def decode(self, decoder_input_ids, encoder_hidden_states):
         """Section 3.1, Decoder: causal self-attention, attention over the encoder's output, feed-forward, N times.
@@ -291,9 +292,14 @@ class NumpyTransformer:
                 hidden_states,
                 lambda x, layer=layer: self.feed_forward(f"{layer}.feed_forward", x),
             )
-        if self.is_pre_norm:
+        if self.has_final_norm:
             hidden_states = self.norm("model.decoder.layer_norm", hidden_states)
         return hidden_states, cross_attentions
+
+    @property
+    def has_final_norm(self):
+        wanted = self.config.get("final_layer_norm")
+        return self.is_pre_norm if wanted is None else wanted
 
     @property
     def is_pre_norm(self):
