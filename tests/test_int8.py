@@ -208,10 +208,12 @@ def test_an_export_is_a_folder_that_pipelines_load(model, tokenizer, tmp_path):
 def test_the_card_of_the_model_is_kept(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n\n# A cat\n", encoding="utf-8")
+    (tmp_path / "model" / "LICENSE.md").write_text("MIT", encoding="utf-8")
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
     export_model(model, tokenizer, find_format("torch"), tmp_path / "out", "int8", LINES)
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: mit\n---\n\n# A cat\n\n## Weights in 8 bits\n")
+    assert (tmp_path / "out" / "LICENSE.md").read_text(encoding="utf-8") == "MIT"
 
 
 def test_what_loses_quality_is_not_kept(model, tokenizer, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A model of this project with weights in 8 bits, for `from_pretrained`: a quarter of the size, run by torch."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from .parity import Agreement
 from .write import answer_with
 
 CARD = "README.md"
+LICENCES = ("LICENSE*", "NOTICE*")
 
 
 class TorchInt8(Format):
@@ -32,12 +34,15 @@ class TorchInt8(Format):
     def write(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path, quantization: str | None
     ) -> None:
-        """Write config, weights and tokenizer; and the model's own card, where there is one."""
-        card = Path(model.name_or_path) / CARD
+        """Write config, weights and tokenizer; and the model's own card and licence, where there are some."""
+        source = Path(model.name_or_path)
+        card = source / CARD
         quantize_int8(model).save_pretrained(output)
         tokenizer.save_pretrained(output)
         text = card.read_text(encoding="utf-8").rstrip() if card.is_file() else "# A translation model"
         (output / CARD).write_text(text + "\n", encoding="utf-8")
+        for file in [path for pattern in LICENCES for path in source.glob(pattern) if card.is_file()]:
+            shutil.copy(file, output)
 
     def open(self, output: Path) -> Answer:
         """Load it as everyone does."""
@@ -60,5 +65,5 @@ class TorchInt8(Format):
 
 SAYS = (
     "Linear layers, embeddings and the output layer are in 8 bits, each row with a scale; norms and biases are in "
-    "float32. Answers compared with those of the model in float32:"
+    "float32.\nAnswers compared with those of the model in float32:"
 )
