@@ -29,7 +29,12 @@ SEARCHES = {
     "never": {"num_beams": 4, "length_penalty": 0.0, "early_stopping": "never"},
     "one token": {"num_beams": 4, "max_new_tokens": 1},
     "forced": {"num_beams": 4, "forced_bos_token_id": 7, "forced_eos_token_id": 2, "min_new_tokens": 3},
-    "processors": {"num_beams": 4, "no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "bad_words_ids": [[8], [6, 9]]},
+    "processors": {
+        "num_beams": 4,
+        "no_repeat_ngram_size": 2,
+        "repetition_penalty": 1.3,
+        "bad_words_ids": [[8], [6, 9]],
+    },
     "two ends": {"num_beams": 3, "eos_token_id": [2, 9]},
     "sampling": {"do_sample": True, "num_return_sequences": 3, "top_k": 10, "temperature": 0.7},
     "beam sampling": {"do_sample": True, "num_beams": 3, "num_return_sequences": 2},
@@ -258,10 +263,14 @@ def test_other_layers_take_the_plain_way(layer_type, tiny_model, sources):
     assert_same_searches(model, sources, num_beams=2)
 
 
-@pytest.mark.parametrize("settings", [{"output_attentions": True}, {"use_cache": False}, {"output_hidden_states": True}])
+@pytest.mark.parametrize(
+    "settings", [{"output_attentions": True}, {"use_cache": False}, {"output_hidden_states": True}]
+)
 def test_calls_that_ask_for_more_get_it(settings, tiny_model, sources):
     output = found(tiny_model("eager"), sources, num_beams=2, **settings)
-    expected = found(tiny_model("eager"), sources, num_beams=2, **settings, **({} if "use_cache" in settings else PLAIN))
+    expected = found(
+        tiny_model("eager"), sources, num_beams=2, **settings, **({} if "use_cache" in settings else PLAIN)
+    )
     assert output.keys() == expected.keys()
     assert torch.equal(output.sequences, expected.sequences)
 
