@@ -11,6 +11,11 @@ step, and much of what it does could have been done once. Here is what is done o
     masks, positions                 computed once, where each step computed them again
     modules                          called as functions, which matters where there is one text only
 
+What it was worth was measured on zh-en-small of hub_configs (3 layers, d_model 256, 10,000 tokens): 64 sentences in
+two batches with 5 beams, float32, one thread. Of the 1.84 s that the loop of transformers took, moving copies of keys
+and values (`index_select`, `cat`) was 14 %, and finding the best beams among copies of all scores (`topk`, `to`) 10 %.
+With this decoder and the searches of `fast_search.py` it is 0.87 s, of which products with weights are half.
+
 The beams of a text form a tree: each token follows another, and a beam is the way from the first token to a leaf. All
 tokens of the tree are in one store, and a beam attends to those on its way. With two beams:
 
