@@ -40,7 +40,6 @@ class Converted:
         model: The model, in eval mode.
         tokenizer: Its tokenizer.
         notes: What a user should know, a line each.
-        card: The text of a README.md; "" for none.
         run: Runs the source itself where that is possible: ids of sources and of targets so far, both
             (batch, len) without padding -> logits (batch, target_len, vocab_size).
     """
@@ -48,7 +47,6 @@ class Converted:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     notes: list[str] = field(default_factory=list)
-    card: str = ""
     run: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..configuration_fun_transformer import FunTransformerConfig
+from ..positions import SinusoidalPositions
 from .source import Converted, Options, load_weights, words_in
 from .vocabulary import load_tokenizer
 from .weights import build_model, is_sinusoidal, number_of, rename, some, split_thirds
@@ -261,8 +262,6 @@ def run_torch(
     Returns:
         Logits, (batch, target_len, decoder_vocab_size).
     """
-    from ..positions import SinusoidalPositions
-
     heads = config.encoder_attention_heads
     common: dict[str, Any] = {"dropout": 0.0, "activation": config.activation_function, "batch_first": True}
     common |= {

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
+from ..positions import SinusoidalPositions
 
 SHOWN = 4  # names in a message
 LM_HEAD = "lm_head.weight"
@@ -143,8 +144,6 @@ def fold_output_bias(
 
 def is_sinusoidal(table: torch.Tensor) -> bool:
     """Say whether a table of positions, (positions, d_model), holds the paper's sinusoids, sin and cos in turn."""
-    from ..positions import SinusoidalPositions
-
     positions, d_model = table.shape
     config = FunTransformerConfig(d_model=d_model, encoder_attention_heads=1, decoder_attention_heads=1)
     expected = SinusoidalPositions(config, 1, False)(torch.arange(positions), positions)

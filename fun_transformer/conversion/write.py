@@ -43,8 +43,6 @@ def write(converted: Converted, output: str | Path) -> None:
     try:
         converted.model.save_pretrained(partial)
         converted.tokenizer.save_pretrained(partial)
-        if converted.card:
-            (partial / "README.md").write_text(converted.card, encoding="utf-8", newline="\n")
         commit_folder(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
