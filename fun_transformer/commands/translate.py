@@ -110,8 +110,18 @@ def text_pipeline(args: argparse.Namespace, model, tokenizer, task: str = "trans
     """
     from ..pipeline_fun_transformer import TASKS, takes_languages
 
-    names = ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device", "guard", "glossary", "protect", "mbr")
-    names += ("engine",)
+    names: tuple[str, ...] = (
+        "engine",
+        "num_beams",
+        "max_new_tokens",
+        "src_lang",
+        "tgt_lang",
+        "device",
+        "guard",
+        "glossary",
+        "protect",
+        "mbr",
+    )
     options |= {name: getattr(args, name) for name in names}
     options["long_text"] = None if args.long_text == "whole" else args.long_text
     pipeline_class, _ = TASKS[task]
