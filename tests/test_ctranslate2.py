@@ -120,7 +120,7 @@ def test_what_ctranslate2_cannot_do_is_refused(build, tokenizer, inputs):
             pipe(LINES, **options)
     with pytest.raises(ValueError, match="has no typical_p"):
         pipe(LINES, typical_p=0.3)
-    with pytest.raises(ValueError, match="longer than the 1024"):
+    with pytest.raises(ValueError, match="longer than the 1024 that"):
         pipe.model.generate(inputs["input_ids"].repeat(1, 200))
     with pytest.raises(ValueError, match="early_stopping='never'"):
         Search.of({"early_stopping": "never"}, 100)

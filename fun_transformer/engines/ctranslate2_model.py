@@ -283,7 +283,7 @@ class CTranslate2Model(PreTrainedModel):
         longest = longest_text(self.config)
         if (length := max(map(len, rows))) > longest:
             raise ValueError(
-                f"A text of {length} tokens is longer than the {longest} that this CTranslate2 folder has positions for. "
+                f"A text of {length} tokens is longer than the {longest} that this folder has positions for. "
                 'Shorten it, or split it: long_text="split" or "sentences".'
             )
         return [[self.source_tokens[number] for number in row] for row in rows]

@@ -72,6 +72,7 @@ FORMATS: dict[str, tuple[str, str]] = {  # name -> file of this folder, class
     "onnx": ("onnx", "Onnx"),
     "torch": ("torch_int8", "TorchInt8"),
     "ct2": ("ctranslate2", "CTranslate2Format"),
+    "argos": ("argos", "Argos"),
 }
 
 

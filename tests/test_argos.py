@@ -1,0 +1,68 @@
+"""Argos packages: their layout, and SentencePiece pieces that are our tokens."""
+
+import json
+import zipfile
+
+import pytest
+
+from fun_transformer.export import export_model, find_format
+from fun_transformer.export.argos import sentencepiece_model
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
+
+pytest.importorskip("ctranslate2")
+sentencepiece = pytest.importorskip("sentencepiece")
+pytest.importorskip("google.protobuf")
+
+LINES = [
+    "The black cat sat 12 times.",
+    "Another dog ran away.",
+    "The whole street was asleep, he said.",
+    "It's ★ new.",
+]
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(LINES * 5, settings=TokenizerSettings(type="bpe", vocab_size=330))
+
+
+def test_pieces_are_our_tokens(tokenizer):
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model(tokenizer, True))
+    for text in [*LINES, "Unknown letters: żółw ☃.", "  two  spaces ", "blackcat catblack 2024!?"]:
+        tokens = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)
+        assert pieces.encode(text, out_type=str) == tokens
+    chinese = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model(tokenizer, False))
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("今天 cat", add_special_tokens=False).input_ids)
+    assert chinese.encode("今天 cat", out_type=str) == tokens
+
+
+def test_a_package_answers_as_the_model(tiny_model, tokenizer, tmp_path):
+    model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=1024)
+    model.generation_config.max_new_tokens = 8
+    exported = export_model(
+        model, tokenizer, find_format("argos"), tmp_path / "en_zh.argosmodel", data=LINES, force=True
+    )
+    assert exported.agreements[0].equal == len(LINES)
+    with zipfile.ZipFile(exported.output) as package:
+        names = {name.split("/", 1)[1] for name in package.namelist()}
+        metadata = json.loads(package.read("translate-en_zh-1_0/metadata.json"))
+        config = json.loads(package.read("translate-en_zh-1_0/model/config.json"))
+    assert names == {
+        *("metadata.json", "sentencepiece.model"),
+        *("model/model.bin", "model/config.json", "model/shared_vocabulary.json"),
+    }
+    assert (metadata["from_code"], metadata["to_code"]) == ("en", "zh")
+    assert config["add_source_eos"] is True
+
+
+def test_a_name_without_languages_is_refused(tiny_model, tokenizer, tmp_path):
+    model = tiny_model(vocab_size=len(tokenizer))
+    with pytest.raises(ValueError, match="both languages"):
+        export_model(model, tokenizer, find_format("argos"), tmp_path / "mine.argosmodel")
+    assert not list(tmp_path.iterdir())
+
+
+def test_words_are_refused(tiny_model, tmp_path):
+    words = train_tokenizer(LINES * 5, settings=TokenizerSettings(type="word", vocab_size=100))
+    with pytest.raises(ValueError, match="bpe vocabulary"):
+        export_model(tiny_model(vocab_size=len(words)), words, find_format("argos"), tmp_path / "en_zh.argosmodel")
