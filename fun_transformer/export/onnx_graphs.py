@@ -51,9 +51,10 @@ class SourceGraph(nn.Module):
 
     def forward(self, encoder_hidden_states: torch.Tensor) -> list[torch.Tensor]:
         """Turn (batch, source_len, d_model) into a key and a value a layer, (batch, heads, source_len, head_dim)."""
+        attentions: Any = self.attentions
         return [
             attention.split_heads(project(encoder_hidden_states))
-            for attention in self.attentions
+            for attention in attentions
             for project in (attention.k_proj, attention.v_proj)
         ]
 
@@ -93,7 +94,7 @@ class DecoderGraph(nn.Module):
             past.is_updated[layer_idx] = True
         states = self.decoder(input_ids, None, encoder_hidden_states, encoder_attention_mask, past).last_hidden_state
         logits = self.repeat_ends(self.lm_head(states), input_ids)
-        layers = past.self_attention_cache.layers
+        layers: Any = past.self_attention_cache.layers
         return [logits, *(states for layer in layers for states in (layer.keys, layer.values))]
 
     def repeat_ends(self, logits: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:

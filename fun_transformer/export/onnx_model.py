@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from .onnx_graphs import cache_names
 
 
-def run(session: InferenceSession, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+def run(session: InferenceSession, **inputs: Any) -> dict[str, torch.Tensor]:
     """Compute a graph: name -> output."""
     names = [output.name for output in session.get_outputs()]
     outputs = session.run(names, {name: value.numpy() for name, value in inputs.items()})
@@ -34,7 +34,8 @@ class OnnxEncoder(nn.Module):
     ) -> BaseModelOutput:
         """Encode (batch, source_len); `kwargs` are what `generate` passes to any encoder."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return BaseModelOutput(**run(self.session, input_ids=input_ids, attention_mask=mask.long()))
+        states: Any = run(self.session, input_ids=input_ids, attention_mask=mask.long())["last_hidden_state"]
+        return BaseModelOutput(last_hidden_state=states)
 
 
 class OnnxModel(PreTrainedModel, GenerationMixin):
@@ -99,7 +100,7 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
-        states = encoder_outputs.last_hidden_state
+        states: Any = encoder_outputs.last_hidden_state
         mask = torch.ones(states.shape[:2]) if attention_mask is None else attention_mask
         cache = self.read(past_key_values, len(states))
         results = run(

@@ -32,7 +32,10 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     matrices = find_matrices(graph)
     turned = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose"}
     rows = {node.input[0] for node in graph.node if node.op_type in ("Gather", "Transpose")}
-    weights = [numpy_helper.from_array(np.uint8(ZERO), "zero"), numpy_helper.from_array(np.float32(1), "one")]
+    weights = [
+        numpy_helper.from_array(np.array(ZERO, np.uint8), "zero"),
+        numpy_helper.from_array(np.array(1, np.float32), "one"),
+    ]
     weights.append(numpy_helper.from_array(np.array([-1]), "last_axis"))
     for name, weight in matrices.items():
         weights.extend(quantize(weight, axis=1 if name in rows else 0))
