@@ -137,3 +137,6 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
                 layer = DynamicLayer()
                 layer.update(results[key], results[value])
                 cache.layers.append(layer)
+
+
+__all__ = ["OnnxModel"]
