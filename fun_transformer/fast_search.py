@@ -350,10 +350,11 @@ class Sampling(Search):
             if has_end:
                 tokens = tokens.where(goes_on, self.pad)
             input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
-            if self.knows_criteria:
-                goes_on = goes_on & ~self.are_over(tokens, input_ids.shape[1])
-            else:
-                goes_on = goes_on & ~self.stopping_criteria(input_ids, self.returned("scores"))
+            goes_on = goes_on & ~(
+                self.are_over(tokens, input_ids.shape[1])
+                if self.knows_criteria
+                else self.stopping_criteria(input_ids, self.returned("scores"))
+            )
             if streamer is not None:
                 streamer.put(tokens.cpu())
             leaving = goes_on.shape[0] - int(goes_on.sum()) if may_leave else 0
@@ -366,19 +367,21 @@ class Sampling(Search):
                 )
         if streamer is not None:
             streamer.end()
-        if left:
-            left.append((rows, input_ids))
-            length = input_ids.shape[1]
-            parts = [F.pad(part, (0, length - part.shape[1]), value=self.pad) for _, part in left]
-            input_ids = torch.cat(parts)[torch.cat([numbers for numbers, _ in left]).argsort()]
+        sequences = self.in_order([*left, (rows, input_ids)])
         if not self.returns_all:
-            return input_ids
+            return sequences
         return GenerateEncoderDecoderOutput(
-            sequences=input_ids,
+            sequences=sequences,
             scores=self.returned("scores"),
             logits=self.returned("logits"),
             past_key_values=self.decoder.cache(prompt_len),
         )
+
+    def in_order(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """Put the texts of all parts, each with their numbers (count,) and tokens (count, length), into one tensor."""
+        longest = parts[-1][1].shape[1]
+        tokens = [F.pad(part, (0, longest - part.shape[1]), value=self.pad) for _, part in parts]
+        return torch.cat(tokens)[torch.cat([numbers for numbers, _ in parts]).argsort()]
 
     def choose(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Choose a token for each row of `input_ids` (batch, length) from its logits (batch, vocab_size)."""
@@ -386,7 +389,7 @@ class Sampling(Search):
         self.keep("scores", scores)
         self.keep("logits", logits)
         if not self.config.do_sample:
-            return scores.argmax(dim=-1)
+            return scores.max(dim=-1).indices  # the first of equal ones, as argmax(), but sooner
         return torch.multinomial(F.softmax(scores, dim=-1), num_samples=1).squeeze(1)
 
 

@@ -50,7 +50,8 @@ class Text2TextGenerationPipeline(PartsPipeline):
 
     With `num_return_sequences` above 1 a list of strings gives a list of such lists. A generator or a dataset
     (`KeyDataset`) is streamed: one list per text, as soon as it is there. The texts of a list are put into batches
-    (`batch_size=...`) by length, so that little is padded, and answered in the order given.
+    (`batch_size=...`) by their numbers of tokens, so that little is padded, and answered in the order given. On a CPU
+    batches are computed side by side.
 
     With `long_text="sentences"` or "split" the parts of texts are put into those batches, and their results joined.
     """
@@ -94,7 +95,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
             inputs: A string, a list of strings, a generator of strings or a `torch` dataset of strings.
             args: Handed on to `Pipeline`.
             kwargs: What `pipeline()` takes too, and all that `generate` takes (`num_beams`, `max_new_tokens`, ...):
-                batch_size: Texts, or parts of texts, generated for at a time.
+                batch_size: The most texts, or parts of texts, of a batch; fewer where they are long.
                 long_text: What to do with a text that has more tokens than the model takes (`max_source_tokens`):
                     "split" it at sentence ends, "truncate" it, or raise an "error". By default it is given to the
                     model as it is. With "sentences" each sentence is a part, of short texts too, and a part without

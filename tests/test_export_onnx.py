@@ -160,5 +160,5 @@ def test_what_transformers_js_cannot_run_is_refused(what, tiny_model, tokenizer)
 
 
 def test_a_folder_without_graphs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no onnx/encoder_model.onnx"):
+    with pytest.raises(ValueError, match=r"has no onnx/encoder_model\.onnx"):
         OnnxModel.open(tmp_path)

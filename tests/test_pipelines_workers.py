@@ -17,11 +17,12 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def cores(number):
-    """As if the process had so many cores."""
-    before = torch.get_num_threads()
+    """Say that the process has this number of cores; no thread may be left at the end."""
+    before, running = torch.get_num_threads(), set(threading.enumerate())
     torch.set_num_threads(number)
     yield
     torch.set_num_threads(before)
+    assert set(threading.enumerate()) <= running
 
 
 @pytest.fixture(scope="module", params=["marian", "fun_transformer"])
@@ -74,7 +75,6 @@ def test_batches_are_computed_in_two_threads_and_no_setting_is_left(marian, monk
         threads.join()
         assert found == [2] and torch.get_num_threads() == 2
     assert {threads for _, threads in seen} == {1} and threading.get_ident() not in {thread for thread, _ in seen}
-    assert threading.active_count() == 1
 
 
 @pytest.mark.parametrize("options", [{"do_sample": True, "num_beams": 1}, {"mbr": 4}])
@@ -99,7 +99,6 @@ def test_an_error_of_a_batch_comes_through_and_ends_the_others():
 
     with cores(2), pytest.raises(ValueError, match="no memory"):
         list(answer_side_by_side(answer, [1, 2, 3], 2))
-    assert threading.active_count() == 1
 
 
 def test_ctrl_c_ends_batches_where_they_are():
@@ -111,7 +110,6 @@ def test_ctrl_c_ends_batches_where_they_are():
 
     with cores(2), pytest.raises(KeyboardInterrupt):
         list(answer_side_by_side(answer, [0, 1, 2, 3], 2))
-    assert threading.active_count() == 1
 
 
 def test_a_caller_that_takes_no_more_answers_ends_the_workers():
@@ -119,7 +117,6 @@ def test_a_caller_that_takes_no_more_answers_ends_the_workers():
         answers = answer_side_by_side(lambda batch: batch, list(range(100)), 2)
         assert next(answers)[0] in (0, 1)
         answers.close()
-    assert threading.active_count() == 1
 
 
 def test_what_batches_share_is_computed_one_by_one():

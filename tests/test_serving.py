@@ -34,7 +34,7 @@ class Pipe:
     def tokenizer(self, text, verbose=True):
         return {"input_ids": text.split()}
 
-    def __call__(self, texts, batch_size=1, num_return_sequences=1, **options):
+    def __call__(self, texts, num_return_sequences=1, **options):
         self.sent.append(list(texts))
         self.options.append(options)
         assert self.hold.wait(10)

@@ -34,7 +34,7 @@ class SlowPipe:
     def tokenizer(self, text, verbose=True):
         return {"input_ids": [text]}
 
-    def __call__(self, texts, batch_size=1):
+    def __call__(self, texts):
         self.seen += texts
         time.sleep(int(texts[0].split()[0]) / 1000 if texts[0][0].isdigit() else 0)
         return [{"translation_text": " ".join(self.seen) if text == "seen" else f"<{text}>"} for text in texts]
@@ -60,7 +60,7 @@ class Process:
     def serve(self, opened):
         """Serve, and never return."""
         try:
-            sys.stderr = self.log.open("w", buffering=1)  # noqa: SIM115 - to the end of the process
+            sys.stderr = self.log.open("w", buffering=1)
             log_as_json()
             limits = Limits(slow_seconds=0.3, seconds=20, batch_tokens=1)  # one text a batch
             run_server(build_app([Translator("model", {("zh", "en"): SlowPipe()})], limits), opened, limits)

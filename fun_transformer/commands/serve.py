@@ -86,7 +86,7 @@ def load_translator(args: argparse.Namespace, argument: str) -> Any:
     from ..serving.languages import pairs_of, split_argument
 
     name, pairs = split_argument(argument)
-    model, tokenizer, _ = load_model(name, args.plugin)
+    model, tokenizer, _ = load_model(name, args.plugin, dtype=args.dtype)
     pairs = pairs or pairs_of(name, tokenizer)
     pipes = {}
     for source, target in pairs:
@@ -98,7 +98,7 @@ def load_translator(args: argparse.Namespace, argument: str) -> Any:
         if knows_languages:
             pipe.encode("a", src_lang=source, tgt_lang=target)  # refuses unknown ones
         pipes[source, target] = pipe
-    return Translator(short_name(name), pipes, args.batch_size)
+    return Translator(short_name(name), pipes)
 
 
 def short_name(name: str) -> str:

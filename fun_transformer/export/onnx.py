@@ -33,8 +33,8 @@ class Onnx(Format):
         """
         if not isinstance(model, FunTransformerForConditionalGeneration):
             raise ValueError(
-                f"--to onnx writes encoder-decoders of type fun_transformer, and this is a {type(model).__name__}. For "
-                "models of other families there is optimum."
+                f"--to onnx writes encoder-decoders of type fun_transformer, and this is a {type(model).__name__}. "
+                "For models of other families there is optimum."
             )
         if not tokenizer.is_fast:
             raise ValueError("--to onnx needs a fast tokenizer: transformers.js reads only tokenizer.json.")

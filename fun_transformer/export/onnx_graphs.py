@@ -11,7 +11,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
@@ -170,8 +170,7 @@ def export_graph(
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # as it is with dynamo
-    model = program.model_proto
+    model: onnx.ModelProto = cast(torch.onnx.ONNXProgram, program).model_proto  # never None with dynamo
     model.graph.ClearField("value_info")
     for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         part.ClearField("doc_string")

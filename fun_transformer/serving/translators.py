@@ -22,11 +22,10 @@ class Translator:
     Args:
         name: As people know the model.
         pipes: A translation pipeline for each pair; they share model and tokenizer. Only one thread calls them.
-        batch_size: Texts, or sentences of them, that a pipeline puts into one batch.
     """
 
-    def __init__(self, name: str, pipes: Mapping[Pair, Any], batch_size: int = 32) -> None:
-        self.name, self.pipes, self.batch_size = name, dict(pipes), batch_size
+    def __init__(self, name: str, pipes: Mapping[Pair, Any]) -> None:
+        self.name, self.pipes = name, dict(pipes)
         self.tokenizer = next(iter(self.pipes.values())).tokenizer
 
     def count_tokens(self, text: str) -> int:
@@ -41,7 +40,7 @@ class Translator:
             arguments["num_return_sequences"] = count
         if terms := asked.get("glossary"):
             arguments["glossary"] = Glossary(terms)
-        found = self.pipes[options.pair](texts, batch_size=self.batch_size, **arguments)
+        found = self.pipes[options.pair](texts, **arguments)
         return [tidy(one if isinstance(one, list) else [one]) for one in found]
 
 
