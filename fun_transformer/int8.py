@@ -310,7 +310,7 @@ def quantize_int8(model: PreTrainedModel) -> PreTrainedModel:
         raise ValueError("The model is quantized already. Load it as it was trained, and quantize that.")
     quantizer = Int8Quantizer(Int8Config(), pre_quantized=False)
     quantizer.preprocess_model(model.float())
-    model.hf_quantizer = quantizer
+    model.hf_quantizer = quantizer  # type: ignore[assignment]
     quantizer.postprocess_model(model)
     return model.requires_grad_(False).eval()
 

@@ -35,7 +35,7 @@ class TorchInt8(Format):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path, quantization: str | None
     ) -> None:
         """Write config, weights and tokenizer; and the model's own card and licence, where there are some."""
-        source = Path(model.name_or_path)
+        source = Path(str(model.name_or_path))
         card = source / CARD
         quantize_int8(model).save_pretrained(output)
         tokenizer.save_pretrained(output)
