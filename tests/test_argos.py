@@ -66,3 +66,24 @@ def test_words_are_refused(tiny_model, tmp_path):
     words = train_tokenizer(LINES * 5, settings=TokenizerSettings(type="word", vocab_size=100))
     with pytest.raises(ValueError, match="bpe vocabulary"):
         export_model(tiny_model(vocab_size=len(words)), words, find_format("argos"), tmp_path / "en_zh.argosmodel")
+
+
+@pytest.mark.slow
+def test_argos_translate_installs_and_runs_a_package(tiny_model, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("ARGOS_PACKAGES_DIR", str(tmp_path / "packages"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    argos = pytest.importorskip("argostranslate.package")
+    from argostranslate import translate
+
+    model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=1024)
+    export_model(model, tokenizer, find_format("argos"), tmp_path / "en_zh.argosmodel", data=LINES, force=True)
+    argos.install_from_path(tmp_path / "en_zh.argosmodel")
+    (package,) = argos.get_installed_packages()
+
+    class Whole:
+        def split_sentences(self, text):
+            return [text]
+
+    translator = translate.PackageTranslation(translate.Language("en", "en"), translate.Language("zh", "zh"), package)
+    translator.sentencizer = Whole()  # MiniSBD downloads a model
+    assert len(translator.hypotheses(LINES[0], 2)) == 2

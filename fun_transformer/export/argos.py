@@ -112,12 +112,13 @@ def sentencepiece_model(tokenizer: PreTrainedTokenizerBase, has_space_before: bo
     from sentencepiece import sentencepiece_model_pb2
 
     fast: Any = tokenizer
+    messages: Any = sentencepiece_model_pb2  # without types
     merges = json.loads(fast._tokenizer.to_str())["model"]["merges"]
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         ranks.setdefault("".join(pair if isinstance(pair, list) else pair.split(" ")), rank)
-    proto = sentencepiece_model_pb2.ModelProto()
-    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
+    proto = messages.ModelProto()
+    kinds = messages.ModelProto.SentencePiece
     special = set(tokenizer.all_special_tokens)
     for token in fast.convert_ids_to_tokens(list(range(len(fast)))):
         piece = proto.pieces.add(piece=token, type=kinds.NORMAL, score=-float(ranks.get(token, LAST)))
