@@ -24,6 +24,8 @@ VARIANTS = {
     "learned": {"position_embedding_type": "learned", "activation_function": "silu", "scale_embedding": False},
     "all apart": {"decoder_vocab_size": 311, "share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
     "untied pre-norm": {"norm_position": "pre", "tie_word_embeddings": False, "position_embedding_type": "learned"},
+    "two norms at the end": {"final_layer_norm": True, "layer_norm_eps": 0.01},
+    "no norm at the end": {"norm_position": "pre", "final_layer_norm": False},
 }
 
 

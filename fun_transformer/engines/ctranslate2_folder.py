@@ -133,7 +133,8 @@ def build_spec(model) -> Any:
 
     config = model.config
     options = {
-        "pre_norm": config.norm_position == "pre",
+        "pre_norm": True,  # which alone makes room for a last norm; `fill_stack` says the order
+        "no_final_norm": not config.has_final_norm(),
         "activation": Activation[ACTIVATIONS[config.activation_function]],
     }
     encoder = specs.TransformerEncoderSpec(config.encoder_layers, config.encoder_attention_heads, **options)
@@ -156,6 +157,7 @@ def fill_stack(spec: Any, stack: nn.Module) -> None:
     config = stack.config
     embeddings = spec.embeddings[0] if isinstance(spec.embeddings, list) else spec.embeddings
     embeddings.weight = array(stack.embed_tokens.weight)
+    spec.pre_norm = config.norm_position == "pre"
     spec.scale_embeddings = stack.embed_scale
     longest = longest_text(config)
     with torch.no_grad():

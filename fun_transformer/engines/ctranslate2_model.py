@@ -34,12 +34,14 @@ class CTranslate2Config(FunTransformerConfig):
 
     Args:
         quantization: Of the weights; None for float32.
+        layer_norm_epsilon: Our `layer_norm_eps`.
         unk_token, bos_token, eos_token, decoder_start_token: Tokens that CTranslate2 looks for.
     """
 
     model_type = MODEL_TYPE
 
     quantization: str | None = None
+    layer_norm_epsilon: float | None = None
     unk_token: str | None = None
     bos_token: str | None = None
     eos_token: str | None = None
