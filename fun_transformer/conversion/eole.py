@@ -44,7 +44,9 @@ DECODER = {
     },
     "opennmt": {**OPENNMT, "layer_norm_1": "self_attn_layer_norm", "layer_norm_2": "encoder_attn_layer_norm"},
 }
-PLAIN = {  # what must have this value, or be missing; anything else has no place in a model of ours
+PLAIN: dict[
+    str, tuple[Any, ...]
+] = {  # what must have this value, or be missing; anything else has no place in a model of ours
     "layer_norm": ("standard", "standardFP32"),
     "parallel_residual": (False,),
     "shared_layer_norm": (False,),
@@ -243,7 +245,7 @@ def read_config(found: Checkpoint, sides: list[Vocabulary]) -> FunTransformerCon
     def setting(stack: str, name: str) -> Any:
         return model[stack].get(name, model.get(name))
 
-    activation = both(model, "mlp_activation_fn") or "relu"
+    activation: Any = both(model, "mlp_activation_fn") or "relu"
     if activation not in ACTIVATIONS:
         raise ValueError(f"The model has the activation {activation}; only {' and '.join(ACTIVATIONS)} are known.")
     width = both(model, "hidden_size")
@@ -318,6 +320,8 @@ def build_backend(found: Checkpoint, side: str, vocabulary: Vocabulary, notes: l
     if transforms == ["sentencepiece"]:
         settings = found.files.get("sentencepiece") or found.files.get("all") or {}
         model = settings.get(f"{side}_subword_model") or settings.get("src_subword_model")
+        if not model:
+            raise ValueError(f"The settings name no {side}_subword_model for the transform sentencepiece.")
         file = find_file(found.folder, model)
         known = set(vocabulary.tokens)
         extra = [piece for piece in read_sentencepiece(file).texts if piece not in known and side == "src"]

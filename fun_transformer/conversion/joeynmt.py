@@ -40,9 +40,9 @@ FEED_FORWARD = {
     r"feed_forward\.pwff_layer\.0": "feed_forward.fc1",
     r"feed_forward\.pwff_layer\.3": "feed_forward.fc2",
 }
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "swish": "silu"}
+ACTIVATIONS: dict[str, Any] = {"relu": "relu", "gelu": "gelu", "swish": "silu"}
 SYMBOLS = {"unk": "<unk>", "pad": "<pad>", "bos": "<s>", "eos": "</s>"}
-SPACES = [  # what `normalize: True` does to spaces, in texts and in outputs
+SPACES: list[tuple[Any, str]] = [  # what `normalize: True` does to spaces, in texts and in outputs
     ("\u200b", ""),
     (Regex("[ \u3000]+"), " "),
     *((f" {mark}", mark) for mark in "?!,.:"),

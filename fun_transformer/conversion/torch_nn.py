@@ -284,8 +284,11 @@ def run_torch(
     both = nn.ModuleDict({"encoder": encoder, "decoder": decoder}).eval()
     both.load_state_dict({name: weight.float() for name, weight in stacks.items()})
 
+    def first(*names: str) -> torch.Tensor:
+        return next(parts[f"{name}.weight"] for name in names if f"{name}.weight" in parts)
+
     def embed(side: str, ids: torch.Tensor) -> torch.Tensor:
-        embedding = parts.get(f"{side}_embedding.weight", parts.get("embedding.weight"))
+        embedding = first(f"{side}_embedding", "embedding")
         states = embedding.float()[ids] * (math.sqrt(width) if config.scale_embedding else 1.0)
         places = torch.arange(ids.shape[1])
         learned = parts.get(f"{side}_positions.weight", parts.get("positions.weight"))
@@ -296,6 +299,6 @@ def run_torch(
     mask = nn.Transformer.generate_square_subsequent_mask(target_ids.shape[1])
     with torch.no_grad():
         states = decoder(embed("tgt", target_ids), encoder(embed("src", source_ids)), tgt_mask=mask)
-    output = parts.get("generator.weight", parts.get("tgt_embedding.weight", parts.get("embedding.weight")))
+    output = first("generator", "tgt_embedding", "embedding")
     bias = parts.get("generator.bias")
     return nn.functional.linear(states, output.float(), None if bias is None else bias.float())

@@ -159,25 +159,25 @@ def load_tokenizer(paths: Sequence[str]) -> tuple[PreTrainedTokenizerBase, list[
         except Exception as error:  # whatever a damaged file makes the library raise
             raise ValueError(f"{paths[0]} holds no tokenizer of transformers: {error}") from error
     tokens = [read_tokens(Path(path)) for path in paths]
-    source = Vocabulary(tokens[0], **find_special(tokens[0], paths[0]), begins=True)
-    target = Vocabulary(tokens[-1], **find_special(tokens[-1], paths[-1]))
+    source = find_special(tokens[0], paths[0], begins=True)
+    target = find_special(tokens[-1], paths[-1])
     note = f"texts are cut at spaces, and sources are read as {source.bos} ... {source.eos}, as tutorials do"
     return build_tokenizer(whitespace_backend(source), source, whitespace_backend(target)), [note]
 
 
-def find_special(tokens: Sequence[str], path: str) -> dict[str, str]:
-    """Return what the special tokens are called in a vocabulary file.
+def find_special(tokens: Sequence[str], path: str, begins: bool = False) -> Vocabulary:
+    """Return the vocabulary of a file, whose special tokens are found by their usual names.
 
     Raises:
         ValueError: One is missing.
     """
-    found = {}
+    found: dict[str, str] = {}
     for name, called in SPECIAL.items():
         known = [token for token in called if token in tokens]
         if not known:
             raise ValueError(f"{path} lacks a token for {name}: {' or '.join(called)}.")
         found[name] = known[0]
-    return found
+    return Vocabulary(tokens, found["pad"], found["bos"], found["eos"], found["unk"], begins=begins)
 
 
 def read_tokens(path: Path) -> list[str]:

@@ -66,8 +66,9 @@ def build_model(
         ValueError: Weights are missing, or left over, or have another shape than the config says.
     """
     weights = {name: weight.detach().float() for name, weight in weights.items()}
-    has_bias = output_bias is not None and bool(output_bias.any())
-    if has_bias and config.tie_word_embeddings:
+    if output_bias is not None and not output_bias.any():
+        output_bias = None
+    if output_bias is not None and config.tie_word_embeddings:
         config.tie_word_embeddings = False
         owner = "encoder" if config.share_encoder_decoder_embeddings else "decoder"
         weights.setdefault(LM_HEAD, weights[f"model.{owner}.embed_tokens.weight"])
@@ -80,7 +81,7 @@ def build_model(
         if name.endswith(".bias"):
             weights[name] = torch.zeros(wanted[name])
     check_weights({name: weight.shape for name, weight in weights.items()}, wanted)
-    if has_bias:
+    if output_bias is not None:
         fold_output_bias(config, weights, output_bias.detach().float())
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
@@ -150,22 +151,24 @@ def is_sinusoidal(table: torch.Tensor) -> bool:
     return torch.allclose(table.float(), expected, atol=2e-3)  # the angles of late positions are large numbers
 
 
-def split_thirds(weights: Mapping[str, torch.Tensor], pattern: str, names: tuple[str, str, str]):
+def split_thirds(
+    weights: Mapping[str, torch.Tensor], pattern: str, names: tuple[str, str, str]
+) -> dict[str, torch.Tensor]:
     """Split weights that hold queries, keys and values in one, as `torch.nn.MultiheadAttention` does.
 
     Args:
         weights: By name.
-        pattern: Regular expression of such a name; its first group is what comes before, its last what comes after.
+        pattern: Regular expression of such a name; its groups are what comes before and after.
         names: Of the three parts.
 
     Returns:
         Weights by name, those that were split under `BEFORE + name + AFTER`.
     """
-    split = {}
+    split: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
         if match := re.fullmatch(pattern, name):
             parts = zip(names, weight.chunk(3))
-            split |= {f"{match[1]}{part}.{match[match.lastindex]}": value for part, value in parts}
+            split |= {f"{match[1]}{part}.{match[2]}": value for part, value in parts}
         else:
             split[name] = weight
     return split
