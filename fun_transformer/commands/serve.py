@@ -96,7 +96,7 @@ def load_translator(args: argparse.Namespace, argument: str) -> Any:
         if knows_languages:
             pipe.encode("a", src_lang=source, tgt_lang=target)  # refuses unknown ones
         pipes[source, target] = pipe
-    return Translator(short_name(name), pipes)
+    return Translator(short_name(name), pipes, args.num_beams)
 
 
 def short_name(name: str) -> str:
