@@ -151,6 +151,14 @@ def test_languages_are_detected_by_script(start):
     assert find_language("zh-Hans", ["zh", "en"]) == "zh" and find_language("fr", ["zh", "en"]) is None
 
 
+def test_more_translations_than_beams_get_as_many_beams():
+    pipe = Pipe()
+    with TestClient(build_app([Translator("one", {("zh", "en"): pipe}, num_beams=2)])) as client:
+        assert len(ask(client, alternatives=3).json()["alternatives"]) == 3
+        ask(client, alternatives=1)
+    assert pipe.options == [{"num_beams": 4}, {}]
+
+
 # ── our own route ──
 
 

@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-waiting", type=positive, default=1_000, help="texts that wait for one model (default: 1000)"
     )
-    parser.add_argument(
-        "--batch-tokens", type=positive, default=1_024, help="of texts answered together (default: 1024)"
-    )
+    parser.add_argument("--batch-tokens", type=positive, default=400, help="of texts answered together (default: 400)")
     parser.add_argument("--timeout", type=positive, default=60, help="seconds that a request may take (default: 60)")
     add_generation_arguments(parser)
 
@@ -98,7 +96,7 @@ def load_translator(args: argparse.Namespace, argument: str) -> Any:
         if knows_languages:
             pipe.encode("a", src_lang=source, tgt_lang=target)  # refuses unknown ones
         pipes[source, target] = pipe
-    return Translator(short_name(name), pipes)
+    return Translator(short_name(name), pipes, args.num_beams)
 
 
 def short_name(name: str) -> str:

@@ -22,10 +22,11 @@ class Translator:
     Args:
         name: As people know the model.
         pipes: A translation pipeline for each pair; they share model and tokenizer. Only one thread calls them.
+        num_beams: What the pipelines were told, if anything; more translations than that get as many beams.
     """
 
-    def __init__(self, name: str, pipes: Mapping[Pair, Any]) -> None:
-        self.name, self.pipes = name, dict(pipes)
+    def __init__(self, name: str, pipes: Mapping[Pair, Any], num_beams: int | None = None) -> None:
+        self.name, self.pipes, self.num_beams = name, dict(pipes), num_beams
         self.tokenizer = next(iter(self.pipes.values())).tokenizer
 
     def count_tokens(self, text: str) -> int:
@@ -38,6 +39,8 @@ class Translator:
         arguments: dict[str, Any] = {name: True for mine, name in ASKED.items() if asked.get(mine)}
         if (count := asked.get("nbest", 1)) > 1:
             arguments["num_return_sequences"] = count
+            if count > (self.num_beams or count):
+                arguments["num_beams"] = count
         if terms := asked.get("glossary"):
             arguments["glossary"] = Glossary(terms)
         found = self.pipes[options.pair](texts, **arguments)
