@@ -234,4 +234,3 @@ def branch(prefix: str, nodes: list[onnx.NodeProto], outputs: Any) -> onnx.Graph
         result.name = f"{prefix}.{output.name.removeprefix('source.')}"
         results.append(result)
     return helper.make_graph(nodes, prefix, [], results)
-

@@ -120,7 +120,9 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
         config = self.config
         names = cache_names(config.decoder_layers)
         if past_key_values is None or past_key_values.get_seq_length() == 0:
-            empty = torch.zeros(batch, config.decoder_attention_heads, 0, config.d_model // config.decoder_attention_heads)
+            empty = torch.zeros(
+                batch, config.decoder_attention_heads, 0, config.d_model // config.decoder_attention_heads
+            )
             return dict.fromkeys(names, empty)
         parts = (past_key_values.self_attention_cache, past_key_values.cross_attention_cache)
         layers: Any = zip(*(part.layers for part in parts))
