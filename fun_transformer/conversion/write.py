@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ..files import commit_folder
-from .source import Converted, Options, Reader, find_source
+from .readers import find_reader
+from .source import Converted, Options, find_source
 
 TOLERANCE = 1e-3  # of the largest logit; sums in another order differ by some 1e-6 of it
 
@@ -114,25 +115,3 @@ def convert(
     agreement = compare(converted)
     write(converted, output)
     return converted, agreement
-
-
-def find_reader(source: Path, kind: str | None = None) -> Reader:
-    """Return who reads a source.
-
-    Raises:
-        ValueError: There is no such kind, or the source is of none.
-        OSError: There is no such source.
-    """
-    from . import READERS
-
-    if not source.exists():
-        raise FileNotFoundError(f"There is no file or folder {source}.")
-    if kind is not None:
-        if kind not in READERS:
-            raise ValueError(f"There is no kind {kind}. Choose one of {', '.join(READERS)}.")
-        return READERS[kind]
-    for reader in READERS.values():
-        if reader.is_source(source):
-            return reader
-    known = "; ".join(f"{name}: {reader.text}" for name, reader in READERS.items())
-    raise ValueError(f"{source} is of no kind that is known ({known}). If it is one of them, say so with --from.")
