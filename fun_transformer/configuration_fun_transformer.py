@@ -83,7 +83,7 @@ class FunTransformerConfig(PreTrainedConfig):
     position_embedding_type: str = "sinusoidal"
     norm_position: Literal["post", "pre"] = "post"
     final_layer_norm: bool | None = None
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: float | int = 1e-5
     encoder_layer_types: list[str] | None = None
     decoder_layer_types: list[str] | None = None
     sliding_window: int | None = None
@@ -131,6 +131,8 @@ class FunTransformerConfig(PreTrainedConfig):
                 )
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
+        if self.layer_norm_eps <= 0:
+            raise ValueError(f"layer_norm_eps={self.layer_norm_eps} must be above 0, as 1e-5 is.")
 
     def validate_layer_types(self):
         """Refuse a list of types that does not fit the layers, and local attention without a window."""

@@ -102,6 +102,8 @@ def test_half_precision_stays(tiny_model, batch):
     ("fields", "reason"),
     [
         ({"position_embedding_type": "learned"}, "norm_position=post with learned positions"),
+        ({"final_layer_norm": True}, "final_layer_norm=True with norm_position=post"),
+        ({"layer_norm_eps": 1e-6}, "layer_norm_eps=1e-06"),
         ({"encoder_layer_types": ["conv", "full_attention"]}, "layers of conv"),
         ({"decoder_layer_types": ["sliding_attention"] * 3, "sliding_window": 4}, "layers of sliding_attention"),
     ],

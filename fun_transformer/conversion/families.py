@@ -18,6 +18,7 @@ import torch
 from ..configuration_fun_transformer import FunTransformerConfig
 
 # Parts that read features in their last dimension, and have biases that are none; all others write features.
+LAYER_NORM_EPS = 1e-5  # of these families, whose configs do not say it
 READERS = {"embed_tokens", "shared", "embed_positions", "lm_head", "q_proj", "k_proj", "v_proj", "fc1"}
 SAME_FIELDS = (  # of the configurations
     *("vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ffn_dim"),
@@ -86,6 +87,8 @@ def find_family(config: FunTransformerConfig) -> str:
         refuse(f"has position_embedding_type={config.position_embedding_type}, which they do not know")
     if config.has_final_norm() != (config.norm_position == "pre"):
         refuse(f"has final_layer_norm={config.final_layer_norm} with norm_position={config.norm_position}")
+    if config.layer_norm_eps != LAYER_NORM_EPS:
+        refuse(f"has layer_norm_eps={config.layer_norm_eps}, and theirs is always {LAYER_NORM_EPS}")
     wanted = (config.norm_position, config.position_embedding_type)
     found = [
         name for name, other in FAMILIES.items() if (other.norm_position, other.position_embedding_type) == wanted
