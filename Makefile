@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,embeddings,ct2,onnx,serve,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,embeddings,argos,onnx,serve,dev]'
 	@touch $@
 
 demo: $(READY)  ## letters to phonemes: train on CMUdict (about five minutes on two cores), score, draw, use through pipeline()
@@ -41,7 +41,7 @@ oldest = torch==2.11.0 transformers==5.17.0
 newest = torch transformers
 $(VENV)-%/.ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $($*) -e '.[train,viz,demo,embeddings,ct2,onnx,serve,dev]'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $($*) -e '.[train,viz,demo,embeddings,argos,onnx,serve,dev]'
 	@touch $@
 
 test-versions: $(VENV)-oldest/.ready $(VENV)-newest/.ready  ## the fast tests with the oldest and the newest torch and transformers
