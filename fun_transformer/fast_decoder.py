@@ -25,7 +25,6 @@ tokens of the tree are in one store, and a beam attends to those on its way. Wit
         `------ b2                     no beam looks at b2 any more
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -34,51 +33,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from .int8 import Int8Linear, has_products, int8_product, pack
+from .fast_products import Product, activation_of, additive, forbidden_score, lay_out, norm_of
 
 ROOM = 16  # steps that a store has room for at first; it doubles when it is full
 POSITIONS = 64  # positions that are encoded at a time
-
-
-# x W^T + b or a norm, from (rows, in) to (rows, out).
-Product = Callable[[torch.Tensor], torch.Tensor]
-
-
-def has_blocks() -> bool:
-    """Say whether torch can lay bfloat16 weights out in blocks: it has the operators, but does not document them."""
-    names = ("_linear_pointwise", "_reorder_linear_weight")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
-def lay_out(*linears: nn.Linear) -> Product:
-    """Lay out the weights of linear layers that read the same states; return their product with states.
-
-    On a CPU products are faster with a weight of (in, out) than with one of (out, in), as `nn.Linear` has it, and
-    faster still in bfloat16 with the blocks that oneDNN's kernels read.
-    """
-    biases = [linear.bias for linear in linears]
-    bias = biases[0] if len(biases) == 1 else torch.cat(biases)
-    if isinstance(linears[0], Int8Linear) and linears[0].int8_weight.device.type == "cpu" and has_products():
-        numbers = torch.cat([linear.int8_weight for linear in linears])  # (out, in)
-        packed = pack(numbers, torch.cat([linear.weight_scale for linear in linears]), bias)
-        return lambda states: int8_product(states, packed)
-    weights = [linear.weight.detach() for linear in linears]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
-    if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        weight = weight.t().contiguous()  # (in, out)
-        if bias is None:
-            return lambda states: torch.mm(states, weight)
-        return lambda states: torch.addmm(bias, states, weight)
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_blocks():
-        multiply, blocks = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight(weight)
-        return lambda states: multiply(states, blocks, bias, "none", [], "")
-    return lambda states: F.linear(states, weight, bias)
-
-
-def norm_of(norm: nn.LayerNorm) -> Product:
-    """Return a norm as a function."""
-    shape, weight, bias, eps = tuple(norm.normalized_shape), norm.weight, norm.bias, norm.eps
-    return lambda states: F.layer_norm(states, shape, weight, bias, eps)
 
 
 class LayerWeights(NamedTuple):
@@ -100,7 +58,7 @@ class DecoderWeights(NamedTuple):
     lm_head: Product
 
 
-def linears_of(model: PreTrainedModel) -> list[nn.Linear]:
+def decoder_linears(model: PreTrainedModel) -> list[nn.Linear]:
     """Return the linear layers whose weights `lay_out_decoder` lays out."""
     linears = [model.lm_head]
     for layer in model.get_decoder().layers:
@@ -108,13 +66,6 @@ def linears_of(model: PreTrainedModel) -> list[nn.Linear]:
             linears += [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj]
         linears += [layer.feed_forward.fc1, layer.feed_forward.fc2]
     return linears
-
-
-def tensors_of(linear: nn.Module) -> list[torch.Tensor]:
-    """Return what the values of a linear layer are stored in; the weight of one in 8 bits is made from them."""
-    is_int8 = isinstance(linear, Int8Linear)
-    weight = [linear.int8_weight, linear.weight_scale] if is_int8 else [linear.weight]
-    return weight if linear.bias is None else [*weight, linear.bias]
 
 
 def lay_out_layer(layer: nn.Module) -> LayerWeights:
@@ -164,33 +115,25 @@ class FastDecoder:
             (norm_of(one.self_attn_layer_norm), norm_of(one.encoder_attn_layer_norm), norm_of(one.final_layer_norm))
             for one in self.decoder.layers
         ]
-        activation = self.decoder.layers[0].feed_forward.activation
-        self.activation = torch.relu_ if isinstance(activation, nn.ReLU) else activation.forward
+        self.activation = activation_of(self.decoder.layers[0].feed_forward)
         self.dtype, self.device = encoder_hidden_states.dtype, encoder_hidden_states.device
-        # Where a text may attend to nothing, the kernels of `Decoder` differ: eager attention takes equal weights.
-        is_eager = model.config._attn_implementation == "eager"
-        self.forbidden = torch.finfo(self.dtype).min if is_eager else -torch.inf
+        self.forbidden = forbidden_score(model.config, self.dtype)
         states = encoder_hidden_states.reshape(-1, self.d_model)  # (batch * source_len, d_model)
         shape = (self.batch_size, source_len, 2, self.num_heads, self.head_dim)
         self.source = [layer.source_kv(states).view(shape) for layer in weights.layers]
         self.source_mask = None
         if source_mask is not None and not bool(source_mask.all()):
-            self.source_mask = self.additive(source_mask)[:, None, None, :]  # (batch, 1, 1, source_len)
+            self.source_mask = additive(source_mask, self.dtype, self.forbidden)[:, None, None, :]  # (batch, 1, 1, source_len)
         self.target = [self.new_room(ROOM * num_beams) for _ in weights.layers]
         self.look_at_stores()
         self.on_way = torch.zeros(self.batch_size, num_beams, ROOM * num_beams, device=self.device, dtype=self.dtype)
-        self.apart = self.additive(torch.eye(num_beams, device=self.device))  # (num_beams, num_beams)
+        self.apart = additive(torch.eye(num_beams, device=self.device), self.dtype, self.forbidden)  # (num_beams, num_beams)
         self.mask: torch.Tensor | None = None  # (batch, 1, beams, key_len), that of this step
         self.used = 0  # tokens of a text in the store, with those of this step
         self.text_len = 0  # tokens of a beam
         self.first_positions: torch.Tensor | None = None  # (batch, 1), where prompts are padded
         self.has_padding = False
         self.encodings = encoder_hidden_states.new_empty(0, self.d_model)
-
-    def additive(self, mask: torch.Tensor) -> torch.Tensor:
-        """Turn 1 = may attend, 0 = may not into what is added to scores, 0 and a number that makes weights 0."""
-        zeros = torch.zeros(mask.shape, device=self.device, dtype=self.dtype)
-        return zeros.masked_fill_(mask == 0, self.forbidden)
 
     def new_room(self, room: int) -> torch.Tensor:
         """Return an empty store for the keys and values of a layer, (batch, room, 2, heads, head_dim)."""
@@ -241,7 +184,7 @@ class FastDecoder:
             store[:, :prompt_len, 0] = layer.keys.transpose(1, 2)
             store[:, :prompt_len, 1] = layer.values.transpose(1, 2)
         if self.has_padding:
-            self.on_way[:, :, :prompt_len] = self.additive(attention_mask[:, None, :-1])
+            self.on_way[:, :, :prompt_len] = additive(attention_mask[:, None, :-1], self.dtype, self.forbidden)
         self.used = self.text_len = prompt_len
 
     def positions(self) -> torch.Tensor | float:
@@ -363,4 +306,4 @@ class FastDecoder:
         return EncoderDecoderCache(*caches)
 
 
-__all__ = ["DecoderWeights", "FastDecoder", "lay_out_decoder", "linears_of", "tensors_of"]
+__all__ = ["DecoderWeights", "FastDecoder", "decoder_linears", "lay_out_decoder"]

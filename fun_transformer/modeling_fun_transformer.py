@@ -36,7 +36,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
-from .fast_generation import fast_decoder_for
+from .fast_generation import fast_decoder_for, fast_encoding
 from .fast_search import BeamSearch, Sampling
 from .int8 import Int8Quantizer  # noqa: F401 (`from_pretrained` asks the library for it by its name in config.json)
 from .layer_norm import LayerNorm
@@ -590,10 +590,19 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
 
+    def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, name, generation_config):
+        """Encode the source, unless the caller has; `name` is that of the inputs. Not asked in transformers 5.17."""
+        encoded = fast_encoding(self, FAST_PARTS, generation_config, {**model_kwargs, name: inputs_tensor})
+        if encoded is not None:
+            model_kwargs["encoder_outputs"] = encoded
+        return super()._maybe_prepare_encoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, name, generation_config
+        )
+
     def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
         """Search with beams; `kwargs` are settings of transformers' loop, and of the model at each step."""
         call = (logits_processor, stopping_criteria, generation_config)
-        decoder = fast_decoder_for(self, DECODER_PARTS, input_ids, generation_config, kwargs)
+        decoder = fast_decoder_for(self, FAST_PARTS, input_ids, generation_config, kwargs)
         if decoder is None:
             return super()._beam_search(input_ids, *call, **kwargs)
         return BeamSearch(decoder, *call).run(input_ids)
@@ -601,7 +610,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
     def _sample(self, input_ids, logits_processor, stopping_criteria, generation_config, streamer=None, **kwargs):
         """Search greedily or draw tokens, as `_beam_search`; a streamer gets each token at once."""
         call = (logits_processor, stopping_criteria, generation_config)
-        decoder = fast_decoder_for(self, DECODER_PARTS, input_ids, generation_config, kwargs)
+        decoder = fast_decoder_for(self, FAST_PARTS, input_ids, generation_config, kwargs)
         if decoder is None:
             return super()._sample(input_ids, *call, streamer=streamer, **kwargs)
         return Sampling(decoder, *call).run(input_ids, streamer)
@@ -678,8 +687,9 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         )
 
 
-# What the fast decoder of `generate` stands in for; a class derived from one of them may compute something else.
-DECODER_PARTS = {FunTransformerForConditionalGeneration, FunTransformerModel, Decoder, DecoderLayer, FeedForward}
+# What `generate` has a fast way to compute; a class derived from one of them may compute something else.
+FAST_PARTS = {FunTransformerForConditionalGeneration, FunTransformerModel, FeedForward}
+FAST_PARTS |= {Encoder, EncoderLayer, Decoder, DecoderLayer}
 
 
 class FunTransformerEncoderModel(FunTransformerPreTrainedModel):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, StoppingCriteria, TextStreamer
 
 from fun_transformer.fast_generation import can_be_fast
-from fun_transformer.modeling_fun_transformer import DECODER_PARTS
+from fun_transformer.modeling_fun_transformer import FAST_PARTS
 
 PLAIN = {"cache_implementation": "dynamic"}  # asks for the loops of transformers
 VARIANTS = {
@@ -252,9 +252,9 @@ def other_class(model):
 @pytest.mark.parametrize("change", [hook, other_forward, other_class, torch.nn.Module.train])
 def test_a_model_that_computes_something_else_takes_the_plain_way(change, tiny_model, sources):
     model = lively(tiny_model())
-    assert can_be_fast(model, DECODER_PARTS)
+    assert can_be_fast(model, FAST_PARTS)
     change(model)
-    assert not can_be_fast(model, DECODER_PARTS)
+    assert not can_be_fast(model, FAST_PARTS)
     assert torch.equal(
         found(model, sources, num_beams=2).sequences, found(model, sources, num_beams=2, **PLAIN).sequences
     )
@@ -264,7 +264,7 @@ def test_a_model_that_computes_something_else_takes_the_plain_way(change, tiny_m
 def test_other_layers_take_the_plain_way(layer_type, tiny_model, sources):
     fields = {"decoder_layer_types": ["full_attention", layer_type, "full_attention"], "sliding_window": 2}
     model = tiny_model(**fields)
-    assert not can_be_fast(model, DECODER_PARTS)
+    assert not can_be_fast(model, FAST_PARTS)
     assert_same_searches(model, sources, num_beams=2)
 
 
