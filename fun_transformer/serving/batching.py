@@ -1,4 +1,4 @@
-"""The texts of many clients, answered together: a thread for each model, which makes batches of like length.
+"""The texts of many clients, answered together: each model has threads that take batches of like length.
 
     >>> batcher = Batcher(answer, count_tokens, Limits())
     >>> futures = batcher.submit(["今天吃什么好"], Options())
@@ -21,7 +21,8 @@ from typing import Any
 from .limits import Limits
 
 Records = list[dict[str, Any]]
-GATHERING_SECONDS = 0.004  # a text waits this long for others, if the model has nothing to do
+QUIET_SECONDS = 0.004  # a batch with room waits until no text has come for this long
+GATHERING_SECONDS = 0.02  # and no longer than this
 LONGEST_RETRY = 60  # seconds
 MEMORY = 0.9  # of the rate of the last batches, against that of the newest
 
@@ -67,13 +68,14 @@ class Waiting:
 
 
 class Batcher:
-    """Answers texts in a thread of its own, until it is closed.
+    """Answers texts in threads of its own, until it is closed.
 
     Args:
-        answer: Returns the records of each of some texts that share options. Called by one thread.
-        count_tokens: Returns how long a text is. Called by the same thread.
+        answer: Returns the records of each of some texts that share options.
+        count_tokens: Returns how long a text is.
         limits: How many texts may wait, and how many tokens a batch may have.
         on_batch: Told the number of texts and the seconds of each batch.
+        workers: Threads, each of which calls `answer` with a batch of its own.
     """
 
     def __init__(
@@ -82,15 +84,18 @@ class Batcher:
         count_tokens: Callable[[str], int],
         limits: Limits,
         on_batch: Callable[[int, float], None] = lambda texts, seconds: None,
+        workers: int = 1,
     ) -> None:
         self.answer, self.count_tokens, self.limits, self.on_batch = answer, count_tokens, limits, on_batch
         self._arrived: list[Waiting] = []  # shared by threads, as are the count and the rate
-        self._count, self._rate = 0, 1.0  # texts that wait; texts a second
+        self._count, self._rate = 0, 1.0  # texts that wait; texts a second of one thread
         self._is_closed = False
         self._changed = threading.Condition()
-        self._pool: list[Waiting] = []  # of the thread alone, the oldest first
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self._turn = threading.Lock()  # of the one thread that makes a batch
+        self._pool: list[Waiting] = []  # of that thread alone, the oldest first
+        self._threads = [threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -100,7 +105,7 @@ class Batcher:
     @property
     def is_alive(self) -> bool:
         """Tell whether texts are being answered."""
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
     def submit(self, texts: list[str], options: Options) -> list[Future]:
         """Put texts into the queue, all or none.
@@ -118,7 +123,8 @@ class Batcher:
             if self._is_closed:
                 raise ClosedError("The server is being stopped.")
             if self._count + len(items) > self.limits.waiting:
-                raise QueueFullError(min(max(math.ceil(self._count / self._rate), 1), LONGEST_RETRY))
+                seconds = self._count / (self._rate * len(self._threads))
+                raise QueueFullError(min(max(math.ceil(seconds), 1), LONGEST_RETRY))
             self._count += len(items)
             self._arrived += items
             self._changed.notify()
@@ -129,11 +135,15 @@ class Batcher:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
-        while self._gather():
-            batch = self._choose()
+        while True:
+            with self._turn:
+                if not self._gather():
+                    return
+                batch = self._choose()
             if not batch:
                 continue
             start = time.monotonic()
@@ -143,7 +153,9 @@ class Batcher:
             self._rate = MEMORY * self._rate + (1 - MEMORY) * len(batch) / max(seconds, 1e-3)
 
     def _gather(self) -> bool:
-        """Move what has arrived into the pool; wait for a first text, and a moment for others.
+        """Move what has arrived into the pool; wait for a first text, and for others as long as they keep coming.
+
+        Clients that were just answered often ask again at once.
 
         Returns:
             False when the batcher is closed and nothing is left.
@@ -151,10 +163,11 @@ class Batcher:
         with self._changed:
             while not (self._pool or self._arrived or self._is_closed):
                 self._changed.wait()
-            if not self._pool and self._arrived:
-                until = self._arrived[0].since + GATHERING_SECONDS
-                while not self._is_closed and (left := until - time.monotonic()) > 0:
-                    self._changed.wait(left)
+            has_room = sum(item.tokens for item in self._pool) < self.limits.batch_tokens
+            until = time.monotonic() + (GATHERING_SECONDS if has_room else 0)
+            while not self._is_closed and (left := min(until - time.monotonic(), QUIET_SECONDS)) > 0:
+                if not self._changed.wait(left):
+                    break
             new, self._arrived = self._arrived, []
         for item in new:
             try:
