@@ -21,8 +21,9 @@ from typing import Any
 from .limits import Limits
 
 Records = list[dict[str, Any]]
-QUIET_SECONDS = 0.004  # a batch with room waits until no text has come for this long
-GATHERING_SECONDS = 0.02  # and no longer than this
+GATHERING = 0.1  # of the time of the last batch: how long a batch with room waits for texts that keep coming
+QUIET = 0.3  # of that time: it ends when no text has come for this long
+SHORTEST_WAIT, LONGEST_WAIT = 0.004, 0.1  # seconds
 LONGEST_RETRY = 60  # seconds
 MEMORY = 0.9  # of the rate of the last batches, against that of the newest
 
@@ -91,6 +92,7 @@ class Batcher:
         self._count, self._rate = 0, 1.0  # texts that wait; texts a second of one thread
         self._is_closed = False
         self._changed = threading.Condition()
+        self._running, self._seconds = 0, 0.0  # texts that are being answered; how long the last batch took
         self._turn = threading.Lock()  # of the one thread that makes a batch
         self._pool: list[Waiting] = []  # of that thread alone, the oldest first
         self._threads = [threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(workers)]
@@ -148,7 +150,9 @@ class Batcher:
                 continue
             start = time.monotonic()
             self._answer(batch)
-            seconds = time.monotonic() - start
+            seconds = self._seconds = time.monotonic() - start
+            with self._changed:
+                self._running -= len(batch)
             self.on_batch(len(batch), seconds)
             self._rate = MEMORY * self._rate + (1 - MEMORY) * len(batch) / max(seconds, 1e-3)
 
@@ -164,9 +168,10 @@ class Batcher:
             while not (self._pool or self._arrived or self._is_closed):
                 self._changed.wait()
             has_room = sum(item.tokens for item in self._pool) < self.limits.batch_tokens
-            until = time.monotonic() + (GATHERING_SECONDS if has_room else 0)
-            while not self._is_closed and (left := min(until - time.monotonic(), QUIET_SECONDS)) > 0:
-                if not self._changed.wait(left):
+            longest = min(max(GATHERING * self._seconds, SHORTEST_WAIT), LONGEST_WAIT)
+            until = time.monotonic() + (longest if has_room else 0)
+            while not self._is_closed and (left := until - time.monotonic()) > 0:
+                if not self._changed.wait(min(left, max(QUIET * longest, SHORTEST_WAIT))):
                     break
             new, self._arrived = self._arrived, []
         for item in new:
@@ -180,24 +185,28 @@ class Batcher:
     def _choose(self) -> list[Waiting]:
         """Take a batch out of the pool: the oldest text, and those that are nearest to it in length.
 
-        Texts whose futures were cancelled are dropped.
+        No thread takes more than its part of all texts: batches of like size are computed in the least time. Texts
+        whose futures were cancelled are dropped.
         """
         asked_for = [item for item in self._pool if not item.future.cancelled()]
         batch: list[Waiting] = []
         if asked_for:
             oldest, longest = asked_for[0], 0
             alike = [item for item in asked_for if item.options == oldest.options]
+            part = math.ceil((len(asked_for) + self._running) / len(self._threads))
             for item in sorted(alike, key=lambda item: abs(item.tokens - oldest.tokens)):
                 longest = max(longest, item.tokens)
-                if batch and longest * (len(batch) + 1) > self.limits.batch_tokens:
+                if batch and (len(batch) == part or longest * (len(batch) + 1) > self.limits.batch_tokens):
                     break
                 batch.append(item)
         chosen = set(map(id, batch))
         left = [item for item in asked_for if id(item) not in chosen]
+        begun = [item for item in batch if item.future.set_running_or_notify_cancel()]
         with self._changed:
             self._count -= len(self._pool) - len(left)
+            self._running += len(begun)
         self._pool = left
-        return [item for item in batch if item.future.set_running_or_notify_cancel()]
+        return begun
 
     def _answer(self, batch: list[Waiting]) -> None:
         """Give each text of a batch its answer; where the batch fails, each half is tried, so that one text fails."""

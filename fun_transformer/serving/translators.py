@@ -21,7 +21,7 @@ ASKED = {"scores": "return_scores", "alignments": "return_alignments", "protect"
 
 
 class Cores:
-    """The cores of a CPU, shared by threads that compute a batch each: a batch that is alone has them all.
+    """The cores of a CPU, shared by threads that compute a batch each: a text that is alone has them all.
 
     Args:
         workers: How many batches are computed at a time.
@@ -33,11 +33,12 @@ class Cores:
         self._lock = threading.Lock()
 
     @contextmanager
-    def share(self) -> Iterator[None]:
-        """Give the calling thread its part of the cores."""
+    def share(self, texts: int) -> Iterator[None]:
+        """Give the calling thread, which has some texts, its part of the cores."""
         with self._lock:
             self._running += 1
-            part = self.threads if self._running == 1 else max(self.threads // self.workers, 1)
+            is_alone = texts == self._running == 1
+        part = self.threads if is_alone else max(self.threads // self.workers, 1)
         torch.get_num_threads()  # when a thread first looks, it takes the number of the process
         torch.set_num_threads(part)
         try:
@@ -76,7 +77,7 @@ class Translator:
                 arguments["num_beams"] = count
         if terms := asked.get("glossary"):
             arguments["glossary"] = Glossary(terms)
-        with self.cores.share():
+        with self.cores.share(len(texts)):
             found = self.pipes[options.pair](texts, **arguments)
         return [tidy(one if isinstance(one, list) else [one]) for one in found]
 
