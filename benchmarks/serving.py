@@ -20,7 +20,9 @@ import sys
 import time
 from pathlib import Path
 
-import torch
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as `fun-transformer` does, before torch is loaded
+
+import torch  # noqa: E402
 
 CLIENTS = 64
 ROUNDS = 2

@@ -113,7 +113,7 @@ class PartsPipeline(Pipeline):
 
         found: dict[int, list[dict]] = {}
         calls = self.call_count  # a call for each batch would look as if the texts came one by one
-        workers = self._count_workers(kwargs)
+        workers = self.count_workers(**kwargs)
         batches = self._batches(texts, self._texts_a_batch(kwargs), workers)
         for batch, records in answer_side_by_side(answer, batches, min(workers, len(batches))):
             found |= zip(batch, records)
@@ -128,7 +128,7 @@ class PartsPipeline(Pipeline):
         lengths = count_tokens(self.tokenizer, texts) if len(texts) > 1 else [1] * len(texts)
         return list(token_batches(lengths, most * TOKENS_A_TEXT, most))
 
-    def _count_workers(self, kwargs: dict) -> int:
+    def count_workers(self, **kwargs) -> int:
         """Return how many batches of a call can be computed at a time: 1 where its tokenizer changes between texts."""
         preprocess, forward, _ = self._sanitize_parameters(**kwargs)
         preprocess = self._preprocess_params | preprocess

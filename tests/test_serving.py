@@ -34,6 +34,9 @@ class Pipe:
     def tokenizer(self, text, verbose=True):
         return {"input_ids": text.split()}
 
+    def count_workers(self):
+        return 1
+
     def __call__(self, texts, num_return_sequences=1, **options):
         self.sent.append(list(texts))
         self.options.append(options)

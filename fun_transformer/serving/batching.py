@@ -1,4 +1,4 @@
-"""The texts of many clients, answered together: a thread for each model, which makes batches of like length.
+"""The texts of many clients, answered together: each model has threads that take batches of like length.
 
     >>> batcher = Batcher(answer, count_tokens, Limits())
     >>> futures = batcher.submit(["今天吃什么好"], Options())
@@ -21,7 +21,9 @@ from typing import Any
 from .limits import Limits
 
 Records = list[dict[str, Any]]
-GATHERING_SECONDS = 0.004  # a text waits this long for others, if the model has nothing to do
+GATHERING = 0.1  # of the time of the last batch: how long a batch with room waits for texts that keep coming
+QUIET = 0.3  # of that time: it ends when no text has come for this long
+SHORTEST_WAIT, LONGEST_WAIT = 0.004, 0.1  # seconds
 LONGEST_RETRY = 60  # seconds
 MEMORY = 0.9  # of the rate of the last batches, against that of the newest
 
@@ -67,13 +69,14 @@ class Waiting:
 
 
 class Batcher:
-    """Answers texts in a thread of its own, until it is closed.
+    """Answers texts in threads of its own, until it is closed.
 
     Args:
-        answer: Returns the records of each of some texts that share options. Called by one thread.
-        count_tokens: Returns how long a text is. Called by the same thread.
+        answer: Returns the records of each of some texts that share options.
+        count_tokens: Returns how long a text is.
         limits: How many texts may wait, and how many tokens a batch may have.
         on_batch: Told the number of texts and the seconds of each batch.
+        workers: Threads, each of which calls `answer` with a batch of its own.
     """
 
     def __init__(
@@ -82,15 +85,19 @@ class Batcher:
         count_tokens: Callable[[str], int],
         limits: Limits,
         on_batch: Callable[[int, float], None] = lambda texts, seconds: None,
+        workers: int = 1,
     ) -> None:
         self.answer, self.count_tokens, self.limits, self.on_batch = answer, count_tokens, limits, on_batch
         self._arrived: list[Waiting] = []  # shared by threads, as are the count and the rate
-        self._count, self._rate = 0, 1.0  # texts that wait; texts a second
+        self._count, self._rate = 0, 1.0  # texts that wait; texts a second of one thread
         self._is_closed = False
         self._changed = threading.Condition()
-        self._pool: list[Waiting] = []  # of the thread alone, the oldest first
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
-        self._thread.start()
+        self._running, self._seconds = 0, 0.0  # texts that are being answered; how long the last batch took
+        self._turn = threading.Lock()  # of the one thread that makes a batch
+        self._pool: list[Waiting] = []  # of that thread alone, the oldest first
+        self._threads = [threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -100,7 +107,7 @@ class Batcher:
     @property
     def is_alive(self) -> bool:
         """Tell whether texts are being answered."""
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
     def submit(self, texts: list[str], options: Options) -> list[Future]:
         """Put texts into the queue, all or none.
@@ -118,7 +125,8 @@ class Batcher:
             if self._is_closed:
                 raise ClosedError("The server is being stopped.")
             if self._count + len(items) > self.limits.waiting:
-                raise QueueFullError(min(max(math.ceil(self._count / self._rate), 1), LONGEST_RETRY))
+                seconds = self._count / (self._rate * len(self._threads))
+                raise QueueFullError(min(max(math.ceil(seconds), 1), LONGEST_RETRY))
             self._count += len(items)
             self._arrived += items
             self._changed.notify()
@@ -129,21 +137,29 @@ class Batcher:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
-        while self._gather():
-            batch = self._choose()
+        while True:
+            with self._turn:
+                if not self._gather():
+                    return
+                batch = self._choose()
             if not batch:
                 continue
             start = time.monotonic()
             self._answer(batch)
-            seconds = time.monotonic() - start
+            seconds = self._seconds = time.monotonic() - start
+            with self._changed:
+                self._running -= len(batch)
             self.on_batch(len(batch), seconds)
             self._rate = MEMORY * self._rate + (1 - MEMORY) * len(batch) / max(seconds, 1e-3)
 
     def _gather(self) -> bool:
-        """Move what has arrived into the pool; wait for a first text, and a moment for others.
+        """Move what has arrived into the pool; wait for a first text, and for others as long as they keep coming.
+
+        Clients that were just answered often ask again at once.
 
         Returns:
             False when the batcher is closed and nothing is left.
@@ -151,10 +167,12 @@ class Batcher:
         with self._changed:
             while not (self._pool or self._arrived or self._is_closed):
                 self._changed.wait()
-            if not self._pool and self._arrived:
-                until = self._arrived[0].since + GATHERING_SECONDS
-                while not self._is_closed and (left := until - time.monotonic()) > 0:
-                    self._changed.wait(left)
+            has_room = sum(item.tokens for item in self._pool) < self.limits.batch_tokens
+            longest = min(max(GATHERING * self._seconds, SHORTEST_WAIT), LONGEST_WAIT)
+            until = time.monotonic() + (longest if has_room else 0)
+            while not self._is_closed and (left := until - time.monotonic()) > 0:
+                if not self._changed.wait(min(left, max(QUIET * longest, SHORTEST_WAIT))):
+                    break
             new, self._arrived = self._arrived, []
         for item in new:
             try:
@@ -167,24 +185,28 @@ class Batcher:
     def _choose(self) -> list[Waiting]:
         """Take a batch out of the pool: the oldest text, and those that are nearest to it in length.
 
-        Texts whose futures were cancelled are dropped.
+        No thread takes more than its part of all texts: batches of like size are computed in the least time. Texts
+        whose futures were cancelled are dropped.
         """
         asked_for = [item for item in self._pool if not item.future.cancelled()]
         batch: list[Waiting] = []
         if asked_for:
             oldest, longest = asked_for[0], 0
             alike = [item for item in asked_for if item.options == oldest.options]
+            part = math.ceil((len(asked_for) + self._running) / len(self._threads))
             for item in sorted(alike, key=lambda item: abs(item.tokens - oldest.tokens)):
                 longest = max(longest, item.tokens)
-                if batch and longest * (len(batch) + 1) > self.limits.batch_tokens:
+                if batch and (len(batch) == part or longest * (len(batch) + 1) > self.limits.batch_tokens):
                     break
                 batch.append(item)
         chosen = set(map(id, batch))
         left = [item for item in asked_for if id(item) not in chosen]
+        begun = [item for item in batch if item.future.set_running_or_notify_cancel()]
         with self._changed:
             self._count -= len(self._pool) - len(left)
+            self._running += len(begun)
         self._pool = left
-        return [item for item in batch if item.future.set_running_or_notify_cancel()]
+        return begun
 
     def _answer(self, batch: list[Waiting]) -> None:
         """Give each text of a batch its answer; where the batch fails, each half is tried, so that one text fails."""

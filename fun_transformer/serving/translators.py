@@ -2,9 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+
+import torch
 
 from ..decoding import Glossary
 from .batching import Batcher, Options, Records
@@ -16,18 +20,48 @@ from .metrics import Metrics
 ASKED = {"scores": "return_scores", "alignments": "return_alignments", "protect": "protect"}
 
 
+class Cores:
+    """The cores of a CPU, shared by threads that compute a batch each: a text that is alone has them all.
+
+    Args:
+        workers: How many batches are computed at a time.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers, self.threads = workers, torch.get_num_threads()
+        self._running = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def share(self, texts: int) -> Iterator[None]:
+        """Give the calling thread, which has some texts, its part of the cores."""
+        with self._lock:
+            self._running += 1
+            is_alone = texts == self._running == 1
+        part = self.threads if is_alone else max(self.threads // self.workers, 1)
+        torch.get_num_threads()  # when a thread first looks, it takes the number of the process
+        torch.set_num_threads(part)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
 class Translator:
     """A model that translates one or more pairs of languages.
 
     Args:
         name: As people know the model.
-        pipes: A translation pipeline for each pair; they share model and tokenizer. Only one thread calls them.
+        pipes: A translation pipeline for each pair; they share model and tokenizer. As many threads call them as
+            they say that batches can be computed at a time.
         num_beams: What the pipelines were told, if anything; more translations than that get as many beams.
     """
 
     def __init__(self, name: str, pipes: Mapping[Pair, Any], num_beams: int | None = None) -> None:
         self.name, self.pipes, self.num_beams = name, dict(pipes), num_beams
         self.tokenizer = next(iter(self.pipes.values())).tokenizer
+        self.cores = Cores(min(pipe.count_workers() for pipe in self.pipes.values()))
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a text has."""
@@ -43,7 +77,8 @@ class Translator:
                 arguments["num_beams"] = count
         if terms := asked.get("glossary"):
             arguments["glossary"] = Glossary(terms)
-        found = self.pipes[options.pair](texts, **arguments)
+        with self.cores.share(len(texts)):
+            found = self.pipes[options.pair](texts, **arguments)
         return [tidy(one if isinstance(one, list) else [one]) for one in found]
 
 
@@ -74,7 +109,7 @@ class Translators:
         self.batchers: dict[Translator, Batcher] = {}
         for translator in dict.fromkeys(self.by_pair.values()):
             on_batch = metrics.count_batch(translator.name)
-            batcher = Batcher(translator.answer, translator.count_tokens, limits, on_batch)
+            batcher = Batcher(translator.answer, translator.count_tokens, limits, on_batch, translator.cores.workers)
             metrics.watch_waiting(translator.name, partial(getattr, batcher, "waiting"))
             self.batchers[translator] = batcher
 
