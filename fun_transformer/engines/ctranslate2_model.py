@@ -22,7 +22,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..pipeline_options import ruling_params
 from .ctranslate2_folder import MODEL_TYPE, check_model, longest_text, read_vocabularies, write_folder
-from .ctranslate2_search import Search, check_pipeline_options, spell_prefixes
+from .ctranslate2_search import Search, check_pipeline_options, rename_fallback, spell_prefixes
 
 DTYPES = ("float32", "float16", "bfloat16")
 # Of `from_pretrained`, for downloads.
@@ -162,6 +162,10 @@ class CTranslate2Model(PreTrainedModel):
             ValueError: Naming the first one.
         """
         check_pipeline_options(options)
+
+    def fallback_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of a guard's second try in the words of `generate`."""
+        return rename_fallback(options)
 
     def save_pretrained(self, save_directory, **kwargs):
         """Copy the folder."""
