@@ -5,8 +5,10 @@
     >>> futures[0].result()
     [{'translation_text': 'What are we going to eat today?'}]
 
-A batch is built around the text that waits longest, of the waiting texts that are nearest to it in length. So batches
-hold little padding, and no text waits for ever. Who cancels a future before its turn takes the text out.
+Texts are cut into parts first, sentences as a rule. A batch is built around the part whose turn it is, of the waiting
+parts that are nearest to it in length, so that batches hold little padding. Requests take turns by their tokens: a
+long one does not keep a short one waiting, and no part waits for ever. Cancel a future, and the parts of its text that
+are not yet begun are dropped.
 """
 
 import json
@@ -14,7 +16,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,15 +58,57 @@ class Options:
         object.__setattr__(self, "key", json.dumps(self.asked, sort_keys=True))
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What is to be answered of a text, and how it becomes the answer to the text.
+
+    Attributes:
+        texts: Of the parts; none where the model has nothing to say.
+        join: Returns the records of the text, given those of each part.
+    """
+
+    texts: list[str]
+    join: Callable[[list[Records]], Records]
+
+
 @dataclass(eq=False)
-class Waiting:
+class Turn:
+    """When a request is served: `rank` is that of its next part."""
+
+    rank: float | None = None
+
+
+@dataclass(eq=False)
+class Text:
     """A text that waits for its answer."""
 
     text: str
     options: Options
-    since: float
+    turn: Turn
     future: Future = field(default_factory=Future)
-    tokens: int = 0
+    join: Callable[[list[Records]], Records] = field(init=False)
+    found: list[Records | None] = field(init=False)  # of each part
+
+
+@dataclass(eq=False)
+class Part:
+    """A part that waits for its answer; `place` says which of its text."""
+
+    text: str
+    whole: Text
+    place: int
+    tokens: int
+    rank: float
+
+    @property
+    def options(self) -> Options:
+        """Return what is asked of it."""
+        return self.whole.options
+
+
+def uncut(text: str, options: Options) -> Parts:
+    """Return a text as its only part."""
+    return Parts([text], lambda found: found[0])
 
 
 class Batcher:
@@ -76,6 +120,7 @@ class Batcher:
         limits: How many texts may wait, and how many tokens a batch may have.
         on_batch: Told the number of texts and the seconds of each batch.
         workers: Threads, each of which calls `answer` with a batch of its own.
+        cut: Returns the parts of a text.
     """
 
     def __init__(
@@ -85,15 +130,18 @@ class Batcher:
         limits: Limits,
         on_batch: Callable[[int, float], None] = lambda texts, seconds: None,
         workers: int = 1,
+        cut: Callable[[str, Options], Parts] = uncut,
     ) -> None:
         self.answer, self.count_tokens, self.limits, self.on_batch = answer, count_tokens, limits, on_batch
-        self._arrived: list[Waiting] = []  # shared by threads, as are the count and the rate
-        self._count, self._rate = 0, 1.0  # texts that wait; texts a second of one thread
+        self.cut = cut
+        self._arrived: list[Text] = []  # shared by threads, as are the count and the rate
+        self._count, self._rate = 0, 1.0  # texts that wait; parts a second of one thread
         self._is_closed = False
         self._changed = threading.Condition()
-        self._running, self._seconds = 0, 0.0  # texts that are being answered; how long the last batch took
+        self._running, self._seconds = 0, 0.0  # parts that are being answered; how long the last batch took
         self._turn = threading.Lock()  # of the one thread that makes a batch
-        self._pool: list[Waiting] = []  # of that thread alone, the oldest first
+        self._pool: list[Part] = []  # of that thread alone, the oldest first
+        self._clock = 0.0  # of that thread alone: the tokens that each request would have been served so far
         self._threads = [threading.Thread(target=self._run, name="batcher", daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -118,13 +166,13 @@ class Batcher:
             QueueFullError: There is no room for them.
             ClosedError: The batcher is closed.
         """
-        now = time.monotonic()
-        items = [Waiting(text, options, now) for text in texts]
+        turn = Turn()
+        items = [Text(text, options, turn) for text in texts]
         with self._changed:
             if self._is_closed:
                 raise ClosedError("The server is being stopped.")
             if self._count + len(items) > self.limits.waiting:
-                seconds = self._count / (self._rate * len(self._threads))
+                seconds = max(self._count, len(self._pool)) / (self._rate * len(self._threads))
                 raise QueueFullError(min(max(math.ceil(seconds), 1), LONGEST_RETRY))
             self._count += len(items)
             self._arrived += items
@@ -172,53 +220,104 @@ class Batcher:
             while not self._is_closed and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
             new, self._arrived = self._arrived, []
-        for item in new:
-            try:
-                item.tokens = max(self.count_tokens(item.text), 1)
-            except Exception:  # that of the text: `answer` will find out, with its batch unharmed
-                item.tokens = 1
-        self._pool += new
+        for text in new:
+            self._cut(text)
         return bool(self._pool) or not self._is_closed
 
-    def _choose(self) -> list[Waiting]:
-        """Take a batch out of the pool: the oldest text, and those that are nearest to it in length.
+    def _cut(self, text: Text) -> None:
+        """Put the parts of a text into the pool; parts of a request follow each other by their tokens."""
+        turn = text.turn
+        if turn.rank is None:
+            turn.rank = self._clock
+        try:
+            parts = [] if text.future.done() else self._parts_of(text)
+        except Exception as error:
+            settle(text.future, error)
+            parts = []
+        for place, part in enumerate(parts):
+            try:
+                tokens = max(self.count_tokens(part), 1)
+            except Exception:  # that of the text: `answer` will find out, with its batch unharmed
+                tokens = 1
+            self._pool.append(Part(part, text, place, tokens, turn.rank))
+            turn.rank += tokens * text.options.asked.get("nbest", 1)
+        if not parts:
+            with self._changed:
+                self._count -= 1
 
-        No thread takes more than its part of all texts: batches of like size are computed in the least time. Texts
-        whose futures were cancelled are dropped.
+    def _parts_of(self, text: Text) -> list[str]:
+        """Return the parts of a text that are to be answered; where there are none, it is answered here."""
+        parts = self.cut(text.text, text.options)
+        text.join, text.found = parts.join, [None] * len(parts.texts)
+        if not parts.texts:
+            settle(text.future, parts.join([]))
+        return parts.texts
+
+    def _choose(self) -> list[Part]:
+        """Take a batch out of the pool: the part whose turn it is, and those that are nearest to it in length.
+
+        No thread takes more than its share of all parts: batches of like size are computed in the least time. Parts
+        of texts whose futures were cancelled are dropped.
         """
-        asked_for = [item for item in self._pool if not item.future.cancelled()]
-        batch: list[Waiting] = []
+        asked_for = [item for item in self._pool if not item.whole.future.done()]
+        batch: list[Part] = []
         if asked_for:
-            oldest, longest = asked_for[0], 0
-            alike = [item for item in asked_for if item.options == oldest.options]
-            part = math.ceil((len(asked_for) + self._running) / len(self._threads))
-            for item in sorted(alike, key=lambda item: abs(item.tokens - oldest.tokens)):
+            first, longest = min(asked_for, key=lambda item: item.rank), 0
+            alike = [item for item in asked_for if item.options == first.options]
+            share = math.ceil((len(asked_for) + self._running) / len(self._threads))
+            for item in sorted(alike, key=lambda item: (abs(item.tokens - first.tokens), item.rank)):
                 longest = max(longest, item.tokens)
-                if batch and (len(batch) == part or longest * (len(batch) + 1) > self.limits.batch_tokens):
+                if batch and (len(batch) == share or longest * (len(batch) + 1) > self.limits.batch_tokens):
                     break
                 batch.append(item)
+            work = sum(item.tokens * item.options.asked.get("nbest", 1) for item in batch)
+            requests = len({id(item.whole.turn) for item in asked_for})
+            self._clock = max(self._clock, first.rank) + work / requests
         chosen = set(map(id, batch))
         left = [item for item in asked_for if id(item) not in chosen]
-        begun = [item for item in batch if item.future.set_running_or_notify_cancel()]
+        waited, wait = ({id(item.whole) for item in items} for items in (self._pool, left))
         with self._changed:
-            self._count -= len(self._pool) - len(left)
-            self._running += len(begun)
+            self._count -= len(waited - wait)
+            self._running += len(batch)
         self._pool = left
-        return begun
+        return batch
 
-    def _answer(self, batch: list[Waiting]) -> None:
-        """Give each text of a batch its answer; where the batch fails, each half is tried, so that one text fails."""
+    def _answer(self, batch: list[Part]) -> None:
+        """Answer each part of a batch; where the batch fails, each half is tried, so that one text fails."""
         try:
             answers = self.answer([item.text for item in batch], batch[0].options)
             if len(answers) != len(batch):
                 raise RuntimeError(f"{len(batch)} texts got {len(answers)} answers.")
         except Exception as error:
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                settle(batch[0].whole.future, error)
                 return
             middle = len(batch) // 2
             self._answer(batch[:middle])
             self._answer(batch[middle:])
             return
         for item, records in zip(batch, answers):
-            item.future.set_result(records)
+            self._take(item, records)
+
+    def _take(self, item: Part, records: Records) -> None:
+        """Keep the records of a part; those of the last part make the answer to the text."""
+        text = item.whole
+        with self._changed:
+            text.found[item.place] = records
+            found = [one for one in text.found if one is not None]
+        if len(found) == len(text.found):
+            try:
+                settle(text.future, text.join(found))
+            except Exception as error:
+                settle(text.future, error)
+
+
+def settle(future: Future, outcome: Records | Exception) -> None:
+    """Give a future its result or its error, unless it was cancelled."""
+    try:
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+    except InvalidStateError:
+        pass

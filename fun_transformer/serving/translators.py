@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from ..decoding import Glossary
-from .batching import Batcher, Options, Records
+from ..pipeline_batches import PartsPipeline
+from ..pipeline_records import FIGURES
+from ..text_parts import has_words
+from .batching import Batcher, Options, Parts, Records
 from .languages import Pair, find_language
 from .limits import Limits
 from .metrics import Metrics
@@ -68,8 +71,8 @@ class Translator:
         """Return how many tokens a text has."""
         return len(self.tokenizer(text, verbose=False)["input_ids"])
 
-    def answer(self, texts: list[str], options: Options) -> list[Records]:
-        """Return the translations of each text, best first."""
+    def arguments(self, options: Options) -> dict[str, Any]:
+        """Return what a pipeline is told."""
         asked = options.asked
         arguments: dict[str, Any] = {name: True for mine, name in ASKED.items() if asked.get(mine)}
         if (count := asked.get("nbest", 1)) > 1:
@@ -78,9 +81,36 @@ class Translator:
                 arguments["num_beams"] = count
         if terms := asked.get("glossary"):
             arguments["glossary"] = Glossary(terms)
+        return arguments
+
+    def cut(self, text: str, options: Options) -> Parts:
+        """Return the parts of a text, so that its answer is that of the pipeline, which cuts it in the same way."""
+        pipe = self.pipes[options.pair]
+        if not isinstance(pipe, PartsPipeline):
+            return Parts([text], lambda found: tidy(found[0]))
+        parts = pipe._parts(text, **pipe._preprocess_params)
+        copies = pipe._preprocess_params.get("long_text") == "sentences"
+        read = [i for i, part in enumerate(parts) if not copies or has_words(part)]
+
+        def join(found: list[Records]) -> Records:
+            answers = dict(zip(read, found))
+            results = [answers.get(i) or [pipe._copied(part, **arguments)] for i, part in enumerate(parts)]
+            records = pipe._join(parts, results)
+            if not read:  # the model had no part in it
+                records = [record | {name: None for name in FIGURES if name in record} for record in records]
+            return tidy(records)
+
+        arguments = self.arguments(options) if len(read) < len(parts) else {}
+        return Parts([parts[i] for i in read], join)
+
+    def answer(self, texts: list[str], options: Options) -> list[Records]:
+        """Return the translations of each text, or of each part of one, best first."""
+        pipe, arguments = self.pipes[options.pair], self.arguments(options)
+        if isinstance(pipe, PartsPipeline) and pipe._preprocess_params.get("long_text") == "sentences":
+            arguments["long_text"] = "split"  # they are sentences already, and fit
         with self.cores.share(len(texts)):
-            found = self.pipes[options.pair](texts, **arguments)
-        return [tidy(one if isinstance(one, list) else [one]) for one in found]
+            found = pipe(texts, **arguments)
+        return [one if isinstance(one, list) else [one] for one in found]
 
 
 class Translators:
@@ -110,7 +140,8 @@ class Translators:
         self.batchers: dict[Translator, Batcher] = {}
         for translator in dict.fromkeys(self.by_pair.values()):
             on_batch = metrics.count_batch(translator.name)
-            batcher = Batcher(translator.answer, translator.count_tokens, limits, on_batch, translator.cores.workers)
+            workers = translator.cores.workers
+            batcher = Batcher(translator.answer, translator.count_tokens, limits, on_batch, workers, translator.cut)
             metrics.watch_waiting(translator.name, partial(getattr, batcher, "waiting"))
             self.batchers[translator] = batcher
 
