@@ -247,6 +247,7 @@ def test_the_fast_encoder_returns_the_same_states(variant, mask, attn_implementa
 
 def test_generate_reads_the_source_by_the_fast_encoder(tiny_model, sources):
     model = tiny_model()
+    operations(model, sources)  # lays the weights out
     fast, layer = operations(model, sources), model.get_encoder().layers[0]
     layer.forward = layer.forward  # who knows what it computes now?
     assert encoded(model, sources) is None
