@@ -175,7 +175,7 @@ def main():
     parser.add_argument("--file", required=True, help="a text a line")
     parser.add_argument("--texts", type=int, default=1000, help="of the file, equal ones once (default: 1000)")
     parser.add_argument("--clients", type=int, default=CLIENTS, help=f"at a time (default: {CLIENTS})")
-    parser.add_argument("--batch-tokens", type=int, default=400, help="of the server (default: 400)")
+    parser.add_argument("--batch-tokens", type=int, default=800, help="of the server (default: 800)")
     parser.add_argument("--output", required=True, help="where the figures go, as JSON")
     args = parser.parse_args()
     found = {

@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in TRAINING:
         return hand_on(argv[0], argv[1:])
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     try:
         status = COMMANDS[args.command].run(args)
         sys.stdout.flush()
@@ -188,6 +188,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"fun-transformer {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return status or 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Parse a command line, on which texts may come before, after and between the options."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not isinstance(getattr(args, "text", None), list) or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.text += map(utf8_text, rest)
+    return args
 
 
 def build_parser() -> argparse.ArgumentParser:

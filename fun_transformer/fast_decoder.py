@@ -123,11 +123,15 @@ class FastDecoder:
         self.source = [layer.source_kv(states).view(shape) for layer in weights.layers]
         self.source_mask = None
         if source_mask is not None and not bool(source_mask.all()):
-            self.source_mask = additive(source_mask, self.dtype, self.forbidden)[:, None, None, :]  # (batch, 1, 1, source_len)
+            self.source_mask = additive(source_mask, self.dtype, self.forbidden)[
+                :, None, None, :
+            ]  # (batch, 1, 1, source_len)
         self.target = [self.new_room(ROOM * num_beams) for _ in weights.layers]
         self.look_at_stores()
         self.on_way = torch.zeros(self.batch_size, num_beams, ROOM * num_beams, device=self.device, dtype=self.dtype)
-        self.apart = additive(torch.eye(num_beams, device=self.device), self.dtype, self.forbidden)  # (num_beams, num_beams)
+        self.apart = additive(
+            torch.eye(num_beams, device=self.device), self.dtype, self.forbidden
+        )  # (num_beams, num_beams)
         self.mask: torch.Tensor | None = None  # (batch, 1, beams, key_len), that of this step
         self.used = 0  # tokens of a text in the store, with those of this step
         self.text_len = 0  # tokens of a beam

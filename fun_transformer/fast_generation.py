@@ -205,7 +205,7 @@ def fast_decoder_for(
         generation_config: As in `can_serve`.
         settings: As in `can_serve`.
     """
-    if not can_serve(generation_config, settings) or not can_be_fast(model, own_parts):
+    if torch.is_grad_enabled() or not can_serve(generation_config, settings) or not can_be_fast(model, own_parts):
         return None
     states = settings["encoder_outputs"][0]
     if not input_ids.device == states.device == model.device:

@@ -154,6 +154,7 @@ class PartsPipeline(Pipeline):
         def generate(sources: list[str], **options) -> list:
             if options.get("num_beams") == 1:
                 options["num_return_sequences"] = 1  # greedy search finds one
+            options = getattr(self.model, "fallback_options", dict)(options)  # a model of an engine
             results = self._generate(sources, *args, **kwargs | options | {"return_finished": True})
             return [guards.Output(records[0][name], records[0]["finished"], records) for records in results]
 

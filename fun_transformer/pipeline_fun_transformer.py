@@ -197,7 +197,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
         if long_text == "error" and limit is not None and source_len > limit:
             raise ValueError(
                 f"A text of {source_len} tokens is longer than the {limit} that the model takes. Shorten it, or "
-                'choose long_text="split" or "truncate".'
+                'choose long_text="split" or "truncate" (--long-text in the commands).'
             )
         return model_inputs
 

@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from fun_transformer import cli
 from fun_transformer.export import export_model, find_format
 from fun_transformer.export.argos import sentencepiece_model
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
@@ -53,6 +54,20 @@ def test_a_package_answers_as_the_model(tiny_model, tokenizer, tmp_path):
     }
     assert (metadata["from_code"], metadata["to_code"]) == ("en", "zh")
     assert config["add_source_eos"] is True
+
+
+def test_a_new_folder_is_made_for_a_package(tiny_model, tokenizer, tmp_path):
+    model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=1024)
+    model.generation_config.max_new_tokens = 8
+    output = tmp_path / "new" / "en_zh.argosmodel"
+    export_model(model, tokenizer, find_format("argos"), output, data=LINES, force=True)
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_a_name_without_languages_is_refused_before_a_model_is_loaded(tmp_path, capsys):
+    arguments = ["export", str(tmp_path / "no-model"), "--to", "argos", "-o", str(tmp_path / "mine.argosmodel")]
+    assert cli.main(arguments) == 2
+    assert "both languages" in capsys.readouterr().err
 
 
 def test_a_name_without_languages_is_refused(tiny_model, tokenizer, tmp_path):

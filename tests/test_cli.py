@@ -61,6 +61,16 @@ def test_the_folder_of_a_run_means_its_model(model_folder, expected, capsys):
     assert capsys.readouterr().out == f"{expected[0]}\n"
 
 
+def test_texts_may_come_after_options(model_folder, capsys):
+    assert run("predict", model_folder, LINES[0], "--scores", "--device", "cpu") == 0
+    expected = capsys.readouterr().out
+    assert run("predict", model_folder, "--scores", LINES[0], "--device", "cpu") == 0
+    assert capsys.readouterr().out == expected
+    with pytest.raises(SystemExit):
+        run("predict", model_folder, "--no-such-option", LINES[0])
+    assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_standard_input_is_translated_line_by_line(model_folder, expected, capsys, monkeypatch, end):
     stdin = "\n".join(LINES).encode() + end
@@ -139,6 +149,7 @@ def test_generation_options_reach_generate(model_folder):
             ["translate", "--model", "{model}", "--resume", "--file", "{tmp}/one.txt", "--output", "{tmp}/latin.txt"],
             "latin.txt has 2 lines and",
         ),
+        (["translate", "--model", "{model}", "--glossary", "{tmp}/no.tsv", "a"], "There is no file"),
         (["translate", "--model", "{model}", "--device", "abacus", "a"], "--device abacus cannot be used"),
         (["attention", "--model", "{model}", "a", "-o", "{tmp}/map.txt"], "must end in a picture format"),
         (["attention", "--model", "{model}", "a", "-o", "{tmp}/no/map.png"], "There is no folder"),

@@ -114,6 +114,21 @@ def test_prefixes_begin_the_outputs(build, tokenizer):
             assert all(text.startswith(prefix) for text in texts), texts
 
 
+@pytest.mark.parametrize("texts", [["The black cat sat.", ""], [""], ["", " "]])
+def test_an_empty_text_has_an_empty_answer_whatever_is_asked(texts, build, tokenizer):
+    pipe = TranslationPipeline(build(), tokenizer, device=-1, engine="ctranslate2", num_beams=3)
+    plain = [record["translation_text"] for record in pipe(texts)]
+    assert plain[-1] == ""
+    for asked in ("return_scores", "return_alignments", "return_attention"):
+        records = pipe(texts, **{asked: True})
+        assert [record["translation_text"] for record in records] == plain, asked
+        assert records[-1].get("log_probability", 0.0) == 0.0
+    assert pipe(texts, guard=True)[-1] == {"translation_text": "", "faults": [], "fallbacks": [], "faults_left": []}
+    several = pipe(texts, return_scores=True, num_return_sequences=2)
+    assert [record["translation_text"] for record in several[-1]] == ["", ""]
+    assert pipe([""], prefix=["Anoth"])[0]["translation_text"].startswith("Anoth")
+
+
 def test_what_ctranslate2_cannot_do_is_refused(build, tokenizer, inputs):
     model = build()
     pipe = TranslationPipeline(model, tokenizer, device=-1, engine="ctranslate2")
@@ -130,6 +145,24 @@ def test_what_ctranslate2_cannot_do_is_refused(build, tokenizer, inputs):
         Search.of({"do_sample": True, "num_beams": 2}, 100)
     with pytest.raises(ValueError, match="engine='onnx' is unknown"):
         with_engine(model, tokenizer, "onnx")
+
+
+@pytest.mark.parametrize("options", [{"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.5}])
+def test_what_ranks_beams_otherwise_is_for_greedy_search(options, build, tokenizer, inputs):
+    model = build()
+    engine = with_engine(model, tokenizer, "ctranslate2")
+    (name,) = options
+    with pytest.raises(ValueError, match=f"num_beams=5 and {name}.*num_beams=1"):
+        engine.generate(**inputs, **options, num_beams=5)
+    greedy = {"num_beams": 1, **options}
+    assert unpadded(engine.generate(**inputs, **greedy)) == unpadded(model.generate(**inputs, **greedy))
+    engine.generate(**inputs, no_repeat_ngram_size=0, repetition_penalty=1.0, num_beams=5)
+
+
+def test_a_guard_tries_again_with_beams(build, tokenizer):
+    pipe = TranslationPipeline(build(), tokenizer, device=-1, engine="ctranslate2", guard=True)
+    records = pipe(LINES, num_beams=3)
+    assert any(record["faults"] for record in records)
 
 
 @pytest.mark.parametrize(

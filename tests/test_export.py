@@ -1,12 +1,15 @@
 """Export: written whole or not at all, compared with the model itself, and kept only if it answers alike."""
 
+import json
+
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from fun_transformer import TranslationPipeline, cli
 from fun_transformer.evaluation.data import EvaluationData
 from fun_transformer.export import Format, NotKept, export_model, find_format, formats, random_texts, write
-from fun_transformer.export.write import answer_with
+from fun_transformer.export.write import answer_with, compare, longest_answer
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 LINES = ["The black cat sat.", "Another dog ran away.", "今天我们吃什么？", "The whole street was asleep."]
@@ -121,7 +124,7 @@ def test_the_command_compares_scores(model, tokenizer, tmp_path, copy_format, ca
     arguments = [tmp_path / "run", "--to", "copy", "-o", tmp_path / "out", "--check", tmp_path / "check.tsv"]
     assert cli.main(["export", *map(str, arguments), "--quantization", "float16"]) == 0
     out = capsys.readouterr().out
-    assert "greedy: " in out and "5 beams: " in out and "bleu: " in out and "MB" in out
+    assert "greedy: " in out and "5 beams: " in out and "bleu: " in out and "MB" in out and "no references" not in out
     assert cli.main(["export", *map(str, arguments)]) == 2
     assert "exists" in capsys.readouterr().err
 
@@ -144,3 +147,85 @@ def test_a_quantization_that_loses_quality_is_refused(model, tokenizer, tmp_path
     with pytest.raises(NotKept, match=fault):
         export_model(model, tokenizer, Copy(), tmp_path / "out", "float16", data)
     assert export_model(model, tokenizer, Copy(), tmp_path / "out", "float16", data, force=True).lost
+
+
+def answers_from(answers, sources):
+    """A format's answers: those of a list, for every search."""
+    return lambda texts, num_beams, max_new_tokens: [answers[sources.index(text)] for text in texts]
+
+
+@pytest.mark.parametrize(("different", "is_kept"), [(1, True), (2, False)])
+def test_one_of_few_answers_may_differ(model, tokenizer, tmp_path, different, is_kept):
+    answers = answer_with(model, tokenizer)(LINES, 1, 6)
+    model.generation_config.num_beams = 1
+    theirs = answers_from(["else"] * different + answers[different:], LINES)
+    found = compare(model, tokenizer, theirs, tmp_path / "out", LINES, False)
+    greedy = [text for text in found.lost if "greedy" in text]
+    assert not greedy if is_kept else greedy
+
+
+@pytest.mark.parametrize(("different", "is_kept"), [(2, True), (3, False)])
+def test_half_of_the_answers_of_a_quantization_without_references_are_equal(
+    model, tokenizer, tmp_path, different, is_kept
+):
+    answers = answer_with(model, tokenizer)(LINES, 1, 6)
+    theirs = answers_from(["else"] * different + answers[different:], LINES)
+    assert (not compare(model, tokenizer, theirs, tmp_path / "out", LINES, True).lost) is is_kept
+
+
+def test_sampling_of_the_generation_config_does_not_spoil_the_comparison(model, tokenizer, tmp_path):
+    model.generation_config.update(do_sample=True, num_return_sequences=2, top_k=0)
+    exported = export_model(model, tokenizer, find_format("marian"), tmp_path / "out", data=LINES)
+    assert [found.equal for found in exported.agreements] == [4, 4]
+    exported = export_model(model, tokenizer, Copy(), tmp_path / "copy")
+    assert [found.equal for found in exported.agreements] == [32, 32]
+    for folder in ("out", "copy"):
+        kept = json.loads((tmp_path / folder / "generation_config.json").read_text(encoding="utf-8"))
+        assert kept["do_sample"] is True and kept["num_return_sequences"] == 2
+
+
+@pytest.mark.parametrize("quantization", ["float16", "bfloat16"])
+def test_marian_answers_with_the_numbers_that_are_stored(model, tokenizer, tmp_path, monkeypatch, quantization):
+    found = []
+    monkeypatch.setattr(torch.nn.Embedding, "forward", watched(torch.nn.Embedding.forward, found))
+    export_model(model, tokenizer, find_format("marian"), tmp_path / "out", quantization, LINES, force=True)
+    assert found[-1] == getattr(torch, quantization)  # the model itself answers first
+
+
+def watched(forward, found):
+    """A layer's forward that notes the type of its weights."""
+
+    def watch(layer, *args):
+        found.append(layer.weight.dtype)
+        return forward(layer, *args)
+
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"), [({}, 256), ({"max_length": 12}, 11), ({"max_length": 12, "max_new_tokens": 7}, 7)]
+)
+def test_the_longest_answer_is_that_of_the_generation_config(settings, longest):
+    assert longest_answer(GenerationConfig(**settings)) == longest
+
+
+def test_no_sources_are_an_error(model, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="data has no sources"):
+        export_model(model, tokenizer, Copy(), tmp_path / "out", data=[])
+
+
+def test_two_exports_do_not_remove_what_the_other_has_begun(model, tokenizer, tmp_path):
+    other = write.hidden(tmp_path / "out").with_name(".out.1.partial")
+    other.mkdir()
+    export_model(model, tokenizer, Copy(), tmp_path / "out", data=LINES)
+    assert other.is_dir()
+
+
+def test_a_quantization_without_references_says_so(model, tokenizer, tmp_path, copy_format, capsys):
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    arguments = ["export", str(tmp_path / "model"), "--to", "copy", "-o"]
+    assert cli.main([*arguments, str(tmp_path / "half"), "--quantization", "float16"]) == 0
+    assert "no references: scores were not compared (--check TABLE)" in capsys.readouterr().out
+    assert cli.main([*arguments, str(tmp_path / "whole")]) == 0
+    assert "no references" not in capsys.readouterr().out

@@ -249,6 +249,15 @@ def other_class(model):
     model.get_decoder().layers[0].encoder_attn.out_proj.__class__ = Louder
 
 
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_gradients_reach_the_weights_where_they_are_computed(num_beams, tiny_model, sources):
+    model = lively(tiny_model())
+    generate = type(model).generate.__wrapped__  # without no_grad
+    options = {"num_beams": num_beams, "max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
+    generate(model, **sources, **options).logits[-1].sum().backward()
+    assert model.get_decoder().layers[0].feed_forward.fc1.weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("change", [hook, other_forward, other_class, torch.nn.Module.train])
 def test_a_model_that_computes_something_else_takes_the_plain_way(change, tiny_model, sources):
     model = lively(tiny_model())

@@ -8,12 +8,12 @@ from itertools import chain
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
 import h11
-import torch
 from fastapi.testclient import TestClient
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
@@ -26,7 +26,7 @@ from fun_transformer.serving.languages import detect, find_language, pairs_of, s
 from fun_transformer.serving.logs import JsonLines, log
 from fun_transformer.serving.markup import read_markup
 from fun_transformer.serving.server import patient_for
-from fun_transformer.serving.translators import tidy
+from fun_transformer.serving.translators import Cores, tidy
 
 KEY = "a-key-of-mine"
 SIZES = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
@@ -289,6 +289,34 @@ def test_a_full_queue_takes_no_part_of_a_request(batcher, gate):
     last = batcher.submit(["d"], Options())
     gate.may_go.set()
     assert last[0].result(10) == [{"translation_text": "D"}]
+
+
+def test_threads_share_out_what_waits(start, pipe):
+    pipe.count_workers = lambda: 2
+    client = start()
+    pipe.hold.clear()
+    found = []
+    asking = threading.Thread(target=lambda: found.append(ask(client, q=["a", "b c", "d e", "f"]).json()))
+    asking.start()
+    while len(pipe.sent) < 2:
+        pass
+    pipe.hold.set()
+    asking.join()
+    assert sorted(map(sorted, pipe.sent)) == [["a", "f"], ["b c", "d e"]]
+    assert found == [{"translatedText": ["A", "B C", "D E", "F"]}]
+
+
+def test_a_text_that_is_alone_has_all_cores():
+    before, cores = torch.get_num_threads(), Cores(2, threads=4)
+    try:
+        with cores.share(1):
+            assert torch.get_num_threads() == 4
+            with cores.share(1):
+                assert torch.get_num_threads() == 2
+        with cores.share(3):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_closing_answers_what_waits(batcher, gate):

@@ -41,18 +41,18 @@ def run(args: argparse.Namespace) -> int:
     try:
         exported = export_model(model, tokenizer, format, args.output, args.quantization, data, args.force)
     except NotKept as error:
-        report(error.exported)
+        report(error.exported, args.quantization)
         print(
             f"fun-transformer export: error: not kept: {'; '.join(error.exported.lost)}. --force keeps it.",
             file=sys.stderr,
         )
         return 1
-    report(exported)
+    report(exported, args.quantization)
     print(f"{args.output}: {exported.num_bytes / 1e6:.1f} MB")
     return 0
 
 
-def report(exported) -> None:
+def report(exported, quantization: str | None) -> None:
     """Print agreements and scores."""
     for found in exported.agreements:
         print(found)
@@ -61,6 +61,8 @@ def report(exported) -> None:
             print(f"  differs: {source!r}: {ours!r}, exported: {theirs!r}")
     for name, (before, after) in exported.scores.items():
         print(f"{name}: {before:.2f} before, {after:.2f} after")
+    if quantization and not exported.scores:
+        print("no references: scores were not compared (--check TABLE)")
 
 
 def read_check(args: argparse.Namespace):

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if args.mbr and args.nbest > 1:
         raise ValueError("--mbr chooses one answer: leave out --nbest.")
     ending = Path(args.output or "").suffix.lower()
-    if ending in (".csv", ".parquet") and not args.format:
+    if ending in (".csv", ".parquet", ".xlsx", ".xls") and not args.format:
         raise ValueError(
             f"--output {args.output} ends in {ending}, but answers are written as jsonl or tsv: give it the ending "
             ".jsonl or .tsv, or say --format."

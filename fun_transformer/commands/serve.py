@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-waiting", type=positive, default=1_000, help="texts that wait for one model (default: 1000)"
     )
-    parser.add_argument("--batch-tokens", type=positive, default=400, help="of texts answered together (default: 400)")
+    parser.add_argument("--batch-tokens", type=positive, default=800, help="of texts answered together (default: 800)")
     parser.add_argument("--timeout", type=positive, default=60, help="seconds that a request may take (default: 60)")
     add_generation_arguments(parser)
 

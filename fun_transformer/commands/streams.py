@@ -36,6 +36,8 @@ def check_streams(args: argparse.Namespace) -> None:
         raise ValueError("--resume goes on with a file: give --file and --output too.")
     if args.mbr and (args.glossary or args.protect):
         raise ValueError("--mbr samples, which forces no terms: leave out --mbr, or --glossary and --protect.")
+    if args.glossary and not Path(args.glossary).is_file():
+        raise FileNotFoundError(f"There is no file {args.glossary} with a --glossary.")
     if args.output:
         check_writable(Path(args.output))
     input_file = None if args.text else args.file or sys.stdin

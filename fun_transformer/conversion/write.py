@@ -1,5 +1,6 @@
 """Converts a model, compares it with its source where that can be run, and writes it whole or not at all."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ def write(converted: Converted, output: str | Path) -> None:
         ValueError: The folder exists and has something in it.
     """
     output = check_output(output)
-    partial = output.with_name(f".{output.name}.partial")
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

@@ -17,7 +17,12 @@ RENAMED = {
     "length_penalty": "length_penalty",
     "repetition_penalty": "repetition_penalty",
     "no_repeat_ngram_size": "no_repeat_ngram_size",
+    "fallback_no_repeat_ngram_size": "no_repeat_ngram_size",
 }
+# With beams, transformers rules tokens out of log-probabilities and CTranslate2 out of logits: other texts win.
+ONLY_GREEDY = {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0}  # and what changes nothing
+# Of a guard's second tries, which need not find the text of transformers.
+OF_FALLBACKS = {"no_repeat_ngram_size": "fallback_no_repeat_ngram_size"}
 # What the folder says, what both do alike, and what is read below.
 HANDLED = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 HANDLED += ("max_new_tokens", "max_length", "min_new_tokens", "min_length", "early_stopping", "use_cache")
@@ -94,6 +99,11 @@ def check_pipeline_options(options: dict[str, Any]) -> None:
             raise ValueError(f"CTranslate2 has no search for {name}. {INSTEAD}")
 
 
+def rename_fallback(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a guard's second try, in which beams may repeat no n-gram in CTranslate2's own way."""
+    return {OF_FALLBACKS.get(name, name): value for name, value in options.items()}
+
+
 def check_params(params: dict[str, Any]) -> None:
     """Refuse what CTranslate2 cannot do.
 
@@ -109,6 +119,12 @@ def check_params(params: dict[str, Any]) -> None:
     if params.get("early_stopping") not in (None, *PATIENCE):
         raise ValueError(f"CTranslate2 has no early_stopping={params['early_stopping']!r}. Choose True or False.")
     beams, sequences = params.get("num_beams") or 1, params.get("num_return_sequences") or 1
+    for name, neutral in ONLY_GREEDY.items() if beams > 1 else ():
+        if params.get(name) not in (None, neutral):
+            raise ValueError(
+                f"CTranslate2 ranks texts otherwise with num_beams={beams} and {name}={params[name]}. Leave out "
+                f'{name}, give num_beams=1, or answer without engine="ctranslate2".'
+            )
     if params.get("do_sample") and beams > 1:
         raise ValueError(f"CTranslate2 samples without beams: leave out num_beams={beams}, or do_sample.")
     if not params.get("do_sample") and sequences > beams:

@@ -35,6 +35,15 @@ class Argos(Format):
     libraries = ("ctranslate2", "sentencepiece", "google.protobuf")
     extra = "argos"
 
+    def check_name(self, output: Path) -> None:
+        """Refuse files whose name does not say the languages.
+
+        Raises:
+            ValueError: It is such a one.
+        """
+        if not LANGUAGES.search(output.name):
+            raise ValueError(f"-o {output} must name both languages: -o zh_en.argosmodel.")
+
     def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, quantization: str | None) -> None:
         """Refuse models that CTranslate2 cannot say, and vocabularies that SentencePiece cannot.
 
@@ -54,15 +63,9 @@ class Argos(Format):
     def write(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path, quantization: str | None
     ) -> None:
-        """Write the package.
-
-        Raises:
-            ValueError: The name of the file says no languages.
-        """
-        found = LANGUAGES.search(output.name)
-        if not found:
-            raise ValueError("The name of the file must say both languages: -o zh_en.argosmodel.")
-        source, target = found.groups()
+        """Write the package."""
+        self.check_name(output)
+        source, target = LANGUAGES.findall(output.name)[0]
         metadata = {"package_version": "1.0", "argos_version": "1.10", "type": "translate"}
         metadata |= {"from_code": source, "from_name": source, "to_code": target, "to_name": target}
         top = f"translate-{source}_{target}-1_0"

@@ -14,6 +14,8 @@ from .parity import Agreement
 
 # Answers texts with this many beams and at most this many new tokens: (texts, num_beams, max_new_tokens).
 Answer = Callable[[Sequence[str], int, int], list[str]]
+# Of the searches that are compared, whatever the generation config says.
+ONE_SEARCH = {"do_sample": False, "num_return_sequences": 1}
 
 
 class Format:
@@ -30,6 +32,13 @@ class Format:
     suffix = ""
     libraries: tuple[str, ...] = ()
     extra = ""
+
+    def check_name(self, output: Path) -> None:
+        """Find out whether an output may have its name, before a model is loaded.
+
+        Raises:
+            ValueError: It may not.
+        """
 
     def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, quantization: str | None) -> None:
         """Find out whether the format can say all of a model, before anything is written.

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..conversion.marian import check_exportable, to_marian
 from ..conversion.stock_tokenizer import TARGET_FOLDER, save_stock_tokenizer
-from .formats import Answer, Format
+from .formats import ONE_SEARCH, Answer, Format
 
 logger = logging.get_logger(__name__)
 
@@ -43,8 +43,8 @@ class Marian(Format):
             logger.warning(f"Targets have a tokenizer of their own: {TARGET_FOLDER} in the folder decodes the output.")
 
     def open(self, output: Path) -> Answer:
-        """Answer texts by transformers alone, in float32."""
-        model: Any = AutoModelForSeq2SeqLM.from_pretrained(output, dtype=torch.float32).eval()
+        """Answer texts by transformers alone, with numbers of the type that is stored."""
+        model: Any = AutoModelForSeq2SeqLM.from_pretrained(output, dtype="auto").eval()
         source: Any = AutoTokenizer.from_pretrained(output)
         has_target = (output / TARGET_FOLDER).is_dir()
         target: Any = AutoTokenizer.from_pretrained(output / TARGET_FOLDER) if has_target else source
@@ -53,7 +53,7 @@ class Marian(Format):
             answers: list[str] = []
             for start in range(0, len(texts), BATCH_SIZE):
                 batch = source(list(texts[start : start + BATCH_SIZE]), return_tensors="pt", padding=True)
-                ids = model.generate(**batch, num_beams=num_beams, max_new_tokens=max_new_tokens)
+                ids = model.generate(**batch, num_beams=num_beams, max_new_tokens=max_new_tokens, **ONE_SEARCH)
                 answers += target.batch_decode(ids, skip_special_tokens=True)
             return answers
 

@@ -1,24 +1,27 @@
 """Writes a model in another format, whole or not at all, and compares the two."""
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..files import commit_folder, remove_folder, replacing
 from ..pipeline_fun_transformer import TranslationPipeline
-from .formats import Answer, Format
+from .formats import ONE_SEARCH, Answer, Format
 from .parity import Agreement, count_equal, random_texts
 
 if TYPE_CHECKING:
     from ..evaluation.data import EvaluationData
 
 BEAMS = (1, 5)  # searches that are compared
-LEAST_EQUAL = 0.97  # of the answers in float32: sums in another order may decide between equal tokens
+LEAST_EQUAL = 0.97  # of the answers in float32, but one may differ: sums in another order decide between equal tokens
+LEAST_EQUAL_QUANTIZED = 0.5  # of the greedy answers, where no scores say what a quantization costs
 MOST_LOST = {"bleu": 0.2, "per": 0.1}  # by a quantization, in points
+MOST_TOKENS = 256  # of an answer where the model says nothing
 RANDOM_TOKENS = 40  # of an answer to a random text, which has no end of its own
 
 
@@ -70,17 +73,20 @@ def export_model(
         format: What to write, by `find_format`.
         output: A folder that does not exist or is empty, or a file.
         quantization: One of the format's.
-        data: Sources to compare on, with references or without; None: random tokens.
+        data: Sources to compare on, with references or without; None: random tokens. All are searched without
+            sampling, whatever the generation config says.
         force: Keep what answers differently or loses quality.
 
     Returns:
         Its size, agreements and scores.
 
     Raises:
-        ValueError: The format cannot say the model, or `output` exists.
+        ValueError: The format cannot say the model, `output` exists, or `data` is empty.
         NotKept: It answers differently, or loses more quality than allowed.
     """
     output = check_output(Path(output), format)
+    if data is not None and not getattr(data, "sources", data):
+        raise ValueError("data has no sources to compare on. Give some, or None for random texts.")
     if quantization and quantization not in format.quantizations:
         allowed = f"Choose one of {', '.join(format.quantizations)}" if format.quantizations else "Leave it out"
         raise ValueError(f"The format has no quantization {quantization}. {allowed}.")
@@ -89,8 +95,7 @@ def export_model(
     partial = hidden(output)
     discard(output)
     try:
-        if not format.suffix:
-            partial.mkdir(parents=True)
+        (partial.parent if format.suffix else partial).mkdir(parents=True, exist_ok=True)
         format.write(copy.deepcopy(model), tokenizer, partial, quantization)
         exported = compare(model, tokenizer, format.open(partial), output, data, bool(quantization))
         if exported.lost and not force:
@@ -113,9 +118,11 @@ def compare(
 ) -> Exported:
     """Answer the same texts by both, and say what agrees."""
     references = getattr(data, "references", [])
-    texts: Any = getattr(data, "sources", data) or random_texts(tokenizer)
+    texts: Any = random_texts(tokenizer) if data is None else getattr(data, "sources", data)
     sources: list[str] = list(texts)
-    longest = (model.generation_config.max_new_tokens or 256) if data is not None else RANDOM_TOKENS
+    longest = longest_answer(model.generation_config)
+    if data is None:
+        longest = min(longest, RANDOM_TOKENS)
     ours = answer_with(model, tokenizer)
     answers = {beams: (ours(sources, beams, longest), theirs(sources, beams, longest)) for beams in BEAMS}
     agreements = [count_equal(beams, sources, *pair) for beams, pair in answers.items()]
@@ -126,10 +133,21 @@ def compare(
         worse = after - before if name == "per" else before - after
         if worse > most:
             lost.append(f"{name} goes from {before:.2f} to {after:.2f}, by more than {most}")
-    for found in agreements if not is_quantized else ():
-        if found.equal < LEAST_EQUAL * found.texts:
+    for found in agreements:
+        if is_quantized:
+            is_worse = not scores and found.num_beams == 1 and found.equal < LEAST_EQUAL_QUANTIZED * found.texts
+        else:
+            is_worse = found.equal < min(found.texts - 1, LEAST_EQUAL * found.texts)
+        if is_worse:
             lost.append(str(found))
     return Exported(output, size_of(hidden(output)), agreements, scores, lost)
+
+
+def longest_answer(generation: GenerationConfig) -> int:
+    """Return how many tokens the answers of a model may have."""
+    if generation.max_new_tokens:
+        return generation.max_new_tokens
+    return max(generation.max_length - 1, 1) if generation.max_length else MOST_TOKENS  # the start token counts
 
 
 def answer_with(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Answer:
@@ -137,7 +155,8 @@ def answer_with(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> A
     pipe = TranslationPipeline(model, tokenizer, device=-1)
 
     def answer(texts: Sequence[str], num_beams: int, max_new_tokens: int) -> list[str]:
-        records = pipe(list(texts), num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=32)
+        options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, **ONE_SEARCH}
+        records = pipe(list(texts), batch_size=32, **options)
         return [record["translation_text"] for record in records]
 
     return answer
@@ -161,10 +180,11 @@ def check_output(output: Path, format: Format) -> Path:
     """Return where to write.
 
     Raises:
-        ValueError: It exists already, or has another ending.
+        ValueError: It exists already, or has a name that the format does not take.
     """
     if format.suffix and output.suffix != format.suffix:
         raise ValueError(f"-o {output} must end in {format.suffix}, as such files do.")
+    format.check_name(output)
     if output.exists() and (format.suffix or not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists. Give another name with -o, or remove it first.")
     return output
@@ -172,7 +192,7 @@ def check_output(output: Path, format: Format) -> Path:
 
 def hidden(output: Path) -> Path:
     """Return the name that an output has until it is whole."""
-    return output.with_name(f".{output.name}.partial{output.suffix}")
+    return output.with_name(f".{output.name}.{os.getpid()}.partial{output.suffix}")
 
 
 def keep(output: Path) -> None:

@@ -23,8 +23,7 @@ from typing import Any
 from .limits import Limits
 
 Records = list[dict[str, Any]]
-GATHERING = 0.1  # of the time of the last batch: how long a batch with room waits for texts that keep coming
-QUIET = 0.3  # of that time: it ends when no text has come for this long
+GATHERING = 0.1  # of the time of the last batch: how long a batch with room waits for more texts
 SHORTEST_WAIT, LONGEST_WAIT = 0.004, 0.1  # seconds
 LONGEST_RETRY = 60  # seconds
 USUAL_BEAMS = 4
@@ -211,7 +210,7 @@ class Batcher:
             self._rate = MEMORY * self._rate + (1 - MEMORY) * len(batch) / max(seconds, 1e-3)
 
     def _gather(self) -> bool:
-        """Move what has arrived into the pool; wait for a first text, and for others as long as they keep coming.
+        """Move what has arrived into the pool; wait for a first text, and a moment for others.
 
         Clients that were just answered often ask again at once.
 
@@ -222,11 +221,10 @@ class Batcher:
             while not (self._pool or self._arrived or self._is_closed):
                 self._changed.wait()
             has_room = sum(item.tokens for item in self._pool) < self.limits.batch_tokens
-            longest = min(max(GATHERING * self._seconds, SHORTEST_WAIT), LONGEST_WAIT)
-            until = time.monotonic() + (longest if has_room else 0)
+            wait = min(max(GATHERING * self._seconds, SHORTEST_WAIT), LONGEST_WAIT)
+            until = time.monotonic() + (wait if has_room else 0)
             while not self._is_closed and (left := until - time.monotonic()) > 0:
-                if not self._changed.wait(min(left, max(QUIET * longest, SHORTEST_WAIT))):
-                    break
+                self._changed.wait(left)
             new, self._arrived = self._arrived, []
         for text in new:
             self._cut(text)

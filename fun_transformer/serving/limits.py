@@ -25,7 +25,7 @@ class Limits:
     characters: int = 10_000
     texts: int = 100
     waiting: int = 1_000
-    batch_tokens: int = 400
+    batch_tokens: int = 800
     seconds: float = 60.0
     slow_seconds: float = 10.0
     connections: int = 500

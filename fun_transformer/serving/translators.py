@@ -29,10 +29,11 @@ class Cores:
 
     Args:
         workers: How many batches are computed at a time.
+        threads: Of torch, for all of them.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers, self.threads = workers, torch.get_num_threads()
+    def __init__(self, workers: int, threads: int) -> None:
+        self.workers, self.threads = workers, threads
         self._running = 0
         self._lock = threading.Lock()
 
@@ -65,7 +66,7 @@ class Translator:
     def __init__(self, name: str, pipes: Mapping[Pair, Any], num_beams: int | None = None) -> None:
         self.name, self.pipes, self.num_beams = name, dict(pipes), num_beams
         self.tokenizer = next(iter(self.pipes.values())).tokenizer
-        self.cores = Cores(min(pipe.count_workers() for pipe in self.pipes.values()))
+        self.cores = Cores(min(pipe.count_workers() for pipe in self.pipes.values()), torch.get_num_threads())
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens a text has."""
