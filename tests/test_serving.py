@@ -1,5 +1,6 @@
 """The server: LibreTranslate's routes, batches of many clients, limits, hostile requests, a clean end."""
 
+import argparse
 import json
 import logging
 import threading
@@ -12,17 +13,23 @@ import torch
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+import h11
 from fastapi.testclient import TestClient
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
 from fun_transformer.commands import serve
+from fun_transformer.pipeline_fun_transformer import TranslationPipeline
 from fun_transformer.serving import ApiKeys, Batcher, Limits, Options, Translator, build_app
-from fun_transformer.serving.batching import QueueFullError
+from fun_transformer.serving.batching import Parts, QueueFullError
 from fun_transformer.serving.languages import detect, find_language, pairs_of, split_argument
 from fun_transformer.serving.logs import JsonLines, log
 from fun_transformer.serving.markup import read_markup
-from fun_transformer.serving.translators import Cores
+from fun_transformer.serving.server import patient_for
+from fun_transformer.serving.translators import Cores, tidy
 
 KEY = "a-key-of-mine"
+SIZES = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
 
 
 class Pipe:
@@ -46,6 +53,8 @@ class Pipe:
         for text in texts:
             if text == "too long":
                 raise ValueError("A text is too long.")
+            if text == "owner":
+                raise ValueError('CTranslate2 has no search for it. Answer without engine="ctranslate2".')
             if text == "secret crash":
                 raise RuntimeError("secret crash")
         ways = range(num_return_sequences)
@@ -162,6 +171,41 @@ def test_more_translations_than_beams_get_as_many_beams():
         assert len(ask(client, alternatives=3).json()["alternatives"]) == 3
         ask(client, alternatives=1)
     assert pipe.options == [{"num_beams": 4}, {}]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "language", "confidence"),
+    [
+        ("我 ok", "我 OK", "en", 66.7),
+        ("hello", "hello", "en", 100.0),
+        ("12:30", "12:30", "en", 0.0),
+        ("我", "我", "zh", 100.0),
+    ],
+)
+def test_each_text_is_detected_by_itself_and_one_in_the_target_stays(start, text, answer, language, confidence):
+    client, found = start(), {"language": language, "confidence": confidence}
+    answer = text if language == "en" else answer
+    for q in (text, ["好", text]):
+        got = ask(client, q=q, source="auto").json()
+        assert got["translatedText"] == (answer if q == text else ["好", answer])
+        assert got["detectedLanguage"] == (found if q == text else [{"language": "zh", "confidence": 100.0}, found])
+
+
+def test_a_text_in_no_served_language_is_refused_where_it_is_to_be_detected(start, pipe):
+    answer = ask(start(), q=["我", "привет"], source="auto")
+    assert answer.status_code == 400 and "Say its language as source" in answer.json()["error"] and pipe.sent == []
+
+
+def test_what_is_detected_of_html_is_what_it_says(start, pipe):
+    got = ask(start(), q='<p class="a long name of a style">茶</p>', source="auto", format="html").json()
+    assert got["detectedLanguage"]["language"] == "zh" and pipe.sent == [["茶"]]
+
+
+def test_our_route_tells_what_it_detected(start):
+    asked = {"texts": ["茶", "tea"], "source": "auto", "target": "en"}
+    answer = start().post("/v1/translate", json=asked).json()
+    assert [one["language"] for one in answer["detections"]] == ["zh", "en"]
+    assert (answer["source"], answer["target"], answer["model"]) == ("auto", "en", "one")
 
 
 # ── our own route ──
@@ -304,6 +348,65 @@ def test_a_text_that_fails_leaves_its_batch_unharmed(start, pipe):
     assert "secret" not in answers["secret crash"].text
 
 
+def test_a_long_request_lets_short_ones_in_between():
+    gate = Gate()
+
+    def cut(text, options):
+        return Parts(
+            text.split(), lambda found: [{"translation_text": " ".join(one[0]["translation_text"] for one in found)}]
+        )
+
+    batcher = Batcher(gate, len, Limits(batch_tokens=4), cut=cut)
+    long, gone = (batcher.submit([" ".join(word * 20)], Options())[0] for word in ("a", "g"))
+    assert gate.has_begun.wait(10)
+    short = batcher.submit(["short"], Options())[0]
+    short.add_done_callback(lambda future: gone.cancel())
+    gate.may_go.set()
+    assert (
+        short.result(10) == [{"translation_text": "SHORT"}]
+        and long.result(10)[0]["translation_text"] == "A " * 19 + "A"
+    )
+    batcher.close()
+    assert gate.batches.index(["short"]) <= 2 and list(chain.from_iterable(gate.batches)).count("g") < 20
+    assert batcher.waiting == 0
+
+
+def test_a_text_without_parts_is_answered_at_once():
+    batcher = Batcher(
+        Gate(), len, Limits(), cut=lambda text, options: Parts([], lambda found: [{"translation_text": text}])
+    )
+    assert batcher.submit(["1"], Options())[0].result(10) == [{"translation_text": "1"}] and batcher.waiting == 0
+    batcher.close()
+
+
+def test_parts_become_the_answers_of_the_pipeline():
+    torch.manual_seed(1)
+    words = ["</s>", "<unk>", "<pad>", "the", "cat", "sat."]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    sizes = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in SIZES.items()}
+    special = {"pad_token_id": 2, "eos_token_id": 0, "decoder_start_token_id": 2, "forced_eos_token_id": 0}
+    model = MarianMTModel(MarianConfig(vocab_size=6, d_model=8, max_position_embeddings=16, **sizes, **special)).eval()
+    pipe = TranslationPipeline(
+        model, tokenizer, task="translation", long_text="sentences", guard=True, max_new_tokens=5
+    )
+    texts = ["the cat sat. 12:30. the cat\n\ncat", "1 2", "the " * 40, "  sat. "]
+    asked = {"nbest": 2, "scores": True}
+    one = Translator("one", {("zh", "en"): pipe})
+    batcher = Batcher(one.answer, one.count_tokens, Limits(), cut=one.cut)
+    found = [future.result(30) for future in batcher.submit(texts, Options(("zh", "en"), asked))]
+    batcher.close()
+    expected = [tidy(records) for records in pipe(texts, num_return_sequences=2, return_scores=True)]
+    for records, others in zip(found, expected, strict=True):
+        assert [one["translation_text"] for one in records] == [one["translation_text"] for one in others]
+        assert [one["faults"] for one in records] == [one["faults"] for one in others]
+        assert [one["score"] for one in records] == pytest.approx([one["score"] for one in others], abs=1e-4)
+
+
 # ── limits, keys ──
 
 
@@ -365,6 +468,8 @@ def test_a_body_that_is_no_request_is_refused(start, pipe, body, route):
     [
         ("application/x-www-form-urlencoded", b"q=%ff&source=zh&target=en", 400),
         ("application/x-www-form-urlencoded", b"q=a&" * 100, 400),
+        ("application/x-www-form-urlencoded", b"q=a&q=b&source=zh&target=en", 400),
+        ("application/json", b'{"q": "a", "q": "b", "source": "zh", "target": "en"}', 400),
         ("multipart/form-data", b"q=a", 400),
         ("multipart/form-data; boundary=x", b"--y\r\n\r\n", 400),
         (
@@ -418,7 +523,7 @@ def test_a_full_queue_says_when_to_come_again(start, pipe):
 def test_a_request_that_takes_too_long_ends(start, pipe):
     client = start(seconds=0.05)
     pipe.hold.clear()
-    assert ask(client).status_code == 504
+    assert ask(client).headers["retry-after"] == "1"
     waiting = ask(client, q="never read")
     pipe.hold.set()
     assert waiting.status_code == 504 and ask(client, q="next").status_code == 200
@@ -437,6 +542,71 @@ def test_a_server_with_keys_opens_to_them_alone(start):
     assert client.post("/v1/translate", json=asked, headers=bearer).status_code == 200
     assert client.get("/metrics", headers=bearer).status_code == 200
     assert client.get("/frontend/settings").json()["keyRequired"] and client.get("/languages").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"q": []}, "q: the list is empty and needs a text."), ({"q": "a", "api_key": None}, None)],
+)
+def test_requests_are_refused_in_plain_words_or_taken(start, fields, words):
+    assert ask(start(), **fields).json() == ({"error": words} if words else {"translatedText": "A"})
+
+
+def test_too_many_terms_and_doubled_terms_are_refused_in_plain_words(start):
+    asked = {"texts": ["a"], "source": "zh", "target": "en", "glossary": {str(i): "" for i in range(1001)}}
+    assert "1,000 terms" in start().post("/v1/translate", json=asked).json()["error"]
+    body = json.dumps(asked | {"glossary": {"b": "c"}}).replace('"b": "c"', '"b": "c", "b": "d"')
+    answer = start().post("/v1/translate", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400 and "'b' is there twice" in answer.json()["error"]
+
+
+def test_advice_for_the_owner_is_not_for_clients(start):
+    client = start()
+    answer = ask(client, q="owner")
+    assert answer.status_code == 400 and "engine" not in answer.text and "shorter" in answer.text
+    asked = {"texts": ["owner"], "source": "zh", "target": "en", "glossary": {"a": "b"}}
+    assert "Leave out: glossary" in client.post("/v1/translate", json=asked).json()["error"]
+
+
+def test_health_has_a_head_and_a_long_request_closes_its_connection(start):
+    client = start(characters=50, texts=5)
+    assert client.head("/health").status_code == 200
+    answer = client.post("/translate", content=b"[" * 100_000, headers={"content-type": "application/json"})
+    assert answer.status_code == 413 and answer.headers["connection"] == "close"
+
+
+def test_faults_that_are_left_are_counted(start, pipe, monkeypatch):
+    client = start()
+    monkeypatch.setattr(Pipe, "__call__", lambda self, texts: [{"translation_text": "", "faults_left": ["short"]}])
+    ask(client)
+    assert 'fun_transformer_faults_left_total{fault="short"} 1.0' in client.get("/metrics").text
+
+
+def test_what_is_no_http_is_answered_in_json():
+    sent = []
+    protocol = SimpleNamespace(
+        conn=h11.Connection(h11.SERVER),
+        transport=SimpleNamespace(write=sent.append, close=lambda: sent.append(b"closed")),
+    )
+    patient_for(1).send_400_response(protocol, "Invalid HTTP request received.")
+    assert b"application/json" in sent[0] and set(json.loads(sent[1])) == {"error"} and sent[-1] == b"closed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--port", "65536"], "--port 65536"),
+        (["--port", "-1"], "--port -1"),
+        (["--max-texts", "5", "--max-waiting", "4"], "--max-texts 5"),
+        (["--api-keys", "nothing"], "--api-keys nothing is no file"),
+        (["--glossary", "nothing"], "--glossary nothing is no file"),
+    ],
+)
+def test_arguments_that_no_server_can_have_are_refused(arguments, problem):
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    with pytest.raises(ValueError, match=problem):
+        serve.run(parser.parse_args(["model", *arguments]))
 
 
 @pytest.mark.parametrize(

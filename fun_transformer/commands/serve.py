@@ -11,6 +11,7 @@ from .models import load_model
 from .translate import text_pipeline
 
 PORT = 5000  # LibreTranslate's
+LAST_PORT = 65_535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-characters", type=positive, default=10_000, help="of all texts of a request (default: 10000)"
     )
-    parser.add_argument("--max-texts", type=positive, default=100, help="of a request (default: 100)")
+    parser.add_argument(
+        "--max-texts", type=positive, help="of a request (default: 100, or --max-waiting if that is less)"
+    )
     parser.add_argument(
         "--max-waiting", type=positive, default=1_000, help="texts that wait for one model (default: 1000)"
     )
@@ -53,20 +56,67 @@ def run(args: argparse.Namespace) -> None:
         raise ImportError(f"{error.name} is not installed: pip install 'fun-transformer[serve]'") from error
     if args.src_lang or args.tgt_lang:
         raise ValueError("serve takes languages with each model: write MODEL=zh-en, not --src-lang and --tgt-lang.")
+    check_arguments(args)
     limits = Limits(
         characters=args.max_characters,
-        texts=min(args.max_texts, args.max_waiting),
+        texts=args.max_texts or min(Limits.texts, args.max_waiting),
         waiting=args.max_waiting,
         batch_tokens=args.batch_tokens,
         seconds=args.timeout,
     )
     keys = ApiKeys.load(args.api_keys) if args.api_keys else None
     opened = open_socket(args.host, args.port)
-    app = build_app([load_translator(args, model) for model in args.models], limits, keys)
+    app = build_app(load_translators(args), limits, keys)
     log_as_json()
     if not keys and not is_loopback(opened.getsockname()[0]):
         log("anybody who reaches this address can use the models: give --api-keys", level=logging.WARNING)
     run_server(app, opened, limits)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse what no server can have, before any model is loaded.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    if not 0 <= args.port <= LAST_PORT:
+        raise ValueError(
+            f"--port {args.port} is no port. Choose one from 1 to {LAST_PORT}, or 0 for any that is free."
+        )
+    if args.max_texts and args.max_texts > args.max_waiting:
+        raise ValueError(
+            f"--max-texts {args.max_texts} is more than --max-waiting {args.max_waiting}: such a request could never "
+            "be answered. Allow fewer texts, or let more wait."
+        )
+    if args.api_keys and not Path(args.api_keys).is_file():
+        raise ValueError(
+            f"--api-keys {args.api_keys} is no file. Write one with a key a line, or leave the option out."
+        )
+    if args.glossary and not Path(args.glossary).is_file():
+        raise ValueError(
+            f"--glossary {args.glossary} is no file. Write one with two columns, source and target, or leave the "
+            "option out."
+        )
+
+
+def load_translators(args: argparse.Namespace) -> list[Any]:
+    """Return all models.
+
+    Raises:
+        ValueError: Two translate the same languages, or one is damaged.
+    """
+    translators: list[Any] = []
+    given: dict[tuple[str, str], str] = {}
+    for argument in args.models:
+        translators.append(load_translator(args, argument))
+        for pair in translators[-1].pipes:
+            if pair in given:
+                raise ValueError(
+                    f"{given[pair]} and {argument} both translate {'-'.join(pair)}. Leave one of them out, or say "
+                    "which languages it has: MODEL=zh-en"
+                )
+            given[pair] = argument
+    return translators
 
 
 def load_translator(args: argparse.Namespace, argument: str) -> Any:

@@ -55,10 +55,11 @@ class TranslatedText(Translation):
 class FullAnswer(BaseModel):
     """A translation for each text."""
 
-    source: str
+    source: str = Field(description='The language of the texts; "auto" where they have several')
     target: str
     model: str
     translations: list[TranslatedText]
+    detections: list[Detection] | None = Field(None, description='Of each text, where the source is "auto"')
 
 
 class Health(BaseModel):

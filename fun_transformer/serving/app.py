@@ -9,7 +9,6 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -24,7 +23,7 @@ from .. import __version__
 from . import answers
 from .batching import ClosedError, Options, QueueFullError, Records
 from .keys import ApiKeys
-from .languages import detect, find_language, language_name
+from .languages import detect, detect_source, find_language, language_name
 from .limits import Limits
 from .logs import log
 from .markup import Piece, read_markup
@@ -48,6 +47,9 @@ REASONS = {
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": answers.Problem, "description": reason} for status, reason in REASONS.items()
 }
+OF_THE_OWNER = re.compile(
+    "engine=|max_new_tokens|max_length|max_source_length|long_text|num_beams|num_return_sequences"
+)
 CLOSED = 499  # in logs and metrics: the client went away
 
 
@@ -76,40 +78,62 @@ class Service:
                 403, "This server needs an API key: api_key in the request, or Authorization: Bearer KEY."
             )
 
-    def find_options(self, texts: list[str], source: str, target: str, **asked: Any) -> tuple[Options, Any]:
-        """Return what is asked of texts, and which languages they are in where that is to be found out.
+    def find_options(
+        self, texts: list[str], source: str, target: str, **asked: Any
+    ) -> tuple[list[Options], list[dict[str, Any]]]:
+        """Return what is asked of each text, and which languages they are in where that is to be found out.
+
+        Args:
+            texts: Without tags.
+            source: Their language, or "auto".
+            target: The language that they shall have.
+            asked: What is wanted.
 
         Raises:
-            HTTPException: No model translates between these languages.
+            HTTPException: No model translates between these languages, or a text is in none of them.
         """
-        detections = None
-        if source == "auto":
-            into_target = [
-                one for one in self.translators.sources if find_language(target, self.translators.targets_of(one))
-            ]
-            detections = [self.detect(text, into_target or None)[0] for text in texts]
-            source = Counter(found["language"] for found in detections).most_common(1)[0][0]
+        wishes = {name: value for name, value in asked.items() if value}
+        known = find_language(target, self.translators.targets)
         try:
-            pair = self.translators.find_pair(source, target)
+            if source != "auto" or not known:
+                return [Options(self.translators.find_pair(source, target), wishes)] * len(texts), []
+            detections = [self.detect_source(text, known) for text in texts]
+            pairs = [
+                (known, known) if one["language"] == known else self.translators.find_pair(one["language"], target)
+                for one in detections
+            ]
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        return Options(pair, {name: value for name, value in asked.items() if value}), detections
+        return [Options(pair, wishes) for pair in pairs], detections
 
-    def detect(self, text: str, languages: list[str] | None = None) -> list[dict[str, Any]]:
-        """Return which of some languages a text may be in, best first; by default all that can be translated."""
+    def detect_source(self, text: str, target: str) -> dict[str, Any]:
+        """Return the language of a text that is to have a language.
+
+        Raises:
+            ValueError: It has letters of none of the languages.
+        """
+        all_sources = [one for one in self.translators.sources if one != target]
+        sources = [one for one in all_sources if target in self.translators.targets_of(one)]
+        found = detect_source(text, sources, target, [one for one in all_sources if one not in sources])
+        if found is None:
+            raise ValueError("None of the served languages fits a text of this request. Say its language as source.")
+        return {"language": found[0], "confidence": round(found[1], 1)}
+
+    def detect(self, text: str) -> list[dict[str, Any]]:
+        """Return which of the languages that can be translated a text may be in, best first."""
         return [
             {"language": language, "confidence": round(percent, 1)}
-            for language, percent in detect(text, languages or self.translators.sources)
+            for language, percent in detect(text, self.translators.sources)
         ]
 
-    async def translate(self, request: Request, texts: list[str], options: Options) -> list[Records]:
+    async def translate(self, request: Request, texts: list[str], options: list[Options]) -> list[Records]:
         """Return the translations of each text, in time and while the client waits for them.
 
         Raises:
             HTTPException: It takes too long, too many texts wait, or a text cannot be translated.
             ClientDisconnect: The client has gone.
         """
-        request.scope["facts"] |= {"pair": "-".join(options.pair), "texts": len(texts)}
+        request.scope["facts"] |= {"pair": ",".join(pairs_of(options)), "texts": len(texts)}
         request.scope["facts"]["characters"] = sum(map(len, texts))
         work = asyncio.ensure_future(self.translators.translate(texts, options))
         gone = asyncio.ensure_future(wait_until_gone(request))
@@ -117,17 +141,24 @@ class Service:
             await asyncio.wait({work, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 found = work.result()
-                self.metrics.count_texts(options.pair, texts)
+                for text, records, one in zip(texts, found, options):
+                    self.metrics.count_texts(one.pair, [text])
+                    self.metrics.count_faults(records[0].get("faults_left") or [])
                 return found
             if gone.done():
                 raise ClientDisconnect
-            raise HTTPException(504, f"The translation took longer than {self.limits.seconds:g} seconds.")
+            raise HTTPException(
+                504,
+                f"The translation took longer than {self.limits.seconds:g} seconds. Send shorter or fewer texts, or "
+                "try again later.",
+                {"Retry-After": str(max(round(self.limits.seconds), 1))},
+            )
         except QueueFullError as error:
             raise HTTPException(429, str(error), {"Retry-After": str(error.seconds)}) from None
         except ClosedError as error:
             raise HTTPException(503, str(error), {"Retry-After": "10", "Connection": "close"}) from None
         except (ValueError, TypeError) as error:  # the pipeline's words for what the model cannot take
-            raise HTTPException(422, " ".join(str(error).split())[:500]) from None
+            raise refusal(str(error), options) from None
         except (HTTPException, ClientDisconnect):
             raise
         except Exception as error:
@@ -136,6 +167,22 @@ class Service:
         finally:
             work.cancel()
             gone.cancel()
+
+
+def pairs_of(options: list[Options]) -> list[str]:
+    """Return the pairs of languages of some texts, each once."""
+    return list(dict.fromkeys("-".join(one.pair) for one in options))
+
+
+def refusal(reason: str, options: list[Options]) -> HTTPException:
+    """Return the answer to a request that a model cannot do, without advice for the server's owner alone."""
+    if not OF_THE_OWNER.search(reason):
+        return HTTPException(422, " ".join(reason.split())[:500])
+    wishes = [name for name in options[0].asked if options[0].asked[name] != 1 or name != "nbest"] if options else []
+    wishes = ["nbest (or alternatives)" if name == "nbest" else name for name in wishes]
+    if wishes:
+        return HTTPException(400, f"The server's model cannot do what is asked. Leave out: {', '.join(wishes)}.")
+    return HTTPException(400, "The server's model cannot translate a text of this request. Send a shorter one.")
 
 
 async def wait_until_gone(request: Request) -> None:
@@ -200,10 +247,11 @@ def add_translation_routes(app: FastAPI, service: Service) -> None:
         asked = await read_json_or_form(request, TranslateRequest, service.limits)
         service.check_key(request, asked.api_key)
         texts = [asked.q] if isinstance(asked.q, str) else asked.q
-        options, detections = service.find_options(texts, asked.source, asked.target, nbest=asked.alternatives + 1)
         pieces = [read_markup(text) if asked.format == "html" else [Piece(text, text)] for text in texts]
-        flat = [piece.text for one in pieces for piece in one if piece.text]
-        found = iter(await service.translate(request, flat, options))
+        read = [" ".join(piece.text for piece in one) for one in pieces]
+        options, detections = service.find_options(read, asked.source, asked.target, nbest=asked.alternatives + 1)
+        flat = [(piece.text, wish) for one, wish in zip(pieces, options) for piece in one if piece.text]
+        found = iter(await service.translate(request, [text for text, _ in flat], [wish for _, wish in flat]))
         rows = [put_together(one, found, asked.alternatives + 1, asked.format == "html") for one in pieces]
         answer: dict[str, Any] = {"translatedText": [row[0] for row in rows]}
         answer |= {"alternatives": [row[1:] for row in rows]} if asked.alternatives else {}
@@ -259,12 +307,15 @@ def add_full_route(app: FastAPI, service: Service) -> None:
         service.check_key(request)
         asked = await read_json(request, FullRequest, service.limits)
         wishes = asked.model_dump(exclude={"texts", "source", "target"})
-        options, _ = service.find_options(asked.texts, asked.source, asked.target, **wishes)
+        options, detections = service.find_options(asked.texts, asked.source, asked.target, **wishes)
         found = await service.translate(request, asked.texts, options)
         translations = [records[0] | ({"nbest": records} if asked.nbest > 1 else {}) for records in found]
-        source, target = options.pair
-        model = service.translators.by_pair.get(options.pair)
-        return {"source": source, "target": target, "model": model.name if model else "", "translations": translations}
+        pairs = list(dict.fromkeys(one.pair for one in options))
+        sources = [source for source, _ in pairs]
+        models = [model.name for pair in pairs if (model := service.translators.by_pair.get(pair))]
+        answer: dict[str, Any] = {"source": sources[0] if len(sources) == 1 else "auto", "target": pairs[0][1]}
+        answer |= {"model": ", ".join(dict.fromkeys(models)), "translations": translations}
+        return answer | ({"detections": detections} if detections else {})
 
 
 def add_facts_routes(app: FastAPI, service: Service) -> None:
@@ -295,6 +346,7 @@ def add_facts_routes(app: FastAPI, service: Service) -> None:
             "language": dict(zip(("source", "target"), first)),
         }
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=answers.Health, responses={503: PROBLEMS[503]})
     async def health():
         """Tell whether the server can translate."""

@@ -26,6 +26,7 @@ Records = list[dict[str, Any]]
 GATHERING = 0.1  # of the time of the last batch: how long a batch with room waits for more texts
 SHORTEST_WAIT, LONGEST_WAIT = 0.004, 0.1  # seconds
 LONGEST_RETRY = 60  # seconds
+USUAL_BEAMS = 4
 MEMORY = 0.9  # of the rate of the last batches, against that of the newest
 
 
@@ -56,6 +57,11 @@ class Options:
 
     def __post_init__(self):
         object.__setattr__(self, "key", json.dumps(self.asked, sort_keys=True))
+
+    @property
+    def weight(self) -> float:
+        """Return how much more a token costs than usual: many translations need as many beams."""
+        return max(self.asked.get("nbest", 1) / USUAL_BEAMS, 1.0)
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ class Batcher:
             except Exception:  # that of the text: `answer` will find out, with its batch unharmed
                 tokens = 1
             self._pool.append(Part(part, text, place, tokens, turn.rank))
-            turn.rank += tokens * text.options.asked.get("nbest", 1)
+            turn.rank += tokens * text.options.weight
         if not parts:
             with self._changed:
                 self._count -= 1
@@ -263,14 +269,15 @@ class Batcher:
         batch: list[Part] = []
         if asked_for:
             first, longest = min(asked_for, key=lambda item: item.rank), 0
+            most = self.limits.batch_tokens / first.options.weight
             alike = [item for item in asked_for if item.options == first.options]
             share = math.ceil((len(asked_for) + self._running) / len(self._threads))
             for item in sorted(alike, key=lambda item: (abs(item.tokens - first.tokens), item.rank)):
                 longest = max(longest, item.tokens)
-                if batch and (len(batch) == share or longest * (len(batch) + 1) > self.limits.batch_tokens):
+                if batch and (len(batch) == share or longest * (len(batch) + 1) > most):
                     break
                 batch.append(item)
-            work = sum(item.tokens * item.options.asked.get("nbest", 1) for item in batch)
+            work = first.options.weight * sum(item.tokens for item in batch)
             requests = len({id(item.whole.turn) for item in asked_for})
             self._clock = max(self._clock, first.rank) + work / requests
         chosen = set(map(id, batch))

@@ -80,6 +80,26 @@ def detect(text: str, languages: Iterable[str]) -> list[tuple[str, float]]:
     return sorted(found, key=lambda one: -one[1])
 
 
+def detect_source(text: str, sources: list[str], target: str, others: list[str]) -> tuple[str, float] | None:
+    """Return the language of a text that is to be translated, and how sure that is in percent.
+
+    Args:
+        text: Without tags.
+        sources: What can be translated into the target; these win over others with the same letters.
+        target: The language of a text that stays as it is.
+        others: Further languages that may be recognised.
+
+    Returns:
+        The target with 0 percent for a text without letters; None where no language fits.
+    """
+    first = LETTERS.search(text)
+    if not first:
+        return target, 0.0
+    ranked = [*sources, target, *others]
+    found = [one for one in detect(text[first.start() :], ranked) if one[1]]
+    return min(found, key=lambda one: (-one[1], ranked.index(one[0]))) if found else None
+
+
 def read_pairs(text: str) -> list[Pair]:
     """Return the pairs of languages of "zh-en,en-zh"; none where the text is something else."""
     matches = [PAIR.fullmatch(part) for part in text.split(",")]

@@ -57,4 +57,5 @@ def log_as_json() -> None:
     LOGGER.setLevel(logging.INFO)
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
+    logging.getLogger("fun_transformer.pipeline_fun_transformer").setLevel(logging.ERROR)  # advice for its caller
     logging.captureWarnings(True)

@@ -29,7 +29,8 @@ class Metrics:
         self._seconds = histogram("request_seconds", "Time of a request", by_route)
         self._texts = counter("texts", "Translated texts", by_pair)
         self._characters = counter("characters", "Characters of translated texts", by_pair)
-        self._batch_texts = histogram("batch_texts", "Texts of a batch", by_model, TEXTS)
+        self._faults = counter("faults_left", "Translations with a fault that no other search mended", ["fault"])
+        self._batch_texts = histogram("batch_texts", "Texts of a batch, or parts of texts", by_model, TEXTS)
         self._batch_seconds = histogram("batch_seconds", "Time of a batch", by_model)
         self._waiting = Gauge(f"{PREFIX}_waiting_texts", "Texts that wait for their turn", by_model, registry=registry)
 
@@ -42,6 +43,11 @@ class Metrics:
         """Count texts that were translated."""
         self._texts.labels(*pair).inc(len(texts))
         self._characters.labels(*pair).inc(sum(map(len, texts)))
+
+    def count_faults(self, faults: list[str]) -> None:
+        """Count faults that a translation was left with."""
+        for fault in faults:
+            self._faults.labels(fault).inc()
 
     def count_batch(self, model: str) -> Callable[[int, float], None]:
         """Return a function that counts a batch of a model, given its texts and seconds."""

@@ -1,6 +1,7 @@
 """What clients may send: the fields of each request, how its body is read, and what is refused."""
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,7 +19,7 @@ NO_CONTROL = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u0084\u0086-\u00
 CONTROL = re.compile("[\\0-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f]")
 Text = Annotated[str, StringConstraints(min_length=1)]
 Language = Annotated[str, StringConstraints(min_length=1, max_length=32)]
-Key = Annotated[str, StringConstraints(max_length=1_000)]
+Key = Annotated[str, StringConstraints(max_length=1_000), BeforeValidator(lambda key: "" if key is None else key)]
 Count = Annotated[  # JSON has one kind of number
     int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
 ]
@@ -76,9 +77,25 @@ async def read_json(request: Request, form: type[Form], limits: Limits) -> Form:
         raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
     body = await read_body(request, limits)
     try:
-        return checked(form.model_validate_json(body, strict=True), limits)
+        found = checked(form.model_validate_json(body, strict=True), limits)
+        json.loads(body.decode(), object_pairs_hook=unique, parse_int=str)  # of up to 4,300 digits otherwise
+        return found
     except ValidationError as error:
         raise HTTPException(400, describe(error)) from None
+
+
+def unique(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a request.
+
+    Raises:
+        HTTPException: One is there twice.
+    """
+    found = dict(fields)
+    if len(found) < len(fields):
+        names = [name for name, _ in fields]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise HTTPException(400, f"{twice[:32]!r} is there twice. Send it once; several texts are a list, in JSON.")
+    return found
 
 
 async def read_json_or_form(request: Request, form: type[Form], limits: Limits) -> Form:
@@ -96,7 +113,7 @@ async def read_json_or_form(request: Request, form: type[Form], limits: Limits) 
             fields = await read_multipart(request, body)
         else:
             fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_OF_A_FORM)
-        given = {name: value.replace("\r\n", "\n") for name, value in reversed(fields)}  # of several, the first counts
+        given = unique([(name, value.replace("\r\n", "\n")) for name, value in fields])
         return checked(form.model_validate(given), limits)
     except ValidationError as error:
         raise HTTPException(400, describe(error)) from None
@@ -126,7 +143,9 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     Raises:
         HTTPException: It is too long, or takes too long.
     """
-    too_long = HTTPException(413, f"The request is longer than {limits.body:,} bytes. Send fewer texts at a time.")
+    too_long = HTTPException(
+        413, f"The request is longer than {limits.body:,} bytes. Send fewer texts at a time.", {"Connection": "close"}
+    )
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 15 or int(length) > limits.body):
         raise too_long
@@ -188,9 +207,14 @@ def media_type(request: Request) -> str:
 
 def describe(error: ValidationError) -> str:
     """Return what is wrong with a request, without what was in it."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    first = next((one for one in errors if one["type"] == "too_short"), errors[0])
     name, *rest = first["loc"] or [""]
     place = ".".join(str(part) for part in (name, *rest) if part == name or isinstance(part, int))
+    if first["type"] == "too_short":
+        return f"{place}: the list is empty and needs a text."
+    if first["type"] == "too_long" and name == "glossary":
+        return f"glossary: there are more than the {TERMS:,} terms that a request may have. Send fewer."
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 

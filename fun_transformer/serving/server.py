@@ -1,11 +1,13 @@
 """uvicorn with an end that loses nothing, and with no patience for clients that send nothing."""
 
 import asyncio
+import json
 import os
 import socket
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -39,6 +41,15 @@ def patient_for(seconds: float) -> type[H11Protocol]:
         """HTTP/1.1 with a limit on the time between the first byte of a header and the last."""
 
         timer: asyncio.TimerHandle | None = None
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is no HTTP, as JSON."""
+            body = json.dumps({"error": "This is no request in HTTP/1.1. Ask with an HTTP client."}).encode()
+            headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+            headers.append(("connection", "close"))
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+            self.transport.close()
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)

@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -179,7 +180,7 @@ class Translators:
         pairs = ", ".join("-".join(pair) for pair in sorted(self.by_pair)[:20])
         raise ValueError(f"There is no translation from {source[:32]!r} to {target[:32]!r} here. There are: {pairs}.")
 
-    async def translate(self, texts: list[str], options: Options) -> list[Records]:
+    async def translate(self, texts: list[str], options: list[Options]) -> list[Records]:
         """Return the translations of each text; a blank text, and one that stays in its language, is its own.
 
         A task that is cancelled takes its texts out of the queue.
@@ -189,13 +190,20 @@ class Translators:
             ClosedError: The server is being stopped.
             Exception: Whatever the model raised for one of the texts.
         """
-        is_same = options.pair[0] == options.pair[1] and options.pair not in self.by_pair
-        read = [i for i, text in enumerate(texts) if text.strip() and not is_same]
-        futures = []
-        if read:
-            batcher = self.batchers[self.by_pair[options.pair]]
-            futures = batcher.submit([texts[i] for i in read], options)
-        found = dict(zip(read, await asyncio.gather(*map(asyncio.wrap_future, futures))))
+        alike: dict[Options, list[int]] = {}
+        for i, (text, one) in enumerate(zip(texts, options)):
+            if text.strip() and one.pair in self.by_pair:
+                alike.setdefault(one, []).append(i)
+        futures: dict[int, Future] = {}
+        try:
+            for one, read in alike.items():
+                batcher = self.batchers[self.by_pair[one.pair]]
+                futures |= zip(read, batcher.submit([texts[i] for i in read], one))
+        except Exception:
+            for future in futures.values():
+                future.cancel()
+            raise
+        found = dict(zip(futures, await asyncio.gather(*map(asyncio.wrap_future, futures.values()))))
         return [found.get(i, [{"translation_text": text}]) for i, text in enumerate(texts)]
 
     def close(self) -> None:
