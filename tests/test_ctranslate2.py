@@ -114,6 +114,21 @@ def test_prefixes_begin_the_outputs(build, tokenizer):
             assert all(text.startswith(prefix) for text in texts), texts
 
 
+@pytest.mark.parametrize("texts", [["The black cat sat.", ""], [""], ["", " "]])
+def test_an_empty_text_has_an_empty_answer_whatever_is_asked(texts, build, tokenizer):
+    pipe = TranslationPipeline(build(), tokenizer, device=-1, engine="ctranslate2", num_beams=3)
+    plain = [record["translation_text"] for record in pipe(texts)]
+    assert plain[-1] == ""
+    for asked in ("return_scores", "return_alignments", "return_attention"):
+        records = pipe(texts, **{asked: True})
+        assert [record["translation_text"] for record in records] == plain, asked
+        assert records[-1].get("log_probability", 0.0) == 0.0
+    assert pipe(texts, guard=True)[-1] == {"translation_text": "", "faults": [], "fallbacks": [], "faults_left": []}
+    several = pipe(texts, return_scores=True, num_return_sequences=2)
+    assert [record["translation_text"] for record in several[-1]] == ["", ""]
+    assert pipe([""], prefix=["Anoth"])[0]["translation_text"].startswith("Anoth")
+
+
 def test_what_ctranslate2_cannot_do_is_refused(build, tokenizer, inputs):
     model = build()
     pipe = TranslationPipeline(model, tokenizer, device=-1, engine="ctranslate2")

@@ -25,6 +25,7 @@ from .ctranslate2_folder import MODEL_TYPE, check_model, longest_text, read_voca
 from .ctranslate2_search import Search, check_pipeline_options, rename_fallback, spell_prefixes
 
 DTYPES = ("float32", "float16", "bfloat16")
+IMPOSSIBLE = -1e4  # a logit
 # Of `from_pretrained`, for downloads.
 OF_HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
@@ -206,11 +207,10 @@ class CTranslate2Model(PreTrainedModel):
         if logits_processor:
             beginnings = spell_prefixes(self._next_logits(sources), beginnings, logits_processor)
         prefixes = [[self.target_tokens[number] for number in ids] for ids in beginnings]
-        rows = [
-            [self.target_ids[token] for token in hypothesis]
-            for result in search.run(self.translator, sources, prefixes)
-            for hypothesis in result.hypotheses
-        ]
+        rows = []
+        for source, result in zip(sources, search.run(self.translator, sources, prefixes), strict=True):
+            end = [self.eos_id] if self._is_empty(source) else []  # CTranslate2 leaves it out there
+            rows += [[*(self.target_ids[token] for token in tokens), *end] for tokens in result.hypotheses]
         start, padding = self.start_id, self.generation_config.pad_token_id
         width = max(map(len, rows))
         padded = [[start, *row, *[padding] * (width - len(row))] for row in rows]
@@ -234,8 +234,9 @@ class CTranslate2Model(PreTrainedModel):
             use_cache: Not looked at.
 
         Returns:
-            `logits` (batch, target_len, vocab_size), 0 after the end of a text; `cross_attentions`, of the layer where
-            alignments are read alone, the mean of its heads: (batch, 1, target_len, source_len).
+            `logits` (batch, target_len, vocab_size), 0 after the end of a text, and certain of that end for an empty
+            source, to which CTranslate2 answers nothing; `cross_attentions`, of the layer where alignments are read
+            alone, the mean of its heads: (batch, 1, target_len, source_len).
         """
         if decoder_input_ids is None or bool((decoder_input_ids[:, 0] != self.start_id).any()):
             raise ValueError(f"decoder_input_ids must be there, and begin with the start token {self.start_id}.")
@@ -256,6 +257,9 @@ class CTranslate2Model(PreTrainedModel):
         weights = torch.zeros(batch, 1, length, input_ids.shape[1])
         is_source = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         for row, result in enumerate(results):
+            if self._is_empty(sources[row]):
+                logits[row] = self._end_is_certain()
+                continue
             steps = [torch.from_numpy(numpy.array(step)) for step in result.logits[0][:length]]
             logits[row, : len(steps)] = torch.stack(steps).float()
             if output_attentions:
@@ -275,6 +279,16 @@ class CTranslate2Model(PreTrainedModel):
     def eos_id(self) -> int:
         """Return the id of the token that ends a text."""
         return self.target_ids[self.config.eos_token]
+
+    def _is_empty(self, source: list[str]) -> bool:
+        """Tell whether a source has no token but the end: CTranslate2 does not run the model for it."""
+        return source in ([], [self.config.eos_token])
+
+    def _end_is_certain(self) -> torch.Tensor:
+        """Return logits (vocab_size) of the end of a text, log p = 0."""
+        logits = torch.full((self.config.decoder_vocab_size,), IMPOSSIBLE)
+        logits[self.eos_id] = 0.0
+        return logits
 
     def _sources(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> list[list[str]]:
         """Return the tokens of each source, without padding.
@@ -298,6 +312,8 @@ class CTranslate2Model(PreTrainedModel):
         """Return a function from (row, ids so far) to the logits (vocab_size) of the token that follows."""
 
         def next_logits(row: int, ids: list[int]) -> numpy.ndarray:
+            if self._is_empty(sources[row]):
+                return self._end_is_certain().numpy()
             (result,) = self.translator.translate_batch(
                 [sources[row]],
                 [[self.target_tokens[number] for number in ids]],
