@@ -147,7 +147,16 @@ def test_what_ctranslate2_cannot_do_is_refused(build, tokenizer, inputs):
         with_engine(model, tokenizer, "onnx")
 
 
-@pytest.mark.parametrize("options", [{"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no_repeat_ngram_size": 2},
+        {"encoder_no_repeat_ngram_size": 2},
+        {"repetition_penalty": 1.5},
+        {"min_new_tokens": 6},
+        {"min_length": 6},
+    ],
+)
 def test_what_ranks_beams_otherwise_is_for_greedy_search(options, build, tokenizer, inputs):
     model = build()
     engine = with_engine(model, tokenizer, "ctranslate2")
@@ -156,13 +165,16 @@ def test_what_ranks_beams_otherwise_is_for_greedy_search(options, build, tokeniz
         engine.generate(**inputs, **options, num_beams=5)
     greedy = {"num_beams": 1, **options}
     assert unpadded(engine.generate(**inputs, **greedy)) == unpadded(model.generate(**inputs, **greedy))
-    engine.generate(**inputs, no_repeat_ngram_size=0, repetition_penalty=1.0, num_beams=5)
+    nothing = {"no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "repetition_penalty": 1.0}
+    engine.generate(**inputs, **nothing, min_new_tokens=0, min_length=1, num_beams=5)
 
 
 def test_a_guard_tries_again_with_beams(build, tokenizer):
     pipe = TranslationPipeline(build(), tokenizer, device=-1, engine="ctranslate2", guard=True)
     records = pipe(LINES, num_beams=3)
     assert any(record["faults"] for record in records)
+    options = pipe.model.fallback_options({"encoder_no_repeat_ngram_size": 2, "num_beams": 3})
+    assert pipe.model.generate(**tokenizer(LINES[:1], return_tensors="pt"), **options).shape[0] == 1
 
 
 @pytest.mark.parametrize(

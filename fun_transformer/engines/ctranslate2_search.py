@@ -20,13 +20,20 @@ RENAMED = {
     "fallback_no_repeat_ngram_size": "no_repeat_ngram_size",
 }
 # With beams, transformers rules tokens out of log-probabilities and CTranslate2 out of logits: other texts win.
-ONLY_GREEDY = {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0}  # and what changes nothing
+ONLY_GREEDY = {  # and what changes nothing, as 0 does
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "min_new_tokens": 0,
+    "min_length": 1,  # the start token counts
+}
 # Of a guard's second tries, which need not find the text of transformers.
-OF_FALLBACKS = {"no_repeat_ngram_size": "fallback_no_repeat_ngram_size"}
+OF_FALLBACKS = {name: f"fallback_{name}" for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size")}
 # What the folder says, what both do alike, and what is read below.
 HANDLED = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 HANDLED += ("max_new_tokens", "max_length", "min_new_tokens", "min_length", "early_stopping", "use_cache")
-HANDLED += ("do_sample", "temperature", "top_k", "top_p", "encoder_no_repeat_ngram_size", "transformers_version")
+HANDLED += ("do_sample", "temperature", "top_k", "top_p", "transformers_version")
+HANDLED += ("encoder_no_repeat_ngram_size", "fallback_encoder_no_repeat_ngram_size")
 # Options of our pipelines that need a search of transformers.
 NO_OPTIONS = ("glossary", "protect", "mbr", "num_beam_groups")
 INSTEAD = 'Leave it out, or answer without engine="ctranslate2".'
@@ -71,7 +78,8 @@ class Search:
             options |= {"sampling_topk": 50 if params.get("top_k") is None else params["top_k"]}
             options |= {"sampling_topp": 1.0 if params.get("top_p") is None else params["top_p"]}
             options |= {"sampling_temperature": params.get("temperature") or 1.0}
-        return cls(options, params.get("encoder_no_repeat_ngram_size") or 0)
+        ours = "encoder_no_repeat_ngram_size"
+        return cls(options, params.get(OF_FALLBACKS[ours]) or params.get(ours) or 0)
 
     def run(self, translator: Any, sources: list[list[str]], prefixes: list[list[str]]) -> list[Any]:
         """Search for outputs of sources, which begin with prefixes."""
@@ -100,7 +108,7 @@ def check_pipeline_options(options: dict[str, Any]) -> None:
 
 
 def rename_fallback(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a guard's second try, in which beams may repeat no n-gram in CTranslate2's own way."""
+    """Return the options of a guard's second try, in which beams may not repeat n-grams, in CTranslate2's own way."""
     return {OF_FALLBACKS.get(name, name): value for name, value in options.items()}
 
 
@@ -120,7 +128,7 @@ def check_params(params: dict[str, Any]) -> None:
         raise ValueError(f"CTranslate2 has no early_stopping={params['early_stopping']!r}. Choose True or False.")
     beams, sequences = params.get("num_beams") or 1, params.get("num_return_sequences") or 1
     for name, neutral in ONLY_GREEDY.items() if beams > 1 else ():
-        if params.get(name) not in (None, neutral):
+        if params.get(name) not in (None, 0, neutral):
             raise ValueError(
                 f"CTranslate2 ranks texts otherwise with num_beams={beams} and {name}={params[name]}. Leave out "
                 f'{name}, give num_beams=1, or answer without engine="ctranslate2".'
