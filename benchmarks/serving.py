@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as `fun-transformer` does, before torch is loaded
 
-import torch  # noqa: E402
+import torch
 
 CLIENTS = 64
 ROUNDS = 2

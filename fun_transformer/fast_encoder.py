@@ -1,7 +1,7 @@
 """The encoder as `generate` needs it: the same numbers as `Encoder`, sooner.
 
-Each layer computes queries, keys and values by one product, and all products have their weights laid out once; one mask
-serves all layers, and modules are called as functions.
+Each layer computes queries, keys and values by one product, and all products have their weights laid out once; one
+mask serves all layers, and modules are called as functions.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
-"""When `generate` runs its own encoder and its own searches over a `FastDecoder`, and when those of transformers.
+"""When `generate` runs our fast encoder, and searches over a `FastDecoder`; when it does as transformers does.
 
-`fast_encoder.py` has the encoder, `fast_decoder.py` the decoder, `fast_search.py` the searches. Where a call asks for something that only the loops
-of transformers give, such as attention weights, a cache of a certain kind or an adapter in the weights, they run. So
-they do where a generation config or a call has `cache_implementation="dynamic"`.
+`fast_encoder.py` has the encoder, `fast_decoder.py` the decoder, `fast_search.py` the searches. Where a call asks for
+something that only the loops of transformers give, such as attention weights, a cache of a certain kind or an adapter
+in the weights, they run. So they do where a generation config or a call has `cache_implementation="dynamic"`.
 """
 
 import weakref
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
@@ -99,7 +99,7 @@ def can_encode_fast(model: PreTrainedModel, own_parts: set[type]) -> bool:
     if not is_plain(model, list(encoder.modules()), own_parts):
         return False
     linears = encoder_linears(encoder)
-    return has_own_weights(linears) and not any(linear.weight.is_inference() for linear in linears)
+    return has_own_weights(linears) and not any(tensors_of(linear)[0].is_inference() for linear in linears)
 
 
 def can_serve(generation_config: GenerationConfig, settings: dict[str, Any]) -> bool:
@@ -124,6 +124,21 @@ def can_serve(generation_config: GenerationConfig, settings: dict[str, Any]) -> 
     known = {"past_key_values", "use_cache", "attention_mask", "decoder_attention_mask", "encoder_outputs"}
     known |= {"inputs_embeds", "tokenizer"}  # which were read by the encoder, and by rules of stopping
     return all(name in known or value is None or value is False for name, value in settings.items())
+
+
+def takes_usual_cache(config: PreTrainedConfig, generation_config: GenerationConfig, settings: dict[str, Any]) -> bool:
+    """Say whether a call of `generate` begins with an empty cache of the kind that keeps all keys and values.
+
+    Args:
+        config: That of the model.
+        generation_config: That of the call.
+        settings: As in `can_serve`.
+    """
+    if settings.get("past_key_values") is not None or not generation_config.use_cache:
+        return False
+    if generation_config.cache_implementation is not None or getattr(generation_config, "is_assistant", False):
+        return False
+    return all(layer_type == "full_attention" for layer_type in config.stack_layer_types("decoder"))
 
 
 def sample_of(tensor: torch.Tensor) -> torch.Tensor:
@@ -219,4 +234,4 @@ def fast_decoder_for(
     return decoder
 
 
-__all__ = ["fast_decoder_for", "fast_encoding"]
+__all__ = ["fast_decoder_for", "fast_encoding", "takes_usual_cache"]

@@ -1,4 +1,4 @@
-"""Products with weights, norms and masks as the fast encoder and decoder of `generate` take them: called as functions."""
+"""Products with weights, norms and masks as functions, for the fast encoder and decoder of `generate`."""
 
 from collections.abc import Callable
 

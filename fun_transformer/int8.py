@@ -13,6 +13,7 @@ looked up; a tied output layer has the same numbers. Norms and biases stay float
 """
 
 import functools
+import math
 import warnings
 import weakref
 from typing import NamedTuple
@@ -116,17 +117,20 @@ def int8_product(states: torch.Tensor, packed: Packed) -> torch.Tensor:
     """
     greatest, zero = packed.greatest, packed.greatest + 1
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    if len(states) == 1:  # every small operation counts
+        least, greatest_state = (one.item() for one in torch.aminmax(states))
+        of_row = max(greatest_state, -least, LEAST_SCALE)
+        if math.isfinite(of_row):
+            outputs = multiply(states, of_row / greatest, zero, packed.few)
+            return outputs if packed.bias is None else outputs.add_(packed.bias)
     largest = states.abs().amax(dim=1, keepdim=True).clamp_(min=LEAST_SCALE)  # (rows, 1)
     if len(states) >= MANY_ROWS:
         numbers = (states * (greatest / largest)).round_().to(torch.int8).view(torch.uint8).add_(zero)
         scales = (1 / greatest, zero, packed.many, packed.scale, packed.zeros, None)
         outputs = torch.ops.onednn.qlinear_pointwise(numbers, *scales, 1.0, 0, torch.float32, "none", [], "")
-        return outputs.mul_(largest) if packed.bias is None else torch.addcmul(packed.bias, outputs, largest)
-    if len(states) == 1 and bool(largest.isfinite()):
-        outputs = multiply(states, largest.item() / greatest, zero, packed.few)
     else:
-        outputs = multiply(states / largest, 1 / greatest, zero, packed.few).mul_(largest)
-    return outputs if packed.bias is None else outputs.add_(packed.bias)
+        outputs = multiply(states / largest, 1 / greatest, zero, packed.few)
+    return outputs.mul_(largest) if packed.bias is None else torch.addcmul(packed.bias, outputs, largest)
 
 
 class Int8Weight(nn.Module):

@@ -36,7 +36,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
 from .dropout import Dropout
-from .fast_generation import fast_decoder_for, fast_encoding
+from .fast_generation import fast_decoder_for, fast_encoding, takes_usual_cache
 from .fast_search import BeamSearch, Sampling
 from .int8 import Int8Quantizer  # noqa: F401 (`from_pretrained` asks the library for it by its name in config.json)
 from .layer_norm import LayerNorm
@@ -598,6 +598,12 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         return super()._maybe_prepare_encoder_kwargs_for_generation(
             inputs_tensor, model_kwargs, name, generation_config
         )
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args):
+        """Begin with an empty cache; to find out which kind, the library would copy the config several times."""
+        if not takes_usual_cache(self.config, generation_config, model_kwargs):
+            return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+        model_kwargs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
         """Search with beams; `kwargs` are settings of transformers' loop, and of the model at each step."""

@@ -367,3 +367,37 @@ def test_a_damaged_source_is_refused(tiny_model, tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks weights of a MarianMTModel: model.decoder.layers.0.fc1.weight"):
         read_marian(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "tokenizer.json", "model.safetensors"])
+def test_a_folder_with_a_file_missing_or_cut_is_refused_in_one_sentence(tiny_model, tmp_path, capsys, name):
+    tokenizer = train_tokenizer(LINES * 5, settings=TokenizerSettings(type="bpe", vocab_size=300))
+    model, folder = tiny_model(vocab_size=len(tokenizer)), tmp_path / "marian"
+    model.generation_config.max_new_tokens = 6
+    export_model(model, tokenizer, find_format("marian"), folder, data=LINES)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    assert cli.main(["convert", str(folder), "-o", str(tmp_path / "ours")]) == 2
+    assert f"of {folder} cannot be read" in capsys.readouterr().err
+    if name != "model.safetensors":
+        (folder / name).unlink()
+        assert cli.main(["convert", str(folder), "-o", str(tmp_path / "ours")]) == 2
+        assert f"The tokenizer of {folder} cannot be read" in capsys.readouterr().err
+
+
+def test_what_came_from_this_package_says_what_it_is(tiny_model, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "ours")
+    for name in ("ct2", "onnx"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ct2" / "model.bin").touch()
+    (tmp_path / "ct2" / "shared_vocabulary.json").touch()
+    config = {"model_type": "marian", "transformers.js_config": {"dtype": "q8"}}
+    (tmp_path / "onnx" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name, words in {
+        "ours": r"of this package already \(fun_transformer\)",
+        "ours/model.safetensors": "of this package already",
+        "ct2": "a folder of CTranslate2",
+        "onnx": "an export to ONNX",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            convert(tmp_path / name, tmp_path / "out")

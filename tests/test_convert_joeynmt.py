@@ -193,8 +193,16 @@ def test_a_missing_checkpoint_and_an_unknown_source_are_errors_of_one_line(write
     folder = write_run(TorchTranslator(len(SOURCE), len(TARGET)))
     with pytest.raises(FileNotFoundError, match=r"7\.ckpt"):
         convert(folder, tmp_path / "out", options=Options(checkpoint="7.ckpt"))
-    (folder / "config.yaml").unlink()
-    assert cli.main(["convert", str(folder), "-o", str(tmp_path / "out")]) == 2
+    for source in (folder, next(folder.glob("*.ckpt"))):
+        for kind in ([], ["--from", "joeynmt"]):
+            (folder / "config.yaml").write_text("data: [", encoding="utf-8")
+            assert cli.main(["convert", str(source), "-o", str(tmp_path / "out"), *kind]) == 2
+            assert "config.yaml cannot be read" in capsys.readouterr().err
+            (folder / "config.yaml").unlink()
+            assert cli.main(["convert", str(source), "-o", str(tmp_path / "out"), *kind]) == 2
+            assert "has no config.yaml" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["convert", str(tmp_path / "empty"), "-o", str(tmp_path / "out")]) == 2
     assert "of no kind that is known" in capsys.readouterr().err
     assert cli.main(["convert", str(tmp_path / "nothing"), "-o", str(tmp_path / "out")]) == 2
     assert "no file or folder" in capsys.readouterr().err

@@ -210,3 +210,11 @@ def test_the_command_says_what_it_did_and_what_is_missing(save, tmp_path, capsys
     assert "logits differ by at most" in said and "11 tokens and 12 of the target" in said
     assert cli.main(words) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"hello" * 9, "no file that torch.save wrote")])
+@pytest.mark.parametrize("kind", [[], ["--from", "torch"], ["--from", "eole"]])
+def test_a_file_that_cannot_be_read_says_why(content, reason, kind, tmp_path, capsys):
+    (tmp_path / "model.pt").write_bytes(content)
+    assert cli.main(["convert", str(tmp_path / "model.pt"), "-o", str(tmp_path / "out"), *kind]) == 2
+    assert f"model.pt cannot be read: {reason}" in capsys.readouterr().err

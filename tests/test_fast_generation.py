@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, StoppingCriteria, TextStreamer
 
-from fun_transformer.fast_generation import can_be_fast
+from fun_transformer.fast_generation import can_be_fast, fast_encoding
 from fun_transformer.modeling_fun_transformer import FAST_PARTS
 
 PLAIN = {"cache_implementation": "dynamic"}  # asks for the loops of transformers
@@ -216,6 +216,67 @@ def test_bfloat16_finds_the_same_scores(kind, tiny_model, sources):
     assert output.sequences.shape == expected.sequences.shape
 
 
+# The encoder
+
+MASKS = {
+    "no padding": None,
+    "right": [[1, 1, 1, 1], [1, 1, 0, 0]],
+    "left": [[1, 1, 1, 1], [0, 0, 1, 1]],
+    "nothing but padding": [[0, 0, 0, 0], [1, 1, 1, 0]],
+}
+
+
+def encoded(model, inputs, **settings):
+    """What the fast encoder returns, if it can be used."""
+    with torch.no_grad():
+        return fast_encoding(model, FAST_PARTS, GenerationConfig(**settings), inputs)
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_fast_encoder_returns_the_same_states(variant, mask, attn_implementation, tiny_model):
+    model = tiny_model(attn_implementation, **VARIANTS[variant])
+    inputs = {"input_ids": torch.randint(5, 23, (2, 4))}
+    if MASKS[mask] is not None:
+        inputs["attention_mask"] = torch.tensor(MASKS[mask])
+    with torch.no_grad():
+        expected = model.get_encoder()(**inputs).last_hidden_state
+    torch.testing.assert_close(encoded(model, inputs).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_generate_reads_the_source_by_the_fast_encoder(tiny_model, sources):
+    model = tiny_model()
+    operations(model, sources)  # lays the weights out
+    fast, layer = operations(model, sources), model.get_encoder().layers[0]
+    layer.forward = layer.forward  # who knows what it computes now?
+    assert encoded(model, sources) is None
+    assert fast < operations(model, sources)
+
+
+@pytest.mark.parametrize(
+    "settings", [PLAIN, {"output_attentions": True}, {"output_hidden_states": True}], ids=lambda one: next(iter(one))
+)
+def test_an_encoder_that_has_more_to_return_is_called(settings, tiny_model, sources):
+    assert encoded(tiny_model(), sources, **settings) is None
+
+
+def test_other_inputs_of_an_encoder_are_given_to_it(tiny_model, sources):
+    model = tiny_model()
+    embeds = model.get_input_embeddings()(sources["input_ids"])
+    assert encoded(model, {"inputs_embeds": embeds, "attention_mask": sources["attention_mask"]}) is None
+    assert encoded(model, {**sources, "packing": {}}) is None
+    assert encoded(model, {**sources, "decoder_input_ids": torch.ones(3, 1), "use_cache": True}) is not None
+
+
+@pytest.mark.parametrize("layer_type", ["sliding_attention", "linear_attention", "conv"])
+def test_other_layers_of_an_encoder_are_called(layer_type, tiny_model, sources):
+    fields = {"encoder_layer_types": ["full_attention", layer_type], "encoder_layers": 2, "sliding_window": 2}
+    model = tiny_model(**fields)
+    assert encoded(model, sources) is None
+    assert_same_searches(model, sources, num_beams=2)
+
+
 # When it is used, and when not
 
 
@@ -336,7 +397,13 @@ def round_off(model):
     model.to(torch.bfloat16).to(torch.float32)
 
 
-@pytest.mark.parametrize("change", [retrain, load, swap, write_behind_torch, one_row, round_off])
+def one_row_of_the_encoder(model):
+    model.get_encoder().layers[0].feed_forward.fc1.weight.data[3] *= -5.0
+
+
+@pytest.mark.parametrize(
+    "change", [retrain, load, swap, write_behind_torch, one_row, one_row_of_the_encoder, round_off]
+)
 def test_no_call_uses_old_weights(change, tiny_model, sources):
     model = lively(tiny_model())
     before = found(model, sources)
@@ -344,6 +411,16 @@ def test_no_call_uses_old_weights(change, tiny_model, sources):
     output, expected = found(model, sources), found(model, sources, **PLAIN)
     assert_same(output, expected)
     assert not torch.equal(output.logits[0], before.logits[0])
+
+
+def test_a_weight_that_is_stored_by_columns_is_watched_too(tiny_model, sources):
+    model = lively(tiny_model())
+    for linear in (model.get_encoder().layers[0].feed_forward.fc1, model.get_decoder().layers[0].feed_forward.fc1):
+        linear.weight.data = linear.weight.data.t().contiguous().t()
+    assert_same_searches(model, sources)
+    for stack in (model.get_encoder(), model.get_decoder()):
+        stack.layers[0].feed_forward.fc1.weight.data[3] *= -5.0
+        assert_same_searches(model, sources)
 
 
 def test_what_is_laid_out_is_no_part_of_the_model(tiny_model, sources):

@@ -10,7 +10,7 @@ import yaml
 from tokenizers import Regex, Tokenizer, decoders, normalizers
 
 from ..configuration_fun_transformer import FunTransformerConfig
-from .source import Converted, Options, load_weights
+from .source import Converted, Options, load_weights, words_in
 from .vocabulary import (
     Vocabulary,
     build_tokenizer,
@@ -56,10 +56,30 @@ def is_source(path: Path) -> bool:
     if path.is_file() and path.suffix != ".ckpt":
         return False
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(config, dict) and {"data", "model", "training"} <= config.keys()
+        read_run(folder)
+    except (OSError, ValueError):
+        checkpoints = [path] if path.is_file() else sorted(folder.glob("*.ckpt"))[:1]
+        return any("model_state" in words_in(checkpoint) for checkpoint in checkpoints)
+    return True
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a run.
+
+    Raises:
+        ValueError: It is damaged, or that of something else.
+        OSError: There is none.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} has no config.yaml, as JoeyNMT writes beside checkpoints: copy it there.")
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} cannot be read as YAML. Copy it again.") from error
+    if not isinstance(config, dict) or not config.keys() >= {"data", "model", "training"}:
+        raise ValueError(f"{file} is none of JoeyNMT's: it must have data, model and training. Copy that of the run.")
+    return config
 
 
 def read(path: Path, options: Options) -> Converted:
@@ -70,7 +90,7 @@ def read(path: Path, options: Options) -> Converted:
         OSError: A file is missing.
     """
     folder = path if path.is_dir() else path.parent
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_run(folder)
     sides = [Side(folder, config["data"], name) for name in ("src", "trg")]
     notes: list[str] = []
     backends = [side.build_backend(notes) for side in sides]

@@ -207,7 +207,13 @@ def load_stock(source: str) -> Any:
     config, _ = PreTrainedConfig.get_config_dict(source)
     family = known_family(config.get("model_type", ""))
     model_class: Any = getattr(transformers, family.model_class)
-    model, report = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    try:
+        model, report = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # of many types: safetensors', pickle's, torch's
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"The weights of {source} cannot be read: {reason}. Copy or download them again.") from error
     if report["missing_keys"]:
         raise ValueError(f"{source} lacks weights of a {family.model_class}: {some(report['missing_keys'])}.")
     return model.eval()
@@ -218,6 +224,7 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
     Raises:
         ImportError: It needs a library.
+        ValueError: Its files are damaged, or some are missing.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
@@ -226,6 +233,13 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
             f"The tokenizer of {source} needs sentencepiece, here and wherever the model is used: pip install "
             f"sentencepiece ({error})",
             name="sentencepiece",
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # of many types, by what is missing
+        raise ValueError(
+            f"The tokenizer of {source} cannot be read: tokenizer_config.json or another of its files is missing or "
+            "damaged. Copy the whole folder again, or give --tokenizer another folder with it."
         ) from error
     return FunTransformerTokenizer.from_pretrained(source) if is_ours(tokenizer) else tokenizer
 

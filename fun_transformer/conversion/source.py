@@ -121,7 +121,12 @@ def load_weights(path: Path, also: Sequence[type] = ()) -> Any:
         with torch.serialization.safe_globals(list(also)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of many types: pickle's, zip's, torch's
-        reason = str(error).split("\n")[0]
+        if path.suffix == ".safetensors" or zipfile.is_zipfile(path):
+            reason = str(error).split("\n")[0]
+        elif path.stat().st_size:
+            reason = "it is no file that torch.save wrote, or only a part of one. Copy it again."
+        else:
+            reason = "it is empty. Copy it again."
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise ValueError(
                 f"{path} holds Python objects and not only weights; reading them could run any code, so it is not "
