@@ -66,7 +66,7 @@ def why_not_converted(source: Path) -> str:
     except (OSError, ValueError):
         config = {}
     config = config if isinstance(config, dict) else {}
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if (folder / "model.bin").is_file() and list(folder.glob("*_vocabulary.*")):
         reason = "is a folder of CTranslate2, which is not read back: convert the model that it was made from."
     elif "transformers.js_config" in config and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
