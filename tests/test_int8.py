@@ -195,7 +195,7 @@ def model(tiny_model, tokenizer):
 
 
 def test_an_export_is_a_folder_that_pipelines_load(model, tokenizer, tmp_path):
-    data = EvaluationData(LINES, [[line] for line in LINES])
+    data = EvaluationData("lines", [[line] for line in LINES], LINES)
     exported = export_model(model, tokenizer, find_format("torch"), tmp_path / "out", "int8", data, force=True)
     assert isinstance(AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").lm_head, Int8Linear)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab() == tokenizer.get_vocab()
@@ -218,7 +218,7 @@ def test_the_card_of_the_model_is_kept(model, tokenizer, tmp_path):
 
 def test_what_loses_quality_is_not_kept(model, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("fun_transformer.export.write.MOST_LOST", {"bleu": -101.0})
-    data = EvaluationData(LINES, [[line] for line in LINES])
+    data = EvaluationData("lines", [[line] for line in LINES], LINES)
     with pytest.raises(NotKept, match="bleu goes from"):
         export_model(model, tokenizer, find_format("torch"), tmp_path / "out", "int8", data)
     assert not list(tmp_path.iterdir())
@@ -228,7 +228,7 @@ def test_other_models_and_plain_copies_are_refused(model, tokenizer, tmp_path):
     from transformers import MarianConfig, MarianMTModel
 
     sizes = {"vocab_size": 30, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "pad_token_id": 0}
-    with pytest.raises(ValueError, match="models of this project, not MarianMTModel"):
+    with pytest.raises(ValueError, match=r"this is a MarianMTModel\. transformers loads other"):
         find_format("torch").check(MarianMTModel(MarianConfig(**sizes)), tokenizer, "int8")
     with pytest.raises(ValueError, match="needs --quantization int8"):
         export_model(model, tokenizer, find_format("torch"), tmp_path / "out")

@@ -28,7 +28,7 @@ NOT_OURS = ("auto_map", "custom_pipelines", "dtype", "transformers_version")  # 
 
 def is_of_another_family(model) -> bool:
     """Say whether a model is none of this package's, so that tools of transformers may know it."""
-    return not type(model.config).__module__.startswith(f"{__package__.split('.')[0]}.")
+    return not type(model).__module__.startswith(f"{__package__.split('.')[0]}.")
 
 
 def check_model(model) -> None:
