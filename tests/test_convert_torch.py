@@ -213,7 +213,7 @@ def test_the_command_says_what_it_did_and_what_is_missing(save, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "it is empty"), (b"hello" * 9, "no file that torch.save wrote")]
+    ("content", "reason"), [(b"", "it is empty"), (b"hello" * 9, "it is no file that torch.save wrote")]
 )
 @pytest.mark.parametrize("kind", [[], ["--from", "torch"], ["--from", "eole"]])
 def test_a_file_that_cannot_be_read_says_why(content, reason, kind, tmp_path, capsys):

@@ -169,6 +169,23 @@ def test_what_ranks_beams_otherwise_is_for_greedy_search(options, build, tokeniz
     engine.generate(**inputs, **nothing, min_new_tokens=0, min_length=1, num_beams=5)
 
 
+def test_settings_of_the_model_are_refused_before_it_is_converted(build, tokenizer, tmp_path):
+    model = build()
+    model.generation_config.suppress_tokens = [1]
+    for convert in (
+        lambda: with_engine(model, tokenizer, "ctranslate2"),
+        lambda: export_model(model, tokenizer, find_format("ct2"), tmp_path / "out"),
+    ):
+        with pytest.raises(ValueError, match=r"generation_config.json .* suppress_tokens=\[1\].*Remove it"):
+            convert()
+    model = build()
+    model.generation_config.no_repeat_ngram_size = 3
+    with pytest.raises(ValueError, match=r"no_repeat_ngram_size=3, which CTranslate2 does otherwise with beams"):
+        export_model(model, tokenizer, find_format("ct2"), tmp_path / "out")
+    assert with_engine(model, tokenizer, "ctranslate2").generate(torch.tensor([[7, 8, 2]]), num_beams=1).numel()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_guard_tries_again_with_beams(build, tokenizer):
     pipe = TranslationPipeline(build(), tokenizer, device=-1, engine="ctranslate2", guard=True)
     records = pipe(LINES, num_beams=3)

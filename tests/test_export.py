@@ -1,12 +1,16 @@
 """Export: written whole or not at all, compared with the model itself, and kept only if it answers alike."""
 
 import json
+import re
 
 import pytest
 import torch
+import transformers
 from transformers import GenerationConfig
 
-from fun_transformer import TranslationPipeline, cli
+from fun_transformer import FunTransformerTokenizer, Seq2SeqRNNForConditionalGeneration, TranslationPipeline, cli
+from fun_transformer.configuration_seq2seq_rnn import Seq2SeqRNNConfig
+from fun_transformer.conversion import convert
 from fun_transformer.evaluation.data import EvaluationData
 from fun_transformer.export import Format, NotKept, export_model, find_format, formats, random_texts, write
 from fun_transformer.export.write import answer_with, compare, longest_answer
@@ -219,6 +223,38 @@ def test_two_exports_do_not_remove_what_the_other_has_begun(model, tokenizer, tm
     other.mkdir()
     export_model(model, tokenizer, Copy(), tmp_path / "out", data=LINES)
     assert other.is_dir()
+
+
+def test_a_table_without_a_header_says_what_is_missing(tmp_path, capsys):
+    (tmp_path / "check.tsv").write_text("今天吃什么？\tThe other cat.\n我们走吧！\tAgain.\n", encoding="utf-8")
+    arguments = ["export", "no-model", "--to", "marian", "-o", str(tmp_path / "out"), "--check"]
+    assert cli.main([*arguments, str(tmp_path / "check.tsv")]) == 2
+    assert "The first line must name the columns." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "quantization"), [("torch", "int8"), ("ct2", None), ("onnx", None)])
+def test_refusals_send_no_model_of_ours_to_tools_that_do_not_know_it(name, quantization, tokenizer, tmp_path):
+    sizes = {"vocab_size": len(tokenizer), "encoder_layers": 1, "decoder_layers": 1, "d_model": 8}
+    ours = Seq2SeqRNNForConditionalGeneration(Seq2SeqRNNConfig(**sizes))
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    foreign = transformers.BartForConditionalGeneration(transformers.BartConfig(**sizes, **heads))
+    try:
+        format = find_format(name)
+    except ImportError as error:
+        pytest.skip(str(error))
+    with pytest.raises(ValueError, match="FunTransformerForConditionalGeneration") as error:
+        format.check(ours, tokenizer, quantization)
+    assert not re.search("other families|others", str(error.value))
+    with pytest.raises(ValueError, match=r"FunTransformerForConditionalGeneration.*other families"):
+        format.check(foreign, tokenizer, quantization)
+
+
+def test_a_marian_folder_says_how_long_texts_may_be(model, tokenizer, tmp_path):
+    export_model(model, tokenizer, find_format("marian"), tmp_path / "out", data=LINES)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 1024
+    converted, _ = convert(tmp_path / "out", tmp_path / "back")
+    for found in (converted.tokenizer, FunTransformerTokenizer.from_pretrained(tmp_path / "back")):
+        assert found.model_max_length == tokenizer.model_max_length
 
 
 def test_a_quantization_without_references_says_so(model, tokenizer, tmp_path, copy_format, capsys):

@@ -79,7 +79,12 @@ def read_check(args: argparse.Namespace):
     if not args.check:
         return None
     if file_format(args.check) in FORMATS:
-        return load_data(args.check, Columns(args.source_column, args.target_column))
+        try:
+            return load_data(args.check, Columns(args.source_column, args.target_column))
+        except ValueError as error:
+            if "has no column" not in str(error) or Path(args.check).suffix not in (".tsv", ".csv"):
+                raise
+            raise ValueError(f"{error} The first line must name the columns.") from error
     lines = [line for line in read_file(args.check) if line.strip()]
     if not lines:
         raise ValueError(f"{args.check} is empty.")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
@@ -195,7 +196,8 @@ def read_marian(source: str) -> tuple[FunTransformerForConditionalGeneration, Pr
         ImportError: The tokenizer needs a library.
         OSError: There is no such model.
     """
-    return from_marian(load_stock(source)), read_tokenizer(source)
+    stock = load_stock(source)
+    return from_marian(stock), read_tokenizer(source, stock.config.max_position_embeddings)
 
 
 def load_stock(source: str) -> Any:
@@ -219,8 +221,12 @@ def load_stock(source: str) -> Any:
     return model.eval()
 
 
-def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def read_tokenizer(source: str, longest: int) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a stock model: ours, where an export of ours wrote it.
+
+    Args:
+        source: Folder or name.
+        longest: Positions of the stock model; ours may have no end, so that such a limit of ours goes again.
 
     Raises:
         ImportError: It needs a library.
@@ -241,7 +247,10 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
             f"The tokenizer of {source} cannot be read: tokenizer_config.json or another of its files is missing or "
             "damaged. Copy the whole folder again, or give --tokenizer another folder with it."
         ) from error
-    return FunTransformerTokenizer.from_pretrained(source) if is_ours(tokenizer) else tokenizer
+    if not is_ours(tokenizer):
+        return tokenizer
+    limit = VERY_LARGE_INTEGER if tokenizer.model_max_length == longest else tokenizer.model_max_length
+    return FunTransformerTokenizer.from_pretrained(source, model_max_length=limit)
 
 
 def is_source(path: Path) -> bool:
@@ -273,4 +282,5 @@ def read(path: Path, options: Options) -> Converted:
         with torch.no_grad():
             return stock(input_ids=source_ids, decoder_input_ids=target_ids).logits
 
-    return Converted(model, read_tokenizer(options.tokenizer[0] if options.tokenizer else str(path)), notes, run=run)
+    place = options.tokenizer[0] if options.tokenizer else str(path)
+    return Converted(model, read_tokenizer(place, stock.config.max_position_embeddings), notes, run=run)

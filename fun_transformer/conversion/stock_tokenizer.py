@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, TokenizersBackend
@@ -13,7 +14,7 @@ LEFT_OUT = {"auto_map", "backend", "vocab_file", "tokenizer_file", "name_or_path
 STOCK_CLASS = "PreTrainedTokenizerFast"  # a name that transformers 4 and 5 know
 
 
-def save_stock_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_stock_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, longest: int) -> None:
     """Write a tokenizer that needs no code of ours; one of another family is written as it is.
 
     A stock tokenizer has one vocabulary and one way to cut texts. Where ours has two, the folder's own is that of
@@ -22,17 +23,19 @@ def save_stock_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> No
     Args:
         tokenizer: Of a model.
         folder: Where to.
+        longest: Tokens of a text that the model has positions for.
     """
     if not isinstance(tokenizer, FunTransformerTokenizer):
         tokenizer.save_pretrained(folder)
+        update_settings(folder, model_max_length=longest)
         return
     source, target = tokenizer.backend_tokenizer, tokenizer.target_backend
-    save_backend(source, tokenizer, folder)
+    save_backend(source, tokenizer, folder, longest)
     if target is not source:
-        save_backend(target, tokenizer, folder / TARGET_FOLDER)
+        save_backend(target, tokenizer, folder / TARGET_FOLDER, longest)
 
 
-def save_backend(backend: Tokenizer, tokenizer: FunTransformerTokenizer, folder: Path) -> None:
+def save_backend(backend: Tokenizer, tokenizer: FunTransformerTokenizer, folder: Path, longest: int) -> None:
     """Write one side; what our own tokenizer knows beyond it stays in the settings, for the way back."""
     backend = Tokenizer.from_str(backend.to_str())  # what the last call asked for is no property of the tokenizer
     backend.no_truncation()
@@ -40,8 +43,13 @@ def save_backend(backend: Tokenizer, tokenizer: FunTransformerTokenizer, folder:
     settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in LEFT_OUT}
     settings |= {"model_input_names": tokenizer.model_input_names, "clean_up_tokenization_spaces": False}
     TokenizersBackend(tokenizer_object=backend, **settings).save_pretrained(folder)
+    update_settings(folder, tokenizer_class=STOCK_CLASS, model_max_length=longest)
+
+
+def update_settings(folder: Path, **settings: Any) -> None:
+    """Change settings of a tokenizer that was written."""
     path = folder / "tokenizer_config.json"
-    written = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": STOCK_CLASS}
+    written = json.loads(path.read_text(encoding="utf-8")) | settings
     path.write_text(json.dumps(written, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 

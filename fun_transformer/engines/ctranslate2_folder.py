@@ -26,6 +26,11 @@ QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16
 NOT_OURS = ("auto_map", "custom_pipelines", "dtype", "transformers_version")  # entries of a config that end here
 
 
+def is_of_another_family(model) -> bool:
+    """Say whether a model is none of this package's, so that tools of transformers may know it."""
+    return not type(model).__module__.startswith(f"{__package__.split('.')[0]}.")
+
+
 def check_model(model) -> None:
     """Find out whether CTranslate2 can say all of a model.
 
@@ -34,10 +39,10 @@ def check_model(model) -> None:
     """
     config = model.config
     if not isinstance(config, FunTransformerConfig) or not config.is_encoder_decoder:
+        own = "CTranslate2 converts other families itself: ct2-transformers-converter --model MODEL --output_dir OUT"
         raise ValueError(
             f"A {type(model).__name__} cannot be written for CTranslate2 here, only a "
-            "FunTransformerForConditionalGeneration. CTranslate2 converts other families itself: "
-            "ct2-transformers-converter --model MODEL --output_dir OUT"
+            f"FunTransformerForConditionalGeneration.{f' {own}' if is_of_another_family(model) else ''}"
         )
     for stack in ("encoder", "decoder"):
         if others := sorted(set(config.stack_layer_types(stack)) - {"full_attention"}):

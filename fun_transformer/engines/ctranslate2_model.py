@@ -22,7 +22,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..pipeline_options import ruling_params
 from .ctranslate2_folder import MODEL_TYPE, check_model, longest_text, read_vocabularies, write_folder
-from .ctranslate2_search import Search, check_pipeline_options, rename_fallback, spell_prefixes
+from .ctranslate2_search import Search, check_generation, check_pipeline_options, rename_fallback, spell_prefixes
 
 DTYPES = ("float32", "float16", "bfloat16")
 IMPOSSIBLE = -1e4  # a logit
@@ -113,6 +113,7 @@ class CTranslate2Model(PreTrainedModel):
         """
         check_installed()
         check_model(model)
+        check_generation(model.generation_config)
         temporary = TemporaryDirectory(prefix="ctranslate2-", ignore_cleanup_errors=True)
         folder = Path(temporary.name)
         write_folder(model, tokenizer, folder)

@@ -118,11 +118,7 @@ def check_params(params: dict[str, Any]) -> None:
     Raises:
         ValueError: Naming it.
     """
-    plain = GenerationConfig()
-    for name, value in params.items():
-        is_known = name in RENAMED or name in HANDLED or name.startswith("_")
-        if is_known or value in (None, False) or value == getattr(plain, name, None):
-            continue
+    for name in unknown_params(params):
         raise ValueError(f"CTranslate2 has no {name}. {INSTEAD}")
     if params.get("early_stopping") not in (None, *PATIENCE):
         raise ValueError(f"CTranslate2 has no early_stopping={params['early_stopping']!r}. Choose True or False.")
@@ -137,6 +133,37 @@ def check_params(params: dict[str, Any]) -> None:
         raise ValueError(f"CTranslate2 samples without beams: leave out num_beams={beams}, or do_sample.")
     if not params.get("do_sample") and sequences > beams:
         raise ValueError(f"num_return_sequences={sequences} needs as many beams, but num_beams={beams}. Raise it.")
+
+
+def unknown_params(params: dict[str, Any]) -> list[str]:
+    """Return the names of the parameters that change something, and that CTranslate2 does not have."""
+    plain, unknown = GenerationConfig(), []
+    for name, value in params.items():
+        is_known = name in RENAMED or name in HANDLED or name.startswith("_")
+        if not is_known and value not in (None, False) and value != getattr(plain, name, None):
+            unknown.append(name)
+    return unknown
+
+
+def check_generation(config: GenerationConfig, is_for_beams: bool = False) -> None:
+    """Refuse a generation config that CTranslate2 cannot follow, before a model is converted.
+
+    Args:
+        config: The model's.
+        is_for_beams: Any number of beams must go.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    params = config.to_diff_dict()
+    names = unknown_params(params)
+    if is_for_beams:
+        names += [name for name, neutral in ONLY_GREEDY.items() if params.get(name) not in (None, neutral)]
+    for name in names:
+        raise ValueError(
+            f"generation_config.json of the model has {name}={params[name]}, which CTranslate2 "
+            f"{'does otherwise with beams' if name in ONLY_GREEDY else 'does not have'}. Remove it from that file."
+        )
 
 
 def spell_prefixes(

@@ -6,6 +6,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..engines import CTranslate2Model
 from ..engines.ctranslate2_folder import QUANTIZATIONS, check_model, write_folder
+from ..engines.ctranslate2_search import check_generation
 from .formats import Answer, Format
 
 
@@ -17,12 +18,13 @@ class CTranslate2Format(Format):
     extra = "ct2"
 
     def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, quantization: str | None) -> None:
-        """Refuse layers and positions that CTranslate2 does not know.
+        """Refuse layers, positions and settings of `generate` that CTranslate2 does not know.
 
         Raises:
             ValueError: The model has some.
         """
         check_model(model)
+        check_generation(model.generation_config, is_for_beams=True)
 
     def write(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path, quantization: str | None

@@ -38,7 +38,8 @@ class Marian(Format):
         if quantization:
             stock = stock.to(getattr(torch, quantization))
         stock.save_pretrained(output)
-        save_stock_tokenizer(tokenizer, output)
+        longest = stock.config.max_position_embeddings
+        save_stock_tokenizer(tokenizer, output, min(tokenizer.model_max_length, longest))
         if (output / TARGET_FOLDER).is_dir():
             logger.warning(f"Targets have a tokenizer of their own: {TARGET_FOLDER} in the folder decodes the output.")
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..engines.ctranslate2_folder import is_of_another_family
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
 from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .formats import Answer, Format
@@ -32,9 +33,10 @@ class Onnx(Format):
             ValueError: It cannot.
         """
         if not isinstance(model, FunTransformerForConditionalGeneration):
+            other = " For models of other families there is optimum." if is_of_another_family(model) else ""
             raise ValueError(
-                f"--to onnx writes encoder-decoders of type fun_transformer, and this is a {type(model).__name__}. "
-                "For models of other families there is optimum."
+                "--to onnx is for a FunTransformerForConditionalGeneration, and this is a "
+                f"{type(model).__name__}.{other}"
             )
         if not tokenizer.is_fast:
             raise ValueError("--to onnx needs a fast tokenizer: transformers.js reads only tokenizer.json.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..engines.ctranslate2_folder import is_of_another_family
 from ..int8 import quantize_int8
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
 from .formats import Answer, Format
@@ -24,9 +25,10 @@ class TorchInt8(Format):
     def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, quantization: str | None) -> None:
         """Refuse other models, and to write a plain copy."""
         if not isinstance(model, FunTransformerForConditionalGeneration):
+            own = "transformers loads other families in 8 bits with quantization_config=TorchAoConfig(...)."
             raise ValueError(
-                f"--to torch is for models of this project, not {type(model).__name__}. "
-                "transformers loads others in 8 bits with quantization_config=TorchAoConfig(...)."
+                "--to torch is for a FunTransformerForConditionalGeneration, and this is a "
+                f"{type(model).__name__}.{f' {own}' if is_of_another_family(model) else ''}"
             )
         if quantization is None:
             raise ValueError("--to torch needs --quantization int8: without it, the model is such a folder already.")
