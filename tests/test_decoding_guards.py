@@ -28,6 +28,7 @@ FAULTY = [
     (SOURCE, GOOD * 4, ["loop", "long"]),
     ("他走了。", "He said that it was cold and that she should go home with both of her brothers.", ["long"]),
     (SOURCE * 3, "He read.", ["short"]),
+    ("我喜欢你" * 750, "I like you better than you like me. I like you better than you like me.", ["short"]),
     (SOURCE, SOURCE, ["copy"]),
     (SOURCE, f"He: {SOURCE}", ["copy"]),
     ("Wo ist der nächste Bahnhof?", "wo ist der nächste bahnhof", ["copy"]),
@@ -38,6 +39,8 @@ GOOD_PAIRS = [
     ("不，不，不！", "No, no, no!"),
     ("这真的非常非常非常好。", "This is very, very, very good."),
     ("哈哈哈哈哈哈哈哈哈哈", "Hahahahahahahahahaha"),  # as often as the source
+    ("哈" * 100, "Hahahaha."),
+    ("我喜欢你" * 750, "I like you. " * 750),
     ("好好好好好好好好", "good good good good good good good good"),
     ("----------------", "----------------"),
     ("我等了很久……", "I waited for a long time..."),
@@ -139,6 +142,22 @@ def test_sentences_are_parts_and_their_translations_are_joined():
     generate = Generator(lambda text, fallback: answers.get(text.strip(), LOOP))
     [found] = guarded(generate, [source])
     assert (found.text, found.fallback, found.extra) == ("He reads. She writes.\nI sleep.", "parts", None)
+
+
+HANZI = "".join(chr(0x4E00 + i) for i in range(260))
+WORDS = " ".join(first + second + "ing" for first in "bcdfghklmn" for second in "aeiourstvwxyz")
+
+
+@pytest.mark.parametrize("source", [HANZI, WORDS])
+def test_a_long_text_without_sentences_is_answered_in_pieces(source):
+    def generate(texts, **options):
+        return [Output(text[: 20 if source == HANZI else 70]) for text in texts]  # whatever their length
+
+    (one,) = guarded(generate, [source])
+    pieces = split_sentences(source)
+    assert "".join(pieces) == source and max(map(text_size, pieces)) <= 120 and len(pieces) > 3
+    assert (one.faults, one.fallback, one.left) == (["short"], "parts", [])
+    assert split_sentences(SOURCE) == [SOURCE]
 
 
 def test_a_loop_that_no_fallback_leaves_is_cut_off():

@@ -25,6 +25,7 @@ LEAST_CYCLES, LONGEST_CYCLE = 8, 12  # as often, for up to 12 characters: "hahah
 RETURNING, RETURNS, RETURN_SHARE = 3, 4, 1 / 3
 
 LONGEST_RATIO, SHORTEST_RATIO = 3.0, 1 / 3  # of the sizes of target and source
+LONG = 600  # letters of a source whose repetitions count: they are more than a long laugh
 SLACK = 12  # letters added to both: short texts vary more
 WIDE = regex.compile(rf"[{SPACELESS}\p{{Hangul}}]")
 WIDE_SIZE = 3  # letters of an alphabet that one such character counts for
@@ -68,7 +69,9 @@ def find_faults(source: str, target: str, finished: bool = True, is_translation:
     if not finished:
         found.append("unfinished")
     if is_translation and "empty" not in found:
-        ratio = (text_size(target) + SLACK) / (text_size(without_loops(source)) + SLACK)
+        size = text_size(source)
+        size = size if size > LONG else text_size(without_loops(source))
+        ratio = (text_size(target) + SLACK) / (size + SLACK)
         found += ["long"] if ratio > LONGEST_RATIO else ["short"] if ratio < SHORTEST_RATIO else []
         found += ["copy"] if is_copy(source, target) else []
     return sorted(found, key=FAULTS.index)

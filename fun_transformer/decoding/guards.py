@@ -14,8 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..pipeline_records import join_records
-from ..text_parts import CUTS
-from .faults import FAULTS, find_faults, repeats_of, without_loops
+from ..text_parts import CUTS, split_text
+from .faults import FAULTS, find_faults, repeats_of, text_size, without_loops
 from .sequences import check_encoder_decoder, eos_ids
 
 
@@ -74,6 +74,7 @@ def _fallback(*faults: str, parts: bool = False, **options: Any) -> Fallback:
 
 # In the order in which they are tried, chosen by measurement (docs/decoding.md): sentences one by one mend most, where
 # there are several; then greedy search, which is quick and with no pair of tokens twice leaves its loops.
+LONGEST_SENTENCE = 120  # letters, or a third as many hanzi: what is longer is cut where there is no clause
 MENDABLE = ("loop", "empty", "unfinished", "long", "short")
 FALLBACKS = {
     "parts": _fallback(*MENDABLE, parts=True, no_repeat_ngram_size=3),
@@ -170,13 +171,21 @@ def is_finished(output_ids: torch.Tensor, eos_token_ids: list[int]) -> bool:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut a text after each paragraph and sentence, or a single sentence after each clause; without empty parts."""
+    """Cut a text after each paragraph and sentence, or a single sentence after each clause; without empty parts.
+
+    What is far longer than sentences are, as a text without punctuation, is cut further, between words where it can.
+    """
+
+    def fits(part: str) -> bool:
+        return text_size(part) <= LONGEST_SENTENCE
+
+    parts = [text]
     for cuts in (CUTS[:2], CUTS[2:3]):
         ends = sorted({match.end() for cut in cuts for match in cut.finditer(text)} | {len(text)})
         parts = [text[start:end] for start, end in zip([0, *ends], ends)]
         if sum(bool(part.strip()) for part in parts) > 1:
-            return [part for part in parts if part.strip()]
-    return [text]
+            break
+    return [piece for part in parts for piece in split_text(part, fits) if piece.strip()] or [text]
 
 
 def _generate_again(generate: Generate, numbered: list[tuple[int, str]], fallback: Fallback):
