@@ -139,7 +139,7 @@ def compare(
         else:
             is_worse = found.equal < min(found.texts - 1, LEAST_EQUAL * found.texts)
         if is_worse:
-            lost.append(str(found))
+            lost.append(f"{found}, and no references say what that costs" if is_quantized else str(found))
     return Exported(output, size_of(hidden(output)), agreements, scores, lost)
 
 
