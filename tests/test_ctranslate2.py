@@ -274,6 +274,17 @@ def test_threads_share_a_model(build, tokenizer, inputs):
     assert all(torch.equal(output, expected) for output in found)
 
 
+@pytest.mark.parametrize(("threads", "batches"), [(1, 1), (2, 2), (9, 4)])
+def test_batches_of_a_pipeline_are_computed_at_a_time(threads, batches, build, tokenizer):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        pipe = TranslationPipeline(build(), tokenizer, device=-1, engine="ctranslate2")
+        assert pipe.model.translator.num_translators == pipe.count_workers() == batches
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_samples_differ(build, tokenizer, inputs):
     engine = with_engine(build(), tokenizer, "ctranslate2")
     options = {"do_sample": True, "num_return_sequences": 2, "top_k": 0}

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..pipeline_options import ruling_params
+from ..pipeline_workers import MOST_WORKERS
 from .ctranslate2_folder import MODEL_TYPE, check_model, longest_text, read_vocabularies, write_folder
 from .ctranslate2_search import Search, check_generation, check_pipeline_options, rename_fallback, spell_prefixes
 
@@ -129,16 +130,22 @@ class CTranslate2Model(PreTrainedModel):
         device = self.place.device
         if device.type not in ("cpu", "cuda"):
             raise ValueError(f'CTranslate2 computes on cpu and cuda, not on {device}. Give device="cpu".')
+        # Batches of a pipeline side by side on a thread each need less CPU time than each on all threads.
+        threads = torch.get_num_threads()
+        workers = min(threads, MOST_WORKERS) if device.type == "cpu" else 1
         try:
             return ctranslate2.Translator(
                 str(self.folder),
                 device.type,
                 device_index=device.index or 0,
                 compute_type=self.compute_type,
-                intra_threads=torch.get_num_threads(),
+                inter_threads=workers,
+                intra_threads=threads // workers,
             )
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"CTranslate2 cannot load {self.folder} on {device}: {error}") from error
+        finally:
+            torch.set_num_threads(threads)  # CTranslate2 sets the number of OpenMP, which is torch's too
 
     def to(self, *args, **kwargs):
         """Move to a device."""
