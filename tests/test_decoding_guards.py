@@ -225,3 +225,8 @@ def test_noise_is_the_same_for_the_same_seed_and_of_all_kinds():
     assert all(repeats_of(source) >= 3 for source in by_kind["repeated words"])
     assert all(any(c.isdigit() for c in source) for source in by_kind["numbers"])
     assert torch.tensor([len(sources) for sources in by_kind.values()]).eq(10).all()
+
+
+def test_every_part_of_a_text_begins_with_its_target_language():
+    assert split_sentences(">>en<< 你好。再见。") == [">>en<< 你好。", ">>en<< 再见。"]
+    assert split_sentences("你好。再见。") == ["你好。", "再见。"]

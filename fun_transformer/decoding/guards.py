@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..pipeline_records import join_records
-from ..text_parts import CUTS, split_text
+from ..text_parts import CUTS, LANGUAGE_TAG, split_text
 from .faults import FAULTS, find_faults, repeats_of, text_size, without_loops
 from .sequences import check_encoder_decoder, eos_ids
 
@@ -174,7 +174,10 @@ def split_sentences(text: str) -> list[str]:
     """Cut a text after each paragraph and sentence, or a single sentence after each clause; without empty parts.
 
     What is far longer than sentences are, as a text without punctuation, is cut further, between words where it can.
+    A language that the text begins with (`>>en<<`) comes before each part.
     """
+    if tag := LANGUAGE_TAG.match(text):
+        return [f"{tag[0]} {part.lstrip()}" for part in split_sentences(text[tag.end() :])]
 
     def fits(part: str) -> bool:
         return text_size(part) <= LONGEST_SENTENCE
