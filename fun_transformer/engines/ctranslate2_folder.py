@@ -13,7 +13,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..configuration_fun_transformer import FunTransformerConfig
-from ..decoding.alignment import default_heads
 from ..files import write_atomically
 from ..positions import POSITIONS
 
@@ -135,6 +134,8 @@ def build_spec(model) -> Any:
     """Return the weights of a model by the names of CTranslate2."""
     from ctranslate2 import specs
     from ctranslate2.specs.common_spec import Activation
+
+    from ..decoding.alignment import default_heads
 
     config = model.config
     options = {

@@ -6,8 +6,6 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from ..decoding.prefix import ForcedPrefix
-
 # Beam search of transformers goes on after `num_beams` texts have ended, as long as others may become better; unless
 # early_stopping=True. CTranslate2 goes on until num_beams * patience have.
 PATIENCE = {True: 1.0, False: 2.0}
@@ -182,6 +180,8 @@ def spell_prefixes(
     Raises:
         ValueError: A processor is none of a prefix.
     """
+    from ..decoding.prefix import ForcedPrefix
+
     others = [type(processor).__name__ for processor in processors if not isinstance(processor, ForcedPrefix)]
     if others:
         raise ValueError(f"CTranslate2 knows no logits_processor such as {others[0]}: leave it out.")
