@@ -3,13 +3,16 @@
 An encoding of positions can do so in three places. It is a class that overrides the method of the place that it uses:
 
     forward   add a vector to each embedding     sinusoidal (Vaswani et al. 2017), learned (Gehring et al. 2017)
-    rotate    turn queries and keys              such as rotary (Su et al. 2021, arXiv:2104.09864)
-    bias      add a number to each score         such as T5's relative positions (Raffel et al. 2020, arXiv:1910.10683)
+    rotate    turn queries and keys              rotary (Su et al. 2021, arXiv:2104.09864)
+    bias      add a number to each score         relative, as in T5 (Raffel et al. 2020, arXiv:1910.10683)
+
+The first two know where a token is in its text; attention with the others knows only how far two tokens are apart.
 
 All read `position_ids` of shape (batch, seq_len), never the row of the batch. `POSITIONS` is an open table: add a
 class, and a config can name it.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -208,6 +211,93 @@ class LearnedPositions(Positions, nn.Embedding):
         return nn.Embedding.forward(self, position_ids)
 
 
-POSITIONS: dict[str, type[Positions]] = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
+class RotaryPositions(Positions):
+    """(x_i, x_{i+d/2}) turned by pos * w_i, w_i = 10000^(-2i/d), for queries and keys (Su et al. 2021, section 3.4.2).
 
-__all__ = ["POSITIONS", "LearnedPositions", "Positions", "SinusoidalPositions", "TokenPositions"]
+    With queries and keys as complex numbers, score_mn = Re sum_i q_i k_i^* e^{i (m-n) w_i}: it depends on how far the
+    two tokens are apart, m - n, and on nothing else about their places. There is neither a longest text nor a weight.
+    The paper turns neighbours (x_2i, x_2i+1); which numbers are a pair makes no difference to what can be learned, and
+    halves are one operation each.
+    """
+
+    def rotate(self, states: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        """Turn queries or keys.
+
+        Args:
+            states: (batch, heads, seq_len, head_dim).
+            position_ids: (batch or 1, seq_len).
+
+        Returns:
+            (batch, heads, seq_len, head_dim).
+        """
+        half = states.shape[-1] // 2
+        powers = torch.arange(half, device=states.device, dtype=torch.float32) / half  # (head_dim / 2,)
+        angles = position_ids[:, None, :, None] / torch.pow(10000.0, powers)  # (batch or 1, 1, seq_len, head_dim / 2)
+        cos, sin = angles.cos().to(states.dtype), angles.sin().to(states.dtype)
+        first, second = states.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class RelativePositions(Positions):
+    """e_ij = q_i . k_j / sqrt(d) + b[bucket(j - i)], one learned b for each head and range of distances.
+
+    Raffel et al. 2020 (arXiv:1910.10683), section 2.1, simplified Shaw et al. 2018 (arXiv:1803.02155) to it: all layers
+    of a stack share the numbers. Half of the buckets hold one distance each, the others ever longer ranges up to
+    `FARTHEST`, and the last one all that is farther. The encoder has as many for either side; the decoder sees one.
+    """
+
+    BUCKETS = 32
+    FARTHEST = 128
+
+    def __init__(self, config: PreTrainedConfig, num_heads: int, is_causal: bool):
+        super().__init__(config, num_heads, is_causal)
+        self.is_causal = is_causal
+        self.distance_bias = nn.Embedding(self.BUCKETS, num_heads)
+
+    def buckets(self, distances: torch.Tensor) -> torch.Tensor:
+        """Return the bucket of each distance.
+
+        Args:
+            distances: Of a key from its query, below 0 for earlier keys; of any shape.
+
+        Returns:
+            int64 of that shape, from 0 to `BUCKETS` - 1.
+        """
+        count = self.BUCKETS if self.is_causal else self.BUCKETS // 2  # for one side
+        side = 0 if self.is_causal else (distances > 0) * count
+        apart = (-distances).clamp(min=0) if self.is_causal else distances.abs()
+        near = count // 2  # from here on a bucket holds several distances
+        ranges = (apart.clamp(min=1) / near).log() / math.log(self.FARTHEST / near) * (count - near)
+        far = (near + ranges.long()).clamp(max=count - 1)
+        return side + torch.where(apart < near, apart, far)
+
+    def bias(self, query_position_ids: torch.Tensor, key_position_ids: torch.Tensor) -> torch.Tensor:
+        """Return what is added to the scores of self-attention.
+
+        Args:
+            query_position_ids: (batch or 1, query_len).
+            key_position_ids: (batch or 1, key_len).
+
+        Returns:
+            (batch or 1, heads, query_len, key_len).
+        """
+        distances = key_position_ids[:, None, :] - query_position_ids[:, :, None]  # (batch or 1, query_len, key_len)
+        return self.distance_bias(self.buckets(distances)).permute(0, 3, 1, 2)  # (batch or 1, heads, query, key)
+
+
+POSITIONS: dict[str, type[Positions]] = {
+    "sinusoidal": SinusoidalPositions,
+    "learned": LearnedPositions,
+    "rotary": RotaryPositions,
+    "relative": RelativePositions,
+}
+
+__all__ = [
+    "POSITIONS",
+    "LearnedPositions",
+    "Positions",
+    "RelativePositions",
+    "RotaryPositions",
+    "SinusoidalPositions",
+    "TokenPositions",
+]
