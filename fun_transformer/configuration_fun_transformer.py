@@ -30,8 +30,9 @@ class FunTransformerConfig(PreTrainedConfig):
         dropout: On the output of each sublayer and on embeddings + positions (section 5.4).
         attention_dropout: On the attention weights; the paper has none.
         activation_dropout: Inside the feed-forward networks; the paper has none.
-        max_position_embeddings: The longest text that learned positions know; sinusoids go beyond it.
-        position_embedding_type: "sinusoidal" (section 3.5), "learned" (Table 3, row E), or what else `POSITIONS` of
+        max_position_embeddings: The longest text that learned positions know; the others go beyond it.
+        position_embedding_type: "sinusoidal" (section 3.5), "learned" (Table 3, row E), "rotary" (Su et al. 2021,
+            arXiv:2104.09864), "relative" (Raffel et al. 2020, arXiv:1910.10683), or what else `POSITIONS` of
             positions.py names.
         norm_position: "post" is LayerNorm(x + Sublayer(x)) as in section 3.1; "pre" is x + Sublayer(LayerNorm(x)) with
             a final LayerNorm on each stack (Xiong et al. 2020, arXiv:2002.04745), which trains without warmup.
@@ -113,7 +114,7 @@ class FunTransformerConfig(PreTrainedConfig):
                 check_known(f"{stack}_layer_types", layer_type, MIXERS)
 
     def validate_widths(self):
-        """Refuse sizes below 1, heads that do not divide d_model, and sinusoids that do not come in pairs."""
+        """Refuse sizes below 1, heads that do not divide d_model, and positions that do not come in pairs."""
         check_positive(
             self,
             *("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"),
@@ -131,11 +132,19 @@ class FunTransformerConfig(PreTrainedConfig):
                 )
         if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
             raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
+        if self.position_embedding_type == "rotary":
+            for name in ("encoder_attention_heads", "decoder_attention_heads"):
+                if self.d_model // getattr(self, name) % 2:
+                    raise ValueError(
+                        f"position_embedding_type=rotary turns pairs of numbers, but with d_model={self.d_model} and "
+                        f"{name}={getattr(self, name)} a head is {self.d_model // getattr(self, name)} wide. Choose "
+                        f"d_model as a multiple of {2 * getattr(self, name)}, or other positions."
+                    )
         if self.layer_norm_eps <= 0:
             raise ValueError(f"layer_norm_eps={self.layer_norm_eps} must be above 0, as 1e-5 is.")
 
     def validate_layer_types(self):
-        """Refuse a list of types that does not fit the layers, and local attention without a window."""
+        """Refuse types that do not fit the layers or the positions, and local attention without a window."""
         for stack in ("encoder", "decoder"):
             layer_types, layers = getattr(self, f"{stack}_layer_types"), getattr(self, f"{stack}_layers")
             if layer_types is not None and len(layer_types) != layers:
@@ -143,8 +152,15 @@ class FunTransformerConfig(PreTrainedConfig):
                     f"{stack}_layer_types has {len(layer_types)} entries, but {stack}_layers={layers}. Name one type "
                     "for each layer, or leave it None for full attention in all of them."
                 )
+        kinds = self.stack_layer_types("encoder") + self.stack_layer_types("decoder")
+        if self.position_embedding_type in ("rotary", "relative") and "linear_attention" in kinds:
+            raise ValueError(
+                f"position_embedding_type={self.position_embedding_type} tells positions to attention scores, and layers "
+                "of linear_attention have none: they would see no order. Choose sinusoidal or learned positions, or "
+                "other layer types."
+            )
         if self.sliding_window is None:
-            if "sliding_attention" in self.stack_layer_types("encoder") + self.stack_layer_types("decoder"):
+            if "sliding_attention" in kinds:
                 raise ValueError(
                     "A layer of sliding_attention has to know how many tokens it reaches: sliding_window is None. "
                     "Set it, to 8 for example."

@@ -33,7 +33,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-from .fast_products import Product, activation_of, additive, forbidden_score, lay_out, norm_of
+from .fast_products import Product, activation_of, add_bias, additive, forbidden_score, lay_out, norm_of
+from .positions import TokenPositions
 
 ROOM = 16  # steps that a store has room for at first; it doubles when it is full
 POSITIONS = 64  # positions that are encoded at a time
@@ -132,12 +133,15 @@ class FastDecoder:
         self.apart = additive(
             torch.eye(num_beams, device=self.device), self.dtype, self.forbidden
         )  # (num_beams, num_beams)
-        self.mask: torch.Tensor | None = None  # (batch, 1, beams, key_len), that of this step
+        self.mask: torch.Tensor | None = None  # (batch, 1 or heads, beams, key_len), that of this step
         self.used = 0  # tokens of a text in the store, with those of this step
         self.text_len = 0  # tokens of a beam
         self.first_positions: torch.Tensor | None = None  # (batch, 1), where prompts are padded
         self.has_padding = False
         self.encodings = encoder_hidden_states.new_empty(0, self.d_model)
+        self.turns, self.biases = (self.decoder.embed_positions.overrides(method) for method in ("rotate", "bias"))
+        self.places = torch.zeros(ROOM * num_beams, device=self.device, dtype=torch.long)  # in a beam, of all tokens
+        self.positions = TokenPositions(self.places[:1, None])  # of this step's tokens
 
     def new_room(self, room: int) -> torch.Tensor:
         """Return an empty store for the keys and values of a layer, (batch, room, 2, heads, head_dim)."""
@@ -157,6 +161,7 @@ class FastDecoder:
         more = max(room, count)
         self.target = [torch.cat([store, self.new_room(more)], dim=1) for store in self.target]
         self.on_way = F.pad(self.on_way, (0, more))  # (batch, num_beams, room + more)
+        self.places = F.pad(self.places, (0, more))  # (room + more,)
         self.look_at_stores()
 
     def read_prompt(self, tokens: torch.Tensor, attention_mask: torch.Tensor | None, source: torch.Tensor) -> None:
@@ -189,9 +194,16 @@ class FastDecoder:
             store[:, :prompt_len, 1] = layer.values.transpose(1, 2)
         if self.has_padding:
             self.on_way[:, :, :prompt_len] = additive(attention_mask[:, None, :-1], self.dtype, self.forbidden)
+        self.places[:prompt_len] = torch.arange(prompt_len, device=self.device)
         self.used = self.text_len = prompt_len
 
-    def positions(self) -> torch.Tensor | float:
+    def locate(self, places: torch.Tensor) -> torch.Tensor:
+        """Return the positions of tokens by their places in a beam, (count,) -> (batch or 1, count)."""
+        if self.first_positions is None:
+            return places[None]
+        return (self.first_positions + places).clamp(min=0)  # (batch, count)
+
+    def encoding(self) -> torch.Tensor | float:
         """Return what is added to the embeddings of this step's tokens, (batch or 1, 1, d_model)."""
         if self.text_len >= self.encodings.shape[0]:
             longest = type(self.decoder.embed_positions).longest_text(self.decoder.config)
@@ -236,7 +248,7 @@ class FastDecoder:
             query: (batch, beams, heads, head_dim).
             key: (batch, heads, key_len, head_dim).
             value: (batch, heads, key_len, head_dim).
-            mask: (batch, 1, beams or 1, key_len), added to the scores.
+            mask: (batch, 1 or heads, beams or 1, key_len), added to the scores.
 
         Returns:
             (batch * beams, d_model).
@@ -248,6 +260,9 @@ class FastDecoder:
         """Attend to the tokens so far in layer `number`, (batch * beams, d_model) -> (batch * beams, d_model)."""
         weights, (key, value) = self.weights.layers[number], self.seen_target[number]
         qkv = weights.qkv(states).view(self.batch_size, -1, 3, self.num_heads, self.head_dim)
+        if self.turns:
+            for one in (qkv[:, :, 0], qkv[:, :, 1]):  # query and key, (batch, beams, heads, head_dim)
+                one.copy_(self.positions.turn(one.transpose(1, 2)).transpose(1, 2))
         self.target[number][:, self.used - qkv.shape[1] : self.used] = qkv[:, :, 1:]
         key, value = key[:, :, : self.used], value[:, :, : self.used]
         return weights.out(self.attend(qkv[:, :, 0], key, value, self.mask))
@@ -263,6 +278,15 @@ class FastDecoder:
         weights = self.weights.layers[number]
         return weights.fc2(self.activation(weights.fc1(states)))
 
+    def look_where(self, beams: int) -> None:
+        """Find the positions of this step's tokens, and what the distances of those before them add to the scores."""
+        encoding, places = self.decoder.embed_positions, self.places[: self.used]
+        position_ids = self.locate(places[-beams:])  # (batch or 1, beams)
+        self.positions = TokenPositions(position_ids, encoding.rotate if self.turns else None)
+        if self.biases:
+            bias = encoding.bias(position_ids, self.locate(places))  # (batch or 1, heads, beams, used)
+            self.mask = add_bias(self.mask, bias.to(self.dtype))
+
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Read one token of each beam, and score those that may follow.
 
@@ -277,10 +301,13 @@ class FastDecoder:
         self.used += beams
         if beams > 1:
             self.on_way[:, :, self.used - beams : self.used] = self.apart
+        self.places[self.used - beams : self.used] = self.text_len
         is_masked = beams > 1 or self.has_padding
         self.mask = self.on_way[:, None, :beams, : self.used] if is_masked else None
+        if self.turns or self.biases:
+            self.look_where(beams)
         hidden_states = self.decoder.embed_tokens(tokens) * self.decoder.embed_scale
-        hidden_states = (hidden_states + self.positions()).view(-1, self.d_model)  # (batch * beams, d_model)
+        hidden_states = (hidden_states + self.encoding()).view(-1, self.d_model)  # (batch * beams, d_model)
         self.text_len += 1
         sublayers = (self.attend_to_target, self.attend_to_source, self.feed_forward)
         for number, norms in enumerate(self.norms):

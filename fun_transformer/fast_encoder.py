@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .fast_products import Product, activation_of, additive, forbidden_score, lay_out, norm_of
+from .fast_products import Product, activation_of, add_bias, additive, forbidden_score, lay_out, norm_of
 
 
 class EncoderLayerWeights(NamedTuple):
@@ -62,19 +62,23 @@ def encode(
     """
     config = encoder.config
     embeds = encoder.look_up(input_ids, None)
-    hidden_states = encoder.embed(embeds, encoder.locate(embeds, attention_mask), embeds.shape[1])
+    positions = encoder.locate(embeds, attention_mask)
+    hidden_states = encoder.embed(embeds, positions, embeds.shape[1])
     batch_size, source_len, d_model = hidden_states.shape
     heads = (batch_size, source_len, 3, config.encoder_attention_heads, d_model // config.encoder_attention_heads)
-    mask = None
+    mask, bias = None, encoder.score_bias(positions, attention_mask)
     if attention_mask is not None and not bool(attention_mask.all()):
         forbidden = forbidden_score(config, hidden_states.dtype)
         mask = additive(attention_mask, hidden_states.dtype, forbidden)[:, None, None, :]  # (batch, 1, 1, source_len)
+    if bias is not None:
+        mask = add_bias(mask, bias(0, source_len).to(hidden_states.dtype))  # (batch or 1, heads, source_len, source_len)
     norms_first, activation = config.norm_position == "pre", activation_of(encoder.layers[0].feed_forward)
     hidden_states = hidden_states.view(-1, d_model)  # (batch * source_len, d_model), as all that follow
     for layer, products in zip(encoder.layers, weights):
         attention_norm, final_norm = norm_of(layer.self_attn_layer_norm), norm_of(layer.final_layer_norm)
         states = attention_norm(hidden_states) if norms_first else hidden_states
         query, key, value = products.qkv(states).view(heads).permute(2, 0, 3, 1, 4).unbind()
+        query, key = positions.turn(query), positions.turn(key)
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         context = products.out(context.transpose(1, 2).reshape(-1, d_model)).add_(hidden_states)
         hidden_states = context if norms_first else attention_norm(context)

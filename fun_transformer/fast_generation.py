@@ -59,10 +59,8 @@ def is_as_written(module: nn.Module) -> bool:
 
 
 def is_known(module: nn.Module) -> bool:
-    """Say whether `FastDecoder` knows what a part of a decoder computes."""
-    if isinstance(module, Positions):
-        return not module.overrides("rotate") and not module.overrides("bias")
-    return type(module) in PARTS
+    """Say whether `FastDecoder` and `encode` know what a part of a model computes."""
+    return isinstance(module, Positions) or type(module) in PARTS
 
 
 def is_plain(model: PreTrainedModel, parts: list[nn.Module], own_parts: set[type]) -> bool:

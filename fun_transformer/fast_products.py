@@ -76,4 +76,12 @@ def additive(mask: torch.Tensor, dtype: torch.dtype, forbidden: float) -> torch.
     return torch.zeros(mask.shape, device=mask.device, dtype=dtype).masked_fill_(mask == 0, forbidden)
 
 
-__all__ = ["Product", "activation_of", "additive", "forbidden_score", "lay_out", "norm_of", "tensors_of"]
+def add_bias(mask: torch.Tensor | None, bias: torch.Tensor) -> torch.Tensor:
+    """Add a bias of the scores, (batch or 1, heads, query_len, key_len), to an additive mask.
+
+    Nothing is below the dtype's minimum, so that a text that may attend to nothing gets equal weights, as in the model.
+    """
+    return bias if mask is None else (mask + bias).clamp(min=torch.finfo(bias.dtype).min)
+
+
+__all__ = ["Product", "activation_of", "add_bias", "additive", "forbidden_score", "lay_out", "norm_of", "tensors_of"]

@@ -117,7 +117,7 @@ def test_a_misspelt_field_is_refused_with_the_nearest_known_one(wrong, meant):
         ({"label_smoothing": -0.1}, ["label_smoothing=-0.1"]),
         ({"encoder_layers": 0}, ["encoder_layers=0", "at least 1"]),
         ({"norm_position": "middle"}, ["norm_position", "post", "pre"]),
-        ({"position_embedding_type": "rotary"}, ["position_embedding_type", "sinusoidal", "learned"]),
+        ({"position_embedding_type": "alibi"}, ["position_embedding_type", "sinusoidal", "learned", "rotary"]),
         ({"layer_norm_eps": 0}, ["layer_norm_eps", "above 0"]),
         ({"activation_function": "tanh"}, ["activation_function", "relu"]),
         ({"d_model": "512"}, ["d_model", "int"]),

@@ -16,6 +16,8 @@ VARIANTS = {
     "paper": {},
     "pre-norm": {"norm_position": "pre", "activation_function": "gelu"},
     "learned": {"position_embedding_type": "learned", "decoder_attention_heads": 8, "scale_embedding": False},
+    "rotary": {"position_embedding_type": "rotary"},
+    "relative": {"position_embedding_type": "relative", "norm_position": "pre"},
     "all apart": {"decoder_vocab_size": 31, "share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
     "many tokens": {"vocab_size": 3001, "activation_function": "silu"},
 }

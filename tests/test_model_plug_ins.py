@@ -1,4 +1,4 @@
-"""Encodings of positions and mixers that a user adds, about twenty lines each: all that models do works with them."""
+"""Positions that are not added to embeddings, and mixers and positions that a user adds: all that models do works."""
 
 import math
 
@@ -7,39 +7,26 @@ import torch
 from test_generation import SEARCHES, likely_to_go_on, search
 from torch import nn
 from transformers import CompileConfig
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from fun_transformer import FunTransformerConfig, FunTransformerForCausalLM, FunTransformerForConditionalGeneration
 from fun_transformer.masks import packing_problem
 from fun_transformer.mixers import MIXERS, Mixer, recurrent_state
-from fun_transformer.positions import POSITIONS, Positions
+from fun_transformer.positions import POSITIONS, Positions, RelativePositions, RotaryPositions
 from fun_transformer.training.data.batches import pad_batch
 from fun_transformer.training.data.packing import pack_batch
 
 
-class Rotary(Positions):
-    """Turn pairs (x_i, x_{i + d/2}) by the angle pos / 10000^(2i/d) (Su et al. 2021, arXiv:2104.09864)."""
+class Alibi(Positions):
+    """Subtract m (i - j) from the scores, m = 2^(-8 h / heads) for head h (Press et al. 2022, arXiv:2108.12409)."""
 
-    def rotate(self, states, position_ids):
-        half = states.shape[-1] // 2
-        wavelength = 10000 ** (torch.arange(half, device=states.device) / half)  # (half,)
-        angles = position_ids[:, None, :, None] / wavelength  # (batch or 1, 1, seq_len, half)
-        cos, sin = angles.cos().to(states), angles.sin().to(states)
-        first, second = states.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-class Relative(Positions):
-    """Learn a number for each distance and head, clipped (Shaw et al. 2018; added to scores as in T5, 2020)."""
-
-    def __init__(self, config, num_heads, is_causal, farthest=8):
+    def __init__(self, config, num_heads, is_causal):
         super().__init__(config, num_heads, is_causal)
-        self.farthest = farthest
-        self.distances = nn.Embedding(2 * farthest + 1, num_heads)
+        self.slopes = [2 ** (-8 * head / num_heads) for head in range(1, num_heads + 1)]
 
     def bias(self, query_position_ids, key_position_ids):
-        distance = key_position_ids[:, None, :] - query_position_ids[:, :, None]  # (batch or 1, query_len, key_len)
-        distance = distance.clamp(-self.farthest, self.farthest) + self.farthest
-        return self.distances(distance).permute(0, 3, 1, 2)  # (batch or 1, heads, query_len, key_len)
+        apart = (query_position_ids[:, None, :, None] - key_position_ids[:, None, None, :]).abs()
+        return -apart * torch.tensor(self.slopes).view(-1, 1, 1)  # (batch or 1, heads, query_len, key_len)
 
 
 class MovingAverage(Mixer):
@@ -72,7 +59,7 @@ PLUG_INS = {
     "rotary": {"position_embedding_type": "rotary"},
     "rotary in windows": {"position_embedding_type": "rotary", "norm_position": "pre", **WINDOWS},
     "relative": {"position_embedding_type": "relative", "norm_position": "pre"},
-    "relative in windows": {"position_embedding_type": "relative", **WINDOWS},
+    "alibi in windows": {"position_embedding_type": "alibi", **WINDOWS},
     "averages": AVERAGES,
 }
 EACH = pytest.mark.parametrize("fields", PLUG_INS.values(), ids=PLUG_INS)
@@ -83,8 +70,7 @@ BOTH_KERNELS = pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 @pytest.fixture(autouse=True)
 def plugged_in(monkeypatch):
     """What a user's file does when it is imported."""
-    monkeypatch.setitem(POSITIONS, "rotary", Rotary)
-    monkeypatch.setitem(POSITIONS, "relative", Relative)
+    monkeypatch.setitem(POSITIONS, "alibi", Alibi)
     monkeypatch.setitem(MIXERS, "moving_average", MovingAverage)
 
 
@@ -95,8 +81,8 @@ def model_of(tiny_model):
     def build(fields, kernel="sdpa"):
         model = tiny_model(kernel, **fields)
         for module in model.modules():
-            if isinstance(module, Relative):
-                nn.init.normal_(module.distances.weight, std=2.0)
+            if isinstance(module, RelativePositions):
+                nn.init.normal_(module.distance_bias.weight, std=2.0)
         return model
 
     return build
@@ -135,7 +121,7 @@ def test_order_matters(fields, model_of):
 def test_scores_are_those_of_the_formulas(tiny_config):
     """q_i rotated by i times k_j rotated by j depends on i - j alone; a bias is added to the scores."""
     torch.manual_seed(0)
-    rotary, (query, key) = Rotary(tiny_config(), 2, False), torch.randn(2, 1, 2, 6, 8)
+    rotary, (query, key) = RotaryPositions(tiny_config(), 2, False), torch.randn(2, 1, 2, 6, 8)
     places = torch.arange(6).unsqueeze(0)
     scores = [rotary.rotate(query, places + shift) @ rotary.rotate(key, places + shift).mT for shift in (0, 7)]
     close(*scores, 1e-4)
@@ -149,6 +135,28 @@ def test_scores_are_those_of_the_formulas(tiny_config):
     close(weights, (query @ key.mT / 2 + bias).softmax(-1))  # heads are 4 wide
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_buckets_of_distances_are_those_of_t5(is_causal, tiny_config):
+    distances = torch.arange(-300, 301)
+    expected = T5Attention._relative_position_bucket(distances, bidirectional=not is_causal)
+    assert torch.equal(RelativePositions(tiny_config(), 2, is_causal).buckets(distances), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"position_embedding_type": "rotary", "d_model": 20}, "heads=4 a head is 5 wide. Choose d_model as a mult"),
+        ({"position_embedding_type": "rotary", "encoder_layer_types": ["linear_attention"] * 2}, "rotary tells posi"),
+        ({"position_embedding_type": "relative", "decoder_layer_types": ["linear_attention"] * 3}, "see no order"),
+    ],
+    ids=str,
+)
+def test_positions_that_a_model_cannot_have_are_refused(fields, message, tiny_config):
+    with pytest.raises(Exception) as error:  # which the library's strict dataclass wraps
+        tiny_config(**fields)
+    assert message in f"{error.value} {error.value.__cause__}"
+
+
 @ENCODING
 def test_eager_equals_sdpa(fields, model_of, tiny_batch):
     found = []
@@ -156,8 +164,8 @@ def test_eager_equals_sdpa(fields, model_of, tiny_batch):
         model = model_of({**fields, "dropout": 0.0}, kernel).train()
         found.append(gradients(model, tiny_batch))
         if fields["position_embedding_type"] == "relative":
-            assert found[-1][1]["model.encoder.embed_positions.distances.weight"].any()
-            assert found[-1][1]["model.decoder.embed_positions.distances.weight"].any()
+            assert found[-1][1]["model.encoder.embed_positions.distance_bias.weight"].any()
+            assert found[-1][1]["model.decoder.embed_positions.distance_bias.weight"].any()
     close(*found)
 
 
@@ -207,12 +215,12 @@ def test_packed_rows_are_the_padded_ones(kernel, fields, model_of, sentence_pair
 
 
 def test_a_plug_in_says_whether_it_allows_packing(tiny_config, monkeypatch):
-    assert packing_problem(tiny_config(position_embedding_type="rotary"), "sdpa") is None
+    assert packing_problem(tiny_config(position_embedding_type="alibi"), "sdpa") is None
     problem = packing_problem(tiny_config(**AVERAGES), "sdpa")
     assert problem.startswith("Layers of type moving_average mix the segments of a packed row. Choose encoder_layer_")
     assert packing_problem(tiny_config(**AVERAGES), "sdpa", stacks=()) is None
-    monkeypatch.setattr(Rotary, "keeps_segments_apart", False)
-    assert "position_embedding_type" in packing_problem(tiny_config(position_embedding_type="rotary"), "sdpa")
+    monkeypatch.setattr(Alibi, "keeps_segments_apart", False)
+    assert "position_embedding_type" in packing_problem(tiny_config(position_embedding_type="alibi"), "sdpa")
 
 
 # The cache

@@ -18,6 +18,10 @@ VARIANTS = {
         "norm_position": "pre",
         "activation_function": "gelu",
     },
+    "rotary": {"position_embedding_type": "rotary"},
+    "relative": {"position_embedding_type": "relative", "norm_position": "pre"},
+    "local and relative": {"position_embedding_type": "relative", "encoder_layer_types": ["sliding_attention", "conv"]}
+    | {"sliding_window": 2},
     "silu, unscaled": {"activation_function": "silu", "scale_embedding": False},
     "two vocabularies": {"decoder_vocab_size": 29, "share_encoder_decoder_embeddings": False},
     "two embeddings": {"share_encoder_decoder_embeddings": False},
@@ -83,7 +87,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("variant", ["paper", "learned pre-norm gelu", "two vocabularies, untied head", *LAYERS])
+@pytest.mark.parametrize("variant", ["paper", "learned pre-norm gelu", "two vocabularies, untied head", "rotary", "relative", *LAYERS])
 def test_gradients_equal_the_slope_of_the_numpy_loss(variant, tiny_model, sentence_pairs, tiny_batch):
     fields = (VARIANTS | LAYERS)[variant]
     model = tiny_model(encoder_layers=1, decoder_layers=1, dropout=0.0, **fields).double().train()

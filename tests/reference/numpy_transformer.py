@@ -34,13 +34,52 @@ def positional_encoding(position, d_model):
     return encoding
 
 
+def rotate(vectors):
+    """Su et al. (2021), section 3.4.2: pair i of the vector at position p is turned by the angle p / 10000^(2i / d).
+
+    The numbers of a pair are a half of the vector apart, as in most programs; in the paper they are neighbours.
+
+    Args:
+        vectors: queries or keys of one head, (tokens, head_dim).
+
+    Returns:
+        (tokens, head_dim).
+    """
+    half = vectors.shape[-1] // 2
+    turned = np.empty_like(vectors)
+    for position, i in np.ndindex(len(vectors), half):
+        angle = position / 10000 ** (2 * i / (2 * half))
+        number = complex(vectors[position, i], vectors[position, i + half]) * np.exp(1j * angle)
+        turned[position, i], turned[position, i + half] = number.real, number.imag
+    return turned
+
+
+def distance_bucket(distance, causal, buckets=32, farthest=128):
+    """Raffel et al. (2020), section 2.1: the range of distances, of a key from its query, that share a number.
+
+    Without `causal`, half of the buckets are for keys on the right. Half of those for one side hold one distance; the
+    others are ranges that grow like powers up to `farthest`, and the last holds all that is farther.
+    """
+    if not causal:
+        buckets //= 2
+        first = buckets if distance > 0 else 0
+        distance = abs(distance)
+    else:
+        first, distance = 0, max(0, -distance)
+    exact = buckets // 2
+    if distance < exact:
+        return first + distance
+    share = math.log(distance / exact) / math.log(farthest / exact)
+    return first + min(buckets - 1, exact + int(share * (buckets - exact)))
+
+
 def softmax(scores):
     """exp(e_j) / sum_k exp(e_k) over the last axis; the largest score is subtracted so that exp cannot overflow."""
     exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def scaled_dot_product_attention(query, key, value, causal=False, window=None):
+def scaled_dot_product_attention(query, key, value, causal=False, window=None, bias=None):
     """Section 3.2.1, equation 1: softmax(Q K^T / sqrt(d_k)) V.
 
     Args:
@@ -49,11 +88,14 @@ def scaled_dot_product_attention(query, key, value, causal=False, window=None):
         value: (key_len, head_dim).
         causal: Section 3.2.3: a position may look at itself and to its left; all other scores become -inf.
         window: A causal position looks at this many, itself included; any other at this many on each side.
+        bias: added to the scores, (query_len, key_len).
 
     Returns:
         The context (query_len, head_dim) and the attention weights (query_len, key_len).
     """
     scores = query @ key.T / math.sqrt(key.shape[-1])
+    if bias is not None:
+        scores += bias
     if causal:
         for i in range(len(query)):
             scores[i, i + 1 :] = -np.inf
@@ -179,17 +221,33 @@ class NumpyTransformer:
         attention = linear_attention if layer_type == "linear_attention" else scaled_dot_product_attention
         if layer_type == "sliding_attention":
             attention = partial(attention, window=self.config["sliding_window"])
-        return self.multi_head_attention(name, hidden_states, hidden_states, heads, causal, attention)[0]
+        attentions = [self.with_positions(attention, stack, head) for head in range(heads)]
+        return self.multi_head_attention(name, hidden_states, hidden_states, heads, causal, attentions)[0]
 
-    def multi_head_attention(
-        self, name, queries, keys_and_values, heads, causal=False, attention=scaled_dot_product_attention
-    ):
+    def with_positions(self, attention, stack, head):
+        """Self-attention of one head, with the positions that are not added to the embeddings."""
+        if self.config["position_embedding_type"] == "rotary":
+            return lambda query, key, value, causal: attention(rotate(query), rotate(key), value, causal)
+        if self.config["position_embedding_type"] != "relative":
+            return attention
+        numbers = self.parameters[f"model.{stack}.embed_positions.distance_bias.weight"]  # (buckets, heads)
+
+        def with_bias(query, key, value, causal):
+            bias = np.zeros((len(query), len(key)))
+            for i, j in np.ndindex(bias.shape):
+                bias[i, j] = numbers[distance_bucket(j - i, causal), head]
+            return attention(query, key, value, causal, bias=bias)
+
+        return with_bias
+
+    def multi_head_attention(self, name, queries, keys_and_values, heads, causal=False, attentions=None):
         """Section 3.2.2: Concat(head_1, ..., head_h) W^O, where head_i = Attention(Q W_i^Q, K W_i^K, V W_i^V).
 
         Args:
             name: of the attention's parameters; W_i^Q are the i-th head_dim columns of W^Q, and so on.
             queries: (query_len, d_model).
             keys_and_values: (key_len, d_model); the same as the queries in self-attention.
+            attentions: what each head computes; scaled dot-product attention when None.
 
         Returns:
             The output (query_len, d_model) and the attention weights (heads, query_len, key_len).
@@ -199,7 +257,7 @@ class NumpyTransformer:
         value = self.linear(name + ".v_proj", keys_and_values)  # (key_len, d_model)
         head_dim = self.config["d_model"] // heads
         contexts, weights = [], []
-        for i in range(heads):
+        for i, attention in enumerate(attentions or [scaled_dot_product_attention] * heads):
             head = slice(i * head_dim, (i + 1) * head_dim)
             head_context, head_weights = attention(query[:, head], key[:, head], value[:, head], causal)
             contexts.append(head_context)
@@ -223,9 +281,10 @@ class NumpyTransformer:
         scale = math.sqrt(d_model) if self.config["scale_embedding"] else 1
         rows = []
         for position, token in enumerate(ids):
+            encoding = 0  # rotary and relative positions are told to attention
             if self.config["position_embedding_type"] == "sinusoidal":
                 encoding = positional_encoding(position, d_model)
-            else:
+            elif self.config["position_embedding_type"] == "learned":
                 encoding = self.parameters[f"model.{stack}.embed_positions.weight"][position]
             rows.append(self.parameters[f"model.{stack}.embed_tokens.weight"][token] * scale + encoding)
         return np.stack(rows)  # (tokens, d_model)
