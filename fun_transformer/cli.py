@@ -6,6 +6,7 @@
     fun-transformer translate --model FOLDER "今天吃什么好"
     fun-transformer translate --model FOLDER --file in.zh --output out.en
     fun-transformer predict FOLDER --file in.tsv --output out.jsonl --nbest 5 --scores
+    fun-transformer distill FOLDER OTHER --sources texts.txt --output rows.jsonl
     fun-transformer serve FOLDER
     fun-transformer attention --model FOLDER "今天吃什么好" -o page.html
     fun-transformer export FOLDER --to ct2 --quantization int8 -o OUT
@@ -25,7 +26,7 @@ from importlib import import_module
 from pathlib import Path
 
 from . import __version__
-from .commands import convert, export, predict, serve, translate
+from .commands import convert, distill, export, predict, serve, translate
 from .commands.arguments import add_model_argument, utf8_text
 from .commands.models import load_model
 from .commands.streams import Unknown
@@ -159,6 +160,7 @@ class Command:
 COMMANDS = {
     "translate": Command("translate texts, a file or standard input", translate.add_arguments, translate.run),
     "predict": Command("give answers of any model as a table or jsonl", predict.add_arguments, predict.run),
+    "distill": Command("write what models make of texts, as rows to train on", distill.add_arguments, distill.run),
     "serve": Command("serve translators over HTTP, with LibreTranslate's routes", serve.add_arguments, serve.run),
     "attention": Command("show what a model attends to, as a page or a picture", add_attention_arguments, attention),
     "export": Command("write a model in the format of another program", export.add_arguments, export.run),

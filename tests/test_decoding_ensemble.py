@@ -1,10 +1,8 @@
-import json
-
 import pytest
 import torch
 
-from fun_transformer.decoding import check_ensemble, generate_together
-from fun_transformer.training.distill import main
+from fun_transformer import pipeline_fun_transformer
+from fun_transformer.decoding import Ensemble, score_generated
 
 
 @pytest.fixture
@@ -23,6 +21,13 @@ def inputs():
     return ids, (ids != 0).long()
 
 
+def generate_together(models, ids, mask, num_beams=5, max_new_tokens=256, length_penalty=1.0):
+    """What models write together, without the start token; padding is never written."""
+    options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "length_penalty": length_penalty}
+    options |= {"attention_mask": mask, "do_sample": False, "suppress_tokens": [0]}
+    return Ensemble(models).generate(ids, **options)[:, 1:]
+
+
 def enumerate_best(models, source):
     """The one or two tokens with the highest mean probability, found by trying all; padding is never written."""
     vocab = models[0].config.decoder_vocab_size
@@ -38,6 +43,14 @@ def enumerate_best(models, source):
         second = first[token] * mean([token])
         found |= {(token, after): second[after].item() for after in range(1, vocab)}
     return [*max(found, key=found.get)]
+
+
+@pytest.fixture
+def char_tokenizer(models):
+    """A tokenizer of letters with fewer tokens than the models know."""
+    from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
+
+    return train_tokenizer(["abc"], settings=TokenizerSettings(type="char", vocab_size=models[0].config.vocab_size))
 
 
 @pytest.fixture
@@ -62,24 +75,23 @@ def families(models):
     return {"ours": models[1], "rnn": rnn.eval(), "marian": marian.eval(), "t5": t5.eval()}
 
 
+@pytest.mark.parametrize("num_beams", [1, 4])
 @pytest.mark.parametrize("family", ["ours", "rnn", "marian", "t5"])
-def test_one_model_with_one_beam_writes_what_generate_writes(family, families):
+def test_one_model_writes_what_it_writes_alone(family, num_beams, families):
     model, (ids, mask) = families[family], inputs()
-    options = {"num_beams": 1, "max_new_tokens": 9}
-    expected = model.generate(ids, attention_mask=mask, do_sample=False, suppress_tokens=[0], **options)
-    found = generate_together([model], ids, mask, **options)
-    assert found.tolist() == expected[:, 1:].tolist()
-
-
-@pytest.mark.parametrize("family", ["ours", "rnn", "marian", "t5"])
-def test_beams_that_never_end_are_those_of_generate(family, families):
-    model, (ids, mask) = families[family], inputs()
-    model.config.eos_token_id = model.generation_config.eos_token_id = (
-        10_000  # no such token: the plain search is left
-    )
-    options = {"num_beams": 4, "max_new_tokens": 7, "length_penalty": 0.0}
+    options = {"num_beams": num_beams, "max_new_tokens": 9, "length_penalty": 0.7}
     expected = model.generate(ids, attention_mask=mask, do_sample=False, suppress_tokens=[0], **options)
     assert generate_together([model], ids, mask, **options).tolist() == expected[:, 1:].tolist()
+
+
+@torch.no_grad()
+def test_models_of_different_widths_and_families_give_the_mean_of_their_probabilities(families, tiny_model):
+    models = [families["marian"], tiny_model(d_model=8, vocab_size=20, decoder_vocab_size=20), families["marian"]]
+    (ids, mask), target = inputs(), torch.tensor([[1, 4, 5], [1, 6, 2], [1, 2, 0]])
+    alone = [model(input_ids=ids, attention_mask=mask, decoder_input_ids=target).logits for model in models]
+    mean = torch.stack([logits.softmax(-1) for logits in alone]).mean(0)
+    found = Ensemble(models)(ids, mask, target).logits
+    torch.testing.assert_close(found.exp(), mean, rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()
@@ -108,45 +120,25 @@ def test_the_order_of_the_models_does_not_matter(models):
     assert found[0].tolist() == found[1].tolist()
 
 
-def test_models_of_different_vocabularies_are_refused(models, tiny_model):
-    with pytest.raises(ValueError, match="decoder_vocab_size"):
-        check_ensemble([models[0], tiny_model("sdpa", vocab_size=models[0].config.vocab_size + 1)])
+def test_what_cannot_be_an_ensemble_is_refused(models, tiny_model, families, tmp_path):
+    with pytest.raises(ValueError, match="vocabulary sizes"):
+        Ensemble([models[0], tiny_model("sdpa", vocab_size=models[0].config.vocab_size + 1)])
+    with pytest.raises(ValueError, match=r"Model 2 .* decoder_start_token_id 0, the first has 1"):
+        Ensemble([families["marian"], families["t5"]])
     with pytest.raises(ValueError, match="at least one"):
-        check_ensemble([])
-    with pytest.raises(ValueError, match="num_beams=0"):
-        generate_together(models, *inputs(), num_beams=0)
+        Ensemble([])
+    with pytest.raises(ValueError, match="Save its models one by one"):
+        Ensemble(models).save_pretrained(tmp_path)
 
 
-@pytest.fixture
-def save(models, tmp_path):
-    """A function that saves a model with a tokenizer of the given words; its folder."""
-    from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
-
-    def write(number, text):
-        folder = tmp_path / f"model{number}"
-        models[number].save_pretrained(folder)
-        settings = TokenizerSettings(type="char", vocab_size=models[number].config.vocab_size)
-        train_tokenizer([text], settings=settings).save_pretrained(folder)
-        return str(folder)
-
-    return write
-
-
-def test_distilling_writes_a_row_for_each_different_source(save, tmp_path, capsys):
-    (tmp_path / "words.txt").write_text("ab\nba\n\nab\n", encoding="utf-8")
-    output = tmp_path / "rows.jsonl"
-    words = [save(0, "abc"), save(1, "abc"), "--sources", str(tmp_path / "words.txt"), "--output", str(output)]
-    assert main([*words, "--num_beams", "2", "--max_new_tokens", "4"]) == 0
-    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert sorted(row["source"] for row in rows) == ["ab", "ba"]
-    assert all(set(row) == {"source", "target"} for row in rows)
-
-
-def test_distilling_refuses_models_of_different_tokenizers(save, tmp_path, capsys):
-    (tmp_path / "words.txt").write_text("ab\n", encoding="utf-8")
-    words = [save(0, "abc"), save(1, "abd"), "--sources", str(tmp_path / "words.txt")]
-    assert main([*words, "--output", str(tmp_path / "rows.jsonl")]) == 2
-    assert "different vocabularies" in capsys.readouterr().err
-    assert not (tmp_path / "rows.jsonl").exists()
-    assert main([*words, "--output", str(tmp_path / "nowhere" / "rows.jsonl")]) == 2
-    assert "There is no folder" in capsys.readouterr().err
+def test_scores_are_those_of_the_mean_and_attention_is_refused(models, char_tokenizer):
+    ids, mask = inputs()
+    ensemble = Ensemble(models)
+    found = ensemble.generate(ids, num_beams=3, max_new_tokens=5, return_dict_in_generate=True, output_scores=True)
+    read = score_generated(ensemble, char_tokenizer, {"input_ids": ids}, found.sequences)
+    scores = torch.tensor([one.beam_score() for one in read])
+    torch.testing.assert_close(scores, found.sequences_scores, rtol=1e-4, atol=1e-5)
+    pipe = pipeline_fun_transformer.TranslationPipeline(ensemble, char_tokenizer)
+    assert pipe(["ab", "ba"], num_beams=2, max_new_tokens=4, guard=True)[1].keys() >= {"translation_text", "faults"}
+    with pytest.raises(ValueError, match="no cross-attention"):
+        pipe("ab", return_attention=True)

@@ -79,7 +79,6 @@ ROOMS += [
     "dry_run",
     "train",
     "evaluate",
-    "distill",
     "__init__",
     "__main__",
 ]

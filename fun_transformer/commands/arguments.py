@@ -13,8 +13,34 @@ def add_model_argument(parser: argparse.ArgumentParser, is_positional: bool = Fa
         parser.add_argument("model", metavar="MODEL", help=text)
     else:
         parser.add_argument("--model", required=True, help=text)
+    add_plugin_argument(parser)
+
+
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --plugin."""
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE", help="run a Python file first, which the model needs"
+    )
+
+
+def add_ensemble_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --ensemble."""
+    parser.add_argument(
+        "--ensemble",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="another model of the same vocabulary, which decides each token with the first; may be given again",
+    )
+
+
+def add_task_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --task."""
+    parser.add_argument(
+        "--task",
+        choices=["translation", "summarization", "text2text-generation"],
+        default="translation",
+        help="of a model that turns text into text; names the field of the answer (default: translation)",
     )
 
 
@@ -62,6 +88,11 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-beams", type=positive, help="beams of the search (default: the model's, else 4)")
     parser.add_argument(
         "--max-new-tokens", type=positive, help="longest answer in tokens (default: the model's, else 256)"
+    )
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        help="exponent on the length in beam search; above 1 prefers longer answers (default: the model's, else 1)",
     )
     parser.add_argument("--src-lang", help="source language, for models of many languages (eng_Latn) or tasks (en)")
     parser.add_argument("--tgt-lang", help="target language, likewise")

@@ -85,6 +85,33 @@ def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("
     return model.eval(), tokenizer, head
 
 
+def load_together(names: Sequence[str], plugins: Iterable[str] = (), heads: Sequence[str] = ("text",), dtype="auto"):
+    """Load a model as `load_model` does, or several of one vocabulary that decide each token together.
+
+    Args:
+        names: Of the models.
+        plugins: As in `load_model`, as are the other arguments.
+        heads: Those that can be used.
+        dtype: Of the weights.
+
+    Returns:
+        The model or an `Ensemble`, the tokenizer, and which of the heads it has.
+
+    Raises:
+        OSError: There is no such model.
+        ValueError: A model is damaged or of another kind, or the vocabularies differ.
+    """
+    model, tokenizer, head = load_model(names[0], plugins, heads, dtype)
+    if len(names) == 1:
+        return model, tokenizer, head
+    from ..decoding import Ensemble, check_tokenizers
+
+    loaded = [(model, tokenizer), *(load_model(name, (), heads, dtype)[:2] for name in names[1:])]
+    models, tokenizers = zip(*loaded)
+    check_tokenizers(tokenizers, names)
+    return Ensemble(models), tokenizer, head
+
+
 def find_head(name: str, place: str) -> str:
     """Return which of `HEADS` a model has: its config names the class; without one, an encoder-decoder gives text.
 

@@ -11,8 +11,15 @@ from typing import Any
 from ..number_types import set_dtype
 from ..text_parts import Prefixed
 from . import streams
-from .arguments import add_generation_arguments, add_input_arguments, add_model_argument, positive
-from .models import HEADS, load_model
+from .arguments import (
+    add_ensemble_argument,
+    add_generation_arguments,
+    add_input_arguments,
+    add_model_argument,
+    add_task_argument,
+    positive,
+)
+from .models import HEADS, load_together
 from .streams import TABLES, Unknown
 from .translate import text_pipeline
 
@@ -22,6 +29,7 @@ ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `predict`."""
     add_model_argument(parser, is_positional=True)
+    add_ensemble_argument(parser)
     parser.add_argument(
         "--file", help=f"a text file, one text a line (-: standard input), or a table: {', '.join(TABLES)}"
     )
@@ -31,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=["jsonl", "tsv"], help="of the answers (default: by the ending of --output, else jsonl)"
     )
-    parser.add_argument(
-        "--task",
-        choices=["translation", "summarization", "text2text-generation"],
-        default="translation",
-        help="of a model that turns text into text; names the field of the answer (default: translation)",
-    )
+    add_task_argument(parser)
     parser.add_argument("--nbest", type=positive, default=1, help="answers for each text, best first (default: 1)")
     parser.add_argument("--scores", action="store_true", help="add how probable each answer is")
     parser.add_argument("--alignments", action="store_true", help="add which source word each target word translates")
@@ -49,10 +52,9 @@ def run(args: argparse.Namespace) -> None:
     A file to write to keeps the lines that are finished, whatever ends the command.
     """
     streams.check_streams(args)
-    if args.num_beams and args.num_beams < args.nbest:
-        raise ValueError(f"--num-beams {args.num_beams} cannot find --nbest {args.nbest}. Give as many beams.")
-    if args.mbr and args.nbest > 1:
-        raise ValueError("--mbr chooses one answer: leave out --nbest.")
+    streams.check_nbest(args)
+    if args.ensemble and args.alignments:
+        raise ValueError("--alignments looks into one model: leave out --ensemble.")
     ending = Path(args.output or "").suffix.lower()
     if ending in (".csv", ".parquet", ".xlsx", ".xls") and not args.format:
         raise ValueError(
@@ -183,7 +185,8 @@ def load_answerer(args: argparse.Namespace, with_lists: bool):
     """
     from .heads import ANSWERERS, Texts
 
-    model, tokenizer, head = load_model(args.model, args.plugin, tuple(HEADS), args.dtype)
+    heads = ("text",) if args.ensemble else tuple(HEADS)
+    model, tokenizer, head = load_together([args.model, *args.ensemble], args.plugin, heads, args.dtype)
     if head == "text":
         pipe = text_pipeline(args, model, tokenizer, args.task)
         return Texts(pipe, args.nbest, args.scores, args.alignments, with_lists)

@@ -34,10 +34,9 @@ def check_streams(args: argparse.Namespace) -> None:
     args.file, args.output = (None if name == "-" else name for name in (args.file, args.output))
     if args.resume and not (args.file and args.output):
         raise ValueError("--resume goes on with a file: give --file and --output too.")
-    if args.mbr and (args.glossary or args.protect):
-        raise ValueError("--mbr samples, which forces no terms: leave out --mbr, or --glossary and --protect.")
-    if args.glossary and not Path(args.glossary).is_file():
-        raise FileNotFoundError(f"There is no file {args.glossary} with a --glossary.")
+    check_generation(args)
+    if args.engine and args.ensemble:
+        raise ValueError(f"--engine {args.engine} computes one model: leave out --engine or --ensemble.")
     if args.output:
         check_writable(Path(args.output))
     input_file = None if args.text else args.file or sys.stdin
@@ -46,6 +45,31 @@ def check_streams(args: argparse.Namespace) -> None:
             f"The output would overwrite the input: {args.output or 'standard output'} is the file that is read. "
             "Give --output another name."
         )
+
+
+def check_generation(args: argparse.Namespace) -> None:
+    """Refuse ways of generating that do not fit together.
+
+    Raises:
+        ValueError: Naming them.
+        OSError: There is no such glossary.
+    """
+    if args.mbr and (args.glossary or args.protect):
+        raise ValueError("--mbr samples, which forces no terms: leave out --mbr, or --glossary and --protect.")
+    if args.glossary and not Path(args.glossary).is_file():
+        raise FileNotFoundError(f"There is no file {args.glossary} with a --glossary.")
+
+
+def check_nbest(args: argparse.Namespace) -> None:
+    """Refuse several answers where the search gives fewer.
+
+    Raises:
+        ValueError: It does.
+    """
+    if args.num_beams and args.num_beams < args.nbest:
+        raise ValueError(f"--num-beams {args.num_beams} cannot find --nbest {args.nbest}. Give as many beams.")
+    if args.mbr and args.nbest > 1:
+        raise ValueError("--mbr chooses one answer: leave out --nbest.")
 
 
 def check_writable(path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..files import whole_file
 from . import streams
-from .arguments import add_generation_arguments, add_input_arguments, add_model_argument
-from .models import load_model
+from .arguments import add_ensemble_argument, add_generation_arguments, add_input_arguments, add_model_argument
+from .models import load_together
 from .streams import Unknown
 
 ROWS_A_BATCH = 320  # beams or samples of all texts of a batch: the fastest of 160, 320 and 640 on a CPU
@@ -18,6 +18,7 @@ ROWS_A_BATCH = 320  # beams or samples of all texts of a batch: the fastest of 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `translate`."""
     add_model_argument(parser)
+    add_ensemble_argument(parser)
     parser.add_argument("--file", help="a UTF-8 text file, one text a line (-: standard input)")
     add_input_arguments(parser)
     parser.add_argument(
@@ -100,7 +101,7 @@ def translate_document(args: argparse.Namespace) -> None:
 
 def load_translator(args: argparse.Namespace):
     """Return the translation pipeline that the arguments ask for."""
-    model, tokenizer, _ = load_model(args.model, args.plugin, dtype=args.dtype)
+    model, tokenizer, _ = load_together([args.model, *args.ensemble], args.plugin, dtype=args.dtype)
     return text_pipeline(args, model, tokenizer)
 
 
@@ -113,8 +114,8 @@ def text_pipeline(args: argparse.Namespace, model, tokenizer, task: str = "trans
     from ..pipeline_fun_transformer import TASKS, takes_languages
     from ..pipeline_options import DEFAULT_GENERATION
 
-    names = ("num_beams", "max_new_tokens", "src_lang", "tgt_lang", "device", "dtype", "guard", "glossary")
-    options |= {name: getattr(args, name) for name in (*names, "protect", "mbr", "batch_size", "engine")}
+    names = ("num_beams", "max_new_tokens", "length_penalty", "src_lang", "tgt_lang", "device", "dtype", "guard")
+    options |= {name: getattr(args, name) for name in (*names, "glossary", "protect", "mbr", "batch_size", "engine")}
     options["long_text"] = None if args.long_text == "whole" else args.long_text
     if not options["batch_size"]:
         beams = args.num_beams or model.generation_config.num_beams or DEFAULT_GENERATION["num_beams"]

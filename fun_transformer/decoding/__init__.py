@@ -8,7 +8,7 @@ from .alignment import Aligner, Alignment, Heads, choose_heads
 from .confidence import Confidence, score_generated, score_texts
 from .constrained import ConstrainedBeamSearch, Constraint
 from .diverse import DiverseBeamSearch
-from .ensemble import check_ensemble, generate_together
+from .ensemble import Ensemble, check_tokenizers
 from .faults import FAULTS, find_faults
 from .glossary import Glossary, Term, constrain
 from .guards import FALLBACKS, Generate, Guarded, Output, generator, guarded
@@ -29,6 +29,7 @@ __all__ = [
     "ConstrainedBeamSearch",
     "Constraint",
     "DiverseBeamSearch",
+    "Ensemble",
     "Generate",
     "Glossary",
     "Gold",
@@ -39,13 +40,12 @@ __all__ = [
     "Protected",
     "Term",
     "alignment_error_rate",
-    "check_ensemble",
+    "check_tokenizers",
     "choose",
     "choose_heads",
     "constrain",
     "continuing_tokens",
     "find_faults",
-    "generate_together",
     "generator",
     "guarded",
     "parse_links",

@@ -1,110 +1,219 @@
-"""Beam search with several models of one vocabulary: the mean of their probabilities decides each token.
+"""Several models of one vocabulary as one: the mean of their probabilities decides each token.
 
 An ensemble is better than its members and as slow as all of them together; what it writes can teach a single model
-(`training/distill.py`; Kim and Rush 2016, arXiv:1606.07947).
+(`fun-transformer distill`; Kim and Rush 2016, arXiv:1606.07947).
+
+    >>> ensemble = Ensemble([first, second])
+    >>> pipeline("translation", model=ensemble, tokenizer=tokenizer)("今天吃什么好")
 """
 
+import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from .sequences import check_encoder_decoder
+
+SPECIAL_IDS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 
 
-def check_ensemble(models: Sequence[Any]) -> None:
-    """Refuse models that do not write the same tokens.
+def vocabulary_sizes(model: PreTrainedModel) -> tuple[int, int]:
+    """Return how many tokens a model can read, and how many it chooses from."""
+    config = model.config
+    return config.vocab_size, getattr(config, "decoder_vocab_size", None) or config.vocab_size
+
+
+def check_ensemble(models: Sequence[PreTrainedModel]) -> None:
+    """Refuse models that do not read and write the same tokens.
 
     Raises:
-        ValueError: There is none, or their vocabularies or special tokens differ.
+        ValueError: There is none, their vocabularies or special tokens differ, or torch does not compute them.
     """
     if not models:
         raise ValueError("An ensemble needs at least one model, got none.")
-    names = ("decoder_vocab_size", "pad_token_id", "eos_token_id", "decoder_start_token_id")
-    first = models[0].config
-    for number, model in enumerate(models[1:], 2):
-        for name in names:
-            found = [getattr(config, name, None) for config in (first, model.config)]
-            if found[0] != found[1]:
+    for number, model in enumerate(models, 1):
+        check_encoder_decoder(model)
+        if model.get_encoder() is None:
+            raise ValueError(f"Model {number} of the ensemble is computed by another program. Take models of torch.")
+        pairs = [("vocabulary sizes", *map(vocabulary_sizes, (models[0], model)))]
+        pairs += [(name, *(getattr(one.config, name, None) for one in (models[0], model))) for name in SPECIAL_IDS]
+        for name, first, found in pairs:
+            if first != found:
                 raise ValueError(
-                    f"Model {number} of the ensemble has {name}={found[1]}, the first has {found[0]}. "
+                    f"Model {number} of the ensemble has {name} {found}, the first has {first}. "
                     "Take models that were trained with the same tokenizer."
                 )
 
 
-@torch.inference_mode()
-def generate_together(
-    models: Sequence[Any],
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    num_beams: int = 5,
-    max_new_tokens: int = 256,
-    length_penalty: float = 1.0,
-) -> torch.Tensor:
-    """Generate by beam search from the mean of the models' probabilities.
-
-    A beam that has ended keeps its place and its score; of each source the beam with the highest
-    log-probability / length ** length_penalty is returned.
+def check_tokenizers(tokenizers: Sequence[PreTrainedTokenizerBase], names: Sequence[str]) -> None:
+    """Refuse tokenizers whose tokens have other ids than those of the first.
 
     Args:
-        models: Encoder-decoders in evaluation mode, on one device, that `check_ensemble` accepts.
-        input_ids: (batch, source_len).
-        attention_mask: (batch, source_len), 1 = token, 0 = padding.
-        num_beams: Beams of each source; 1: greedy.
-        max_new_tokens: Longest generated sequence.
-        length_penalty: Exponent on the length; above 1 prefers longer sequences.
-
-    Returns:
-        Token ids without the start token, (batch, target_len), padded after `</s>`.
+        tokenizers: Of models that decide together.
+        names: Of the models, for the error.
 
     Raises:
-        ValueError: There are no beams, or the models do not write the same tokens.
+        ValueError: Naming two models.
     """
-    check_ensemble(models)
-    if num_beams < 1:
-        raise ValueError(f"num_beams={num_beams} is no number of beams. Choose 1 (greedy) or more, such as 5.")
-    config = models[0].config
-    batch, device = len(input_ids), input_ids.device
-    mask = attention_mask.repeat_interleave(num_beams, dim=0)  # (batch * beams, source_len)
-    encoded = [
-        model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.repeat_interleave(
-            num_beams, dim=0
-        )  # (batch * beams, source_len, d_model)
-        for model in models
-    ]
-    caches: list[Any] = [None] * len(models)  # each model makes its own at the first step
-    tokens = torch.full((batch * num_beams, 1), config.decoder_start_token_id, device=device)
-    scores = torch.full((batch, num_beams), -torch.inf, device=device)
-    scores[:, 0] = 0.0  # all beams are alike at the start: one of them counts
-    ended = torch.zeros((batch, num_beams), dtype=torch.bool, device=device)
-    lengths = torch.zeros((batch, num_beams), device=device)
-    first_row = torch.arange(batch, device=device)[:, None] * num_beams  # (batch, 1)
-    for _ in range(max_new_tokens):
-        outputs = [
-            model(
-                encoder_outputs=(states,),
-                attention_mask=mask,
-                decoder_input_ids=tokens[:, -1:],
-                past_key_values=cache,
-                use_cache=True,
+    for tokenizer, name in zip(tokenizers, names, strict=True):
+        if vocabularies(tokenizer) != vocabularies(tokenizers[0]):
+            raise ValueError(f"{name} and {names[0]} have different vocabularies. Train them with one tokenizer.")
+
+
+def vocabularies(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the ids of all tokens of the source and of the target."""
+    return tokenizer.get_vocab(), getattr(tokenizer, "get_target_vocab", tokenizer.get_vocab)()
+
+
+class Encoders(nn.Module):
+    """The encoders of several models; their hidden states lie side by side.
+
+    Args:
+        models: Encoder-decoders.
+    """
+
+    main_input_name = "input_ids"  # `generate` asks for it
+
+    def __init__(self, models: Sequence[PreTrainedModel]):
+        super().__init__()
+        self.encoders = nn.ModuleList([model.get_encoder() for model in models])
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **shown: Any
+    ) -> BaseModelOutput:
+        """Read sources.
+
+        Args:
+            input_ids: (batch, source_len).
+            attention_mask: (batch, source_len), 1 = token, 0 = padding.
+            shown: What `generate` would like to see beside the states, which is left out.
+
+        Returns:
+            `last_hidden_state` (batch, source_len, sum of the widths).
+        """
+        states = [encoder(input_ids=input_ids, attention_mask=attention_mask)[0] for encoder in self.encoders]
+        return BaseModelOutput(last_hidden_state=torch.cat(states, dim=-1))
+
+
+class Caches:
+    """What each model keeps of the tokens so far; each makes its own at the first step.
+
+    Args:
+        count: Of models.
+    """
+
+    is_compileable = False
+
+    def __init__(self, count: int):
+        self.parts: list[Any] = [None] * count
+
+    def get_seq_length(self) -> int:
+        """Return the number of tokens so far."""
+        return 0 if self.parts[0] is None else self.parts[0].get_seq_length()
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Go on with other beams; those of a source share its keys and values, which stay as they are."""
+        for part in self.parts:
+            getattr(part, "self_attention_cache", part).reorder_cache(beam_idx)
+
+
+class Ensemble(PreTrainedModel, GenerationMixin):
+    """Several encoder-decoders of one vocabulary that choose each token together.
+
+    p(y_t) = mean over models m of p_m(y_t | y_1 .. y_{t-1}, x), which is what `logits` hold the logarithm of. It
+    generates with the settings of the first model, by `generate` and by our pipelines. It is used, not trained.
+
+    Args:
+        models: On one device, of any families.
+
+    Raises:
+        ValueError: They do not read and write the same tokens.
+    """
+
+    main_input_name = "input_ids"
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True  # what the members do is theirs
+
+    def __init__(self, models: Sequence[PreTrainedModel]):
+        check_ensemble(models)
+        super().__init__(copy.deepcopy(models[0].config))
+        self.models = nn.ModuleList(models)
+        self.encoder = Encoders(models)
+        self.generation_config = copy.deepcopy(models[0].generation_config)
+        self.eval()
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Return the encoders as one."""
+        return self.encoder
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Refuse: there is no config of an ensemble.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("An ensemble has no file format. Save its models one by one, or distil it into one model.")
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | None = None,
+        past_key_values: Caches | None = None,
+        use_cache: bool | None = None,
+        **shown: Any,
+    ) -> Seq2SeqLMOutput:
+        """Give the logarithms of the mean probabilities.
+
+        Args:
+            input_ids: (batch, source_len).
+            attention_mask: (batch, source_len), 1 = token, 0 = padding.
+            decoder_input_ids: (batch, target_len).
+            encoder_outputs: Of `get_encoder()`, in the place of `input_ids`.
+            past_key_values: Of the steps before.
+            use_cache: Keep what the next step needs.
+            shown: What callers would like to see beside the logits, such as attention, which is left out.
+
+        Returns:
+            `logits` (batch, target_len, vocab_size) in float32.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(input_ids, attention_mask)
+        caches = past_key_values or Caches(len(self.models))
+        states = encoder_outputs[0].split(self._widths(), dim=-1)  # of each (batch, source_len, d_model)
+        total = None
+        for number, (model, hidden_states) in enumerate(zip(self.models, states, strict=True)):
+            outputs = model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=hidden_states.to(model.dtype)),
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                past_key_values=caches.parts[number],
+                use_cache=bool(use_cache),
             )
-            for model, states, cache in zip(models, encoded, caches, strict=True)
-        ]
-        caches = [output.past_key_values for output in outputs]
-        logits = [output.logits[:, -1] for output in outputs]  # (batch * beams, vocab_size) of each
-        mean = torch.stack([one.float().log_softmax(-1) for one in logits]).logsumexp(0)  # + log(number of models)
-        mean = mean.view(batch, num_beams, -1).log_softmax(-1)  # (batch, beams, vocab_size)
-        mean[ended] = -torch.inf
-        mean[..., config.pad_token_id] = torch.where(ended, 0.0, -torch.inf)
-        best = (scores[..., None] + mean).flatten(1).topk(num_beams)  # (batch, beams)
-        scores, beam, token = best.values, best.indices // mean.shape[-1], best.indices % mean.shape[-1]
-        ended, lengths = ended.gather(1, beam), lengths.gather(1, beam)
-        lengths += ~ended
-        ended |= token == config.eos_token_id
-        rows: Any = (first_row + beam).flatten()  # (batch * beams)
-        tokens = torch.cat([tokens[rows], token.view(-1, 1)], dim=1)
-        for cache in caches:
-            # The source is the same for all beams of a row, so its keys and values stay.
-            getattr(cache, "self_attention_cache", cache).reorder_cache(rows)
-        if ended.all():
-            break
-    chosen = (scores / lengths**length_penalty).argmax(1, keepdim=True)  # (batch, 1)
-    return tokens[(first_row + chosen).flatten(), 1:]
+            caches.parts[number] = outputs.past_key_values if use_cache else None
+            log_probs = outputs.logits.float().log_softmax(-1)  # (batch, target_len, vocab_size)
+            total = log_probs if total is None else torch.logaddexp(total, log_probs)
+        return Seq2SeqLMOutput(logits=total - math.log(len(self.models)), past_key_values=caches if use_cache else None)
+
+    def _widths(self) -> list[int]:
+        """Return how wide the hidden states of each encoder are."""
+        return [getattr(model.config, "d_model", None) or model.config.hidden_size for model in self.models]
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args: Any):
+        """Give `generate` a cache for each model, which knows what it needs."""
+        if generation_config.use_cache:
+            model_kwargs["past_key_values"] = Caches(len(self.models))
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, past_key_values: Caches | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Return what `forward` needs for the next token; `input_ids` are those of the target."""
+        done = past_key_values.get_seq_length() if past_key_values is not None else 0
+        names = ("attention_mask", "encoder_outputs", "use_cache")
+        inputs = {name: kwargs[name] for name in names if name in kwargs}
+        return inputs | {"decoder_input_ids": input_ids[:, done:], "past_key_values": past_key_values}

@@ -113,6 +113,13 @@ def add_score_options(group: Any) -> None:
 
 def add_generation_options(group: Any) -> None:
     """Declare how models answer."""
+    group.add_argument(
+        "--ensemble",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="another model of the same vocabulary, which decides each token with the first; may be given again",
+    )
     group.add_argument("--num-beams", type=positive, metavar="N", help="beams of the search (default: the model's)")
     group.add_argument("--max-new-tokens", type=positive, metavar="N", help="longest output (default: the model's)")
     group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="rows at a time (default: 32)")
@@ -192,7 +199,8 @@ def evaluate(options: argparse.Namespace) -> None:
     # Names of metrics are checked before models are loaded; which are the defaults, the models say.
     scoring = Scoring(options.metrics or [], data.references, options.bleu_tokenize, options.tgt_lang)
     generation = Generation(**{field.name: getattr(options, field.name) for field in fields(Generation)})
-    systems = load_systems([options.system, *options.against], data, generation, options.output_column)
+    names = [[options.system, *options.ensemble], *([name] for name in options.against)]
+    systems = load_systems(names, data, generation, options.output_column)
     if not options.metrics:
         defaults = ["accuracy", "f1"] if systems[0].is_classifier else ["bleu", "chrf"]
         scoring = Scoring(defaults, data.references, options.bleu_tokenize, options.tgt_lang)
@@ -235,6 +243,8 @@ def check_options(options: argparse.Namespace) -> None:
             f"--{of_models[0].replace('_', '-')} is for models, and here are only files of finished outputs. "
             "Leave it out."
         )
+    if options.ensemble and Path(options.system).is_file():
+        raise ValueError(f"--ensemble names models that answer with a model, and {options.system} is a file.")
     if options.training_data and not options.by_frequency:
         raise ValueError("--training-data is for --by-frequency, which is not there.")
     if options.comet is not None:

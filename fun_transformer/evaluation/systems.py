@@ -20,6 +20,7 @@ from transformers import (
 
 from ..analysis import cross_attention
 from ..analysis.attention import AttentionMap
+from ..decoding import Ensemble, check_tokenizers
 from ..hub.weights import folder_damage
 from ..number_types import AUTO, set_dtype
 from ..pipeline_fun_transformer import TranslationPipeline, takes_languages
@@ -82,12 +83,13 @@ class System:
 
 
 def load_systems(
-    names: Sequence[str], data: EvaluationData, generation: Generation, column: str | None = None
+    names: Sequence[Sequence[str]], data: EvaluationData, generation: Generation, column: str | None = None
 ) -> list[System]:
     """Read files of outputs and load models, in this order, so that a mistake in a file costs no time.
 
     Args:
-        names: Files, model folders, folders of runs, names on the Hub.
+        names: Of each system: a file, a model folder, the folder of a run, a name on the Hub; or those of several
+            models that decide each token together.
         data: What they answer.
         generation: How models answer.
         column: Of the outputs in tables.
@@ -98,7 +100,8 @@ def load_systems(
     """
     found: dict[int, System] = {}
     titles = titles_of(names)
-    for number, name in sorted(enumerate(names), key=lambda item: not Path(item[1]).is_file()):
+    for number, members in sorted(enumerate(names), key=lambda item: not Path(item[1][0]).is_file()):
+        name = members[0]
         if Path(name).is_file():
             found[number] = System(titles[number], read_outputs(name, data, column))
         elif not data.sources:
@@ -107,15 +110,15 @@ def load_systems(
                 "table with a column of sources."
             )
         else:
-            found[number] = load_model(name, titles[number], generation)
+            found[number] = load_models(members, titles[number], generation)
     return [found[number] for number in range(len(names))]
 
 
-def titles_of(names: Sequence[str]) -> list[str]:
-    """Return short names for tables: the last part of each path, or all of it where that names two of them."""
-    short = [Path(name).name or name for name in names]
+def titles_of(names: Sequence[Sequence[str]]) -> list[str]:
+    """Return short names for tables: the last part of each path, or all of it where that names two systems."""
+    short = [" + ".join(Path(name).name or name for name in members) for members in names]
     times = Counter(short)
-    titles = [part if times[part] == 1 else name for part, name in zip(short, names)]
+    titles = [part if times[part] == 1 else " + ".join(members) for part, members in zip(short, names)]
     if twice := [title for title, count in Counter(titles).items() if count > 1]:
         raise ValueError(f"{twice[0]} is named twice. Compare different systems.")
     return titles
@@ -154,8 +157,34 @@ def model_folder(name: str) -> str:
     return str(path)
 
 
-def load_model(name: str, title: str, generation: Generation) -> System:
-    """Load a model that answers: an encoder-decoder, or a classifier of texts.
+def load_models(names: Sequence[str], title: str, generation: Generation) -> System:
+    """Load a model that answers, or encoder-decoders of one vocabulary that decide each token together.
+
+    Raises:
+        ValueError: It is another kind of model, cannot be loaded, or the vocabularies differ.
+        OSError: There is no such model.
+    """
+    loaded = [load_model(name, generation) for name in names]
+    model, tokenizer, is_classifier = loaded[0]
+    if len(names) > 1:
+        if any(kind for _, _, kind in loaded):
+            raise ValueError(f"{title} has a classifier in it. Models that decide together give texts.")
+        check_tokenizers([other for _, other, _ in loaded], names)
+        model = Ensemble([member for member, _, _ in loaded])
+    try:
+        pipe = build_pipeline(model, tokenizer, generation, is_classifier)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # of a device or a language
+        raise ValueError(f"The model {title} cannot be used: {error}") from error
+    return System(title, [], pipe, is_classifier)
+
+
+def load_model(name: str, generation: Generation) -> tuple[Any, Any, bool]:
+    """Load an encoder-decoder, or a classifier of texts.
+
+    Returns:
+        The model, its tokenizer, and whether it is a classifier.
 
     Raises:
         ValueError: It is another kind of model, or cannot be loaded.
@@ -177,12 +206,11 @@ def load_model(name: str, title: str, generation: Generation) -> System:
         if base and (Path(place) / "generation_config.json").is_file():  # the base's was loaded
             model.generation_config = GenerationConfig.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place, **trust)
-        pipe = build_pipeline(model, tokenizer, generation, is_classifier)
     except (OSError, ImportError):
         raise
     except Exception as error:  # whatever a damaged file makes a library raise
         raise ValueError(f"The model {name} cannot be used: {error}") from error
-    return System(title, [], pipe, is_classifier)
+    return model, tokenizer, is_classifier
 
 
 def build_pipeline(model: Any, tokenizer: Any, generation: Generation, is_classifier: bool) -> Any:

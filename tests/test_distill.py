@@ -1,0 +1,164 @@
+"""The command `distill`, ensembles on the command line, and the way from a teacher to a student."""
+
+import gzip
+import json
+
+import pytest
+import torch
+
+from fun_transformer import cli
+from fun_transformer.commands import streams
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
+
+WORDS = ["abc", "ba", "cab", "a", "bb"]
+
+
+@pytest.fixture
+def save(tiny_model, tmp_path):
+    """A function that saves a model, which is not the one of another seed, with a tokenizer of the given letters."""
+
+    def write(seed, letters="abc"):
+        model, generator = tiny_model(), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+        folder = tmp_path / f"model{seed}"
+        settings = TokenizerSettings(type="char", vocab_size=model.config.vocab_size)
+        tokenizer = train_tokenizer([letters], settings=settings)
+        known = {tokenizer.convert_tokens_to_ids(letter) for letter in letters} | {tokenizer.eos_token_id}
+        silent = [number for number in range(model.config.decoder_vocab_size) if number not in known]
+        model.generation_config.update(
+            max_new_tokens=5, suppress_tokens=silent, begin_suppress_tokens=[tokenizer.eos_token_id]
+        )
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return write
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def distil(tmp_path, *words):
+    """The exit status, and the rows that there are then; the sources are the words, with blank and repeated lines."""
+    (tmp_path / "words.txt").write_text("\n".join([*WORDS, "", WORDS[0]]), encoding="utf-8")
+    output = tmp_path / "rows.jsonl"
+    status = cli.main(
+        ["distill", *words, "--sources", str(tmp_path / "words.txt"), "--output", str(output), "--no-guard"]
+    )
+    return status, rows_of(output) if output.exists() else []
+
+
+def test_there_is_a_row_for_each_different_source_as_predict_answers_it(save, tmp_path, capsys):
+    folder = save(0)
+    status, rows = distil(tmp_path, folder)
+    assert cli.main(["predict", folder, "--no-guard", *WORDS]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = [(one["source"], one["translation_text"].strip()) for one in answers]
+    assert status == 0 and [(row["source"], row["target"]) for row in rows] == [pair for pair in expected if pair[1]]
+    assert len(rows) >= 3 and {row["origin"] for row in rows} == {"distilled"}
+
+
+def test_several_models_answer_together_in_all_commands(save, tmp_path, capsys):
+    folders = [save(0), save(1)]
+    _, together = distil(tmp_path, *folders)
+    alone = [distil(tmp_path, folder)[1] for folder in folders]
+    assert together not in alone
+    texts = [row["source"] for row in together]
+    capsys.readouterr()
+    options = ["--no-guard", "--ensemble", folders[1]]
+    assert cli.main(["translate", "--model", folders[0], *options, *texts]) == 0
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [row["target"] for row in together]
+    assert cli.main(["predict", folders[0], *options, *texts, "--scores"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["score"] < 0
+    table = tmp_path / "rows.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in together), encoding="utf-8")
+    figures = tmp_path / "figures.json"
+    words = [folders[0], str(table), "--ensemble", folders[1], "--against", folders[0], "--metrics", "exact"]
+    assert cli.main(["evaluate", *words, "--output", str(figures)]) == 0
+    scores = json.loads(figures.read_text(encoding="utf-8"))["scores"]
+    assert scores["model0 + model1"]["exact"] == 100 > scores["model0"]["exact"]
+
+
+def test_several_answers_and_those_below_a_score(save, tmp_path, capsys):
+    folder = save(0)
+    _, rows = distil(tmp_path, folder, "--nbest", "3", "--num-beams", "3", "--min-score", "-1000")
+    assert max(sum(row["source"] == word for row in rows) for word in WORDS) > 1
+    assert len({(row["source"], row["target"]) for row in rows}) == len(rows)
+    middle = sorted(row["score"] for row in rows)[len(rows) // 2]
+    capsys.readouterr()
+    _, kept = distil(tmp_path, folder, "--nbest", "3", "--num-beams", "3", "--min-score", str(middle - 1e-4))
+    assert kept == [row for row in rows if row["score"] >= middle] and len(kept) < len(rows)
+    assert f"{len(kept)} rows; left out: " in (said := capsys.readouterr().err) and "below --min-score" in said
+
+
+def test_compressed_files_and_columns_of_tables_are_sources(save, tmp_path):
+    with gzip.open(tmp_path / "more.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("cc\n")
+    (tmp_path / "more.tsv").write_text("word\tnote\nbbb\tx\nabc\ty\n", encoding="utf-8")
+    files = [str(tmp_path / name) for name in ("more.txt.gz", "more.tsv")]
+    output = tmp_path / "rows.jsonl"
+    words = ["distill", save(0), "--sources", *files, "--source-column", "word", "--output", str(output)]
+    assert cli.main([*words, "--no-guard", "--nbest", "2"]) == 0
+    assert list(dict.fromkeys(row["source"] for row in rows_of(output))) == ["cc", "bbb", "abc"]
+
+
+def test_resume_goes_on_and_gives_the_same_rows(save, tmp_path, monkeypatch, capsys):
+    folder, options = save(0), ["--nbest", "2", "--num-beams", "2", "--batch-size", "1"]
+    _, whole = distil(tmp_path, folder, *options)
+    lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "rows.jsonl").write_text("".join(lines[:3]) + lines[3][:9], encoding="utf-8")  # killed in a line
+    asked = []
+    chunks_after = streams.chunks_after
+
+    def noted(texts, done, batch_size):
+        asked.append(done)
+        return chunks_after(texts, done, batch_size)
+
+    monkeypatch.setattr(streams, "chunks_after", noted)
+    assert distil(tmp_path, folder, *options, "--resume") == (0, whole) and asked[0] > 0
+    (tmp_path / "rows.jsonl").write_text(lines[-1] + lines[0], encoding="utf-8")
+    assert distil(tmp_path, folder, *options, "--resume")[0] == 2
+    assert "line 2 is no answer to the sources" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output", "rows.tsv"], "ending .jsonl"),
+        (["--output", "nowhere/rows.jsonl"], "There is no folder"),
+        (["--sources", "nothing.txt"], "There is no file nothing.txt"),
+        (["--sources", "rows.jsonl"], "would overwrite"),
+        (["--sources", "blank.txt"], "There is no text"),
+        (["--nbest", "5", "--num-beams", "2"], "cannot find --nbest 5"),
+        (["--engine", "ctranslate2"], "computes one model"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
+    (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
+    (tmp_path / "in.txt").write_text("a\n", encoding="utf-8")
+    given = ["distill", "no-model", "no-other", "--sources", "in.txt", "--output", "rows.jsonl", *words]
+    assert cli.main(given) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "rows.jsonl").read_text(encoding="utf-8") == "{}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["translate", "--model", "{0}", "--ensemble", "{1}", "a"], "different vocabularies"),
+        (["predict", "{0}", "--ensemble", "{0}", "--alignments", "a"], "looks into one model"),
+        (["predict", "{0}", "--ensemble", "{0}", "--engine", "ctranslate2", "a"], "computes one model"),
+        (["evaluate", "{0}", "{rows}", "--ensemble", "{1}"], "different vocabularies"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_refused(save, tmp_path, capsys, words, message):
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text('{"source": "a", "target": "b"}\n', encoding="utf-8")
+    folders = [save(0), save(1, "abd")]
+    assert cli.main([word.format(*folders, rows=rows) for word in words]) == 2
+    assert message in capsys.readouterr().err
