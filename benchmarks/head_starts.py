@@ -1,9 +1,11 @@
-"""Head starts: word vectors, and pretraining like BERT's and GPT's, where text is plenty and examples are few.
+"""Head starts: word vectors, and pretraining like BERT's, GPT's and BART's, where text is plenty and examples are few.
 
     python -m benchmarks.head_starts train.jsonl validation.jsonl test.jsonl --columns translation.zh translation.en \\
         --sizes 4000 25000 100000 --starts "from scratch" Word2Vec --output benchmarks/results/head-starts-vectors.json
     python -m benchmarks.head_starts train.tsv dev.tsv --columns text_a label --classes \\
         --text pairs.jsonl translation.zh --sizes 500 9000 --starts "from scratch" "masked LM" --output results.json
+    python -m benchmarks.head_starts train.jsonl validation.jsonl --columns translation.zh translation.en --joint \\
+        --sizes 4000 --starts "from scratch" "masked + causal LM" denoising --output results.json
 
 The model learns from `--sizes` pairs, or labelled texts with `--classes`, of the training file; a head start knows the
 text of all its rows, and of `--text`, but not what belongs together. All starts have the same model, tokenizer (of
@@ -34,6 +36,7 @@ STARTS: dict[str, tuple[tuple[str, ...], str]] = {
     "masked LM": (("masked_lm",), "all"),
     "causal LM": (("causal_lm",), "all"),
     "masked + causal LM": (("masked_lm", "causal_lm"), "all"),
+    "denoising": (("denoising",), "all"),
 }
 MODEL = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
 MODEL |= {"d_model": 128, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512, "norm_position": "pre"}
@@ -70,32 +73,40 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
         more = [f"--data.train.dataset={path}", f"--data.train.source_column={column}", "--objective=masked_lm"]
         more += ["--data.bad_rows=drop", "--data.validation_rows=1"]
         texts["source"] += load_splits(parse_arguments(more).data, seed=1)[0]["train"]["source"]
+    if options.joint:
+        texts["both"] = texts["source"] + texts["target"]
     for side, lines in texts.items():
-        parts[f"{side}-all"] = Dataset.from_dict({side: lines})
+        columns = ["source", "target"] if side == "both" else [side]
+        held_out = [line for column in columns for line in parts["validation"][column]]
+        parts |= {f"{side}-all": Dataset.from_dict({side: lines})}
+        parts |= {f"{side}-validation": Dataset.from_dict({side: held_out})}
     for name, rows in parts.items():
         rows.to_json(folder / f"{name}.jsonl", force_ascii=False)
-    sides = {
-        side: train_tokenizer(lines, settings=TokenizerSettings(vocab_size=options.vocab_size, min_frequency=2))
-        for side, lines in texts.items()
-        if lines
-    }
+    settings = TokenizerSettings(vocab_size=options.vocab_size, min_frequency=2)
+    if options.joint:
+        both = train_tokenizer(texts["both"], settings=settings)
+        sides = dict.fromkeys(texts, both)
+    else:
+        sides = {side: train_tokenizer(lines, settings=settings) for side, lines in texts.items() if lines}
+        backends = [tokenizer.backend_tokenizer for tokenizer in sides.values()]
+        both = FunTransformerTokenizer.from_backend(backends[0], "bpe", "bpe", "none", *backends[1:])
     for side, tokenizer in sides.items():
         tokenizer.save_pretrained(folder / f"tokenizer-{side}")
-    backends = [tokenizer.backend_tokenizer for tokenizer in sides.values()]
-    both = FunTransformerTokenizer.from_backend(backends[0], "bpe", "bpe", "none", *backends[1:])
     both.save_pretrained(folder / "tokenizer")
 
 
 def pretrain(kind: str, rows: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Vectors of all sides, or a language model of one, learned from `rows`: "all", or a number of examples."""
     facts = {}
-    if kind in ("masked_lm", "causal_lm"):
-        side = "source" if kind == "masked_lm" else "target"
+    if kind in ("masked_lm", "causal_lm", "denoising"):
+        side = {"masked_lm": "source", "causal_lm": "target", "denoising": "both"}[kind]
         text = folder / (f"{side}-all.jsonl" if rows == "all" else f"{rows}.jsonl")
         command = [f"--objective={kind}", f"--tokenizer.path={folder / f'tokenizer-{side}'}"]
         command += [f"--data.train.dataset={text}", f"--data.train.source_column={side}"]
-        command += [f"--data.validation.dataset={folder / 'validation.jsonl'}"]
-        command += [f"--data.validation.source_column={side}", f"--training.max_steps={options.pretrain_steps}"]
+        command += [f"--data.validation.dataset={folder / f'{side}-validation.jsonl'}"]
+        # Denoising takes as many batches as both language models, which train one half of the model each.
+        steps = options.pretrain_steps * (2 if kind == "denoising" else 1)
+        command += [f"--data.validation.source_column={side}", f"--training.max_steps={steps}"]
         command += ["--training.seed=1", f"--training.batch_tokens={2 * options.batch_tokens}"]  # its own target
         run = run_trainer(command, options, folder / f"{kind}-{rows}")
         return {"perplexity": run["scores"]["validation"]["perplexity"], "losses": run["losses"]}
@@ -135,7 +146,7 @@ def fine_tune(start: str, size: int, seed: int, options: argparse.Namespace, fol
     command += [] if options.classes else [f"--generation.metrics={','.join(metrics)}"]
     kinds, rows = STARTS[start]
     begin = [f"{kind}-{size if rows == 'same' else 'all'}" for kind in kinds]
-    if "LM" in start:
+    if start == "denoising" or "LM" in start:
         command += [f"--training.init_from={','.join(str(folder / name / 'model') for name in begin)}"]
     elif begin:
         sides = ["source"] if options.classes else ["source", "target"]
@@ -234,6 +245,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", help="data files: train, validation, test (or half of validation)")
     parser.add_argument("--columns", nargs=2, default=["source", "target"], help="of the data files")
     parser.add_argument("--classes", action="store_true", help="the target is a label: classify")
+    parser.add_argument("--joint", action="store_true", help="one vocabulary for both sides, as denoising needs")
     parser.add_argument("--text", nargs=2, metavar=("FILE", "COLUMN"), help="more text of the source's language")
     parser.add_argument("--sizes", nargs="+", type=int, default=[4000, 25000, 100000], help="examples to learn from")
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=["from scratch", "Word2Vec"])
@@ -253,6 +265,8 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a task for the child process, as JSON
     options = parser.parse_args()
     folder = Path(options.folder, options.output.stem).absolute()
+    if "denoising" in options.starts and (options.classes or not options.joint):
+        parser.error("denoising is for translation with one vocabulary: add --joint, without --classes.")
     if options.one:
         print("\n" + json.dumps(child(json.loads(options.one), options, folder)))
         return

@@ -3,6 +3,7 @@
 | objective | source | target | learns |
 | --- | --- | --- | --- |
 | seq2seq | a text | a text | to write the target (the Transformer of the paper) |
+| denoising | a text | - | to write the text again from what noise left of it (Lewis et al. 2020, arXiv:1910.13461) |
 | masked_lm | a text | - | to fill in hidden tokens (Devlin et al. 2019, arXiv:1810.04805) |
 | causal_lm | a text | - | to go on (Radford et al. 2018) |
 | sequence_classification | a text | its label | to label texts |
@@ -11,6 +12,8 @@
 The training loop is the same for all: a model gives the loss of a batch, divided by the number of its items.
 """
 
+import random
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -35,6 +38,7 @@ from ..analysis import flops_per_token
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .data.batches import pad_batch
+from .data.infilling import hide_spans
 from .metrics import label_scores, tag_scores
 from .recipe.arguments import GenerationArguments, TrainingArguments
 from .tables import register_objective
@@ -156,6 +160,17 @@ class Objective:
         """Turn rows into `input_ids` and `labels`, both lists of ids."""
         raise NotImplementedError
 
+    def refresh(self, rows: list[dict[str, Any]], draws: Iterable[str], tokenizer) -> list[dict[str, Any]]:
+        """Change rows as this reading of them shows them, before they are collated or packed; they get no longer.
+
+        Args:
+            rows: With `input_ids` and `labels`, (length,) each.
+            draws: Seeds of the random numbers for each row, made of the run's seed, the epoch and the row's number;
+                so a resumed run sees the same, whatever the number of processes.
+            tokenizer: Of the run.
+        """
+        return rows
+
     def collate(self, rows: list[dict[str, Any]], tokenizer) -> dict[str, torch.Tensor]:
         """Turn rows into tensors: `input_ids`, `attention_mask`, `labels`."""
         return pad_batch(rows, tokenizer.pad_token_id)
@@ -237,6 +252,36 @@ class Seq2Seq(Objective):
         if isinstance(model.config, FunTransformerConfig):
             return flops_per_token(model.config, source_len, target_len)
         return super().flops_per_token(model, source_len, target_len)
+
+
+@register_objective
+class Denoising(Seq2Seq):
+    """Write a text again of which spans are hidden: BART's pretraining of an encoder and a decoder together."""
+
+    name = "denoising"
+    has_targets = False
+    generates = False
+    special_tokens = ("pad_token", "eos_token", "mask_token")
+    options = frozenset()
+
+    def texts(self, train):
+        return {"texts": train["source"]}
+
+    def encode(self, batch, tokenizer):
+        if getattr(tokenizer, "target_vocab_size", None) is not None:
+            raise ValueError(
+                "objective: denoising reads and writes the same texts, with one vocabulary, and this tokenizer has two. "
+                "Leave tokenizer.target_vocab_size out; training.init_from finds the tokens again in two."
+            )
+        return super().encode(batch, tokenizer)
+
+    def refresh(self, rows, draws, tokenizer):
+        kept = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+        pairs = zip(rows, draws, strict=True)
+        return [
+            row | {"input_ids": hide_spans(row["input_ids"], tokenizer.mask_token_id, kept, random.Random(draw))}
+            for row, draw in pairs
+        ]
 
 
 @register_objective

@@ -148,7 +148,8 @@ def measure_loss(run: Run, model: Any, dataset: Dataset) -> tuple[dict[str, Any]
             # Where a process has no batch left it repeats one and does not count it: sharded models need all of them.
             chosen = batches[number % len(batches)]
             torch.manual_seed(number)  # which tokens are masked: the same at every evaluation, on any processes
-            batch = objective.collate([rows[row] for row in chosen], run.tokenizer)
+            read = objective.refresh([rows[row] for row in chosen], map(str, chosen), run.tokenizer)
+            batch = objective.collate(read, run.tokenizer)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             items = objective.items(batch)
             with accelerator.autocast():

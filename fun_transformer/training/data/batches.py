@@ -229,6 +229,11 @@ class PaddedBatches:
         """List the row numbers of this process's batches of an epoch; as in `TokenBudgetSampler.batches`."""
         return self.sampler.batches(epoch, done)
 
+    def refresh(self, rows: list[dict[str, Any]], numbers: np.ndarray, epoch: int) -> list[dict[str, Any]]:
+        """Change rows as the objective does in an epoch; `numbers` (batch,) are those of the rows."""
+        draws = (f"{self.sampler.seed} {epoch} {number}" for number in numbers)
+        return self.objective.refresh(rows, draws, self.tokenizer)
+
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Turn rows into the keyword arguments of the model."""
         return self.objective.collate(rows, self.tokenizer)

@@ -62,7 +62,8 @@ class BatchStream:
         epoch, first, batches = self.epoch, self.batch, self.of_epoch
         while True:
             for number in range(first, len(batches)):
-                tensors = self.source.collate(self.rows.read(batches[number], epoch))
+                rows = self.source.refresh(self.rows.read(batches[number], epoch), batches[number], epoch)
+                tensors = self.source.collate(rows)
                 items, tokens = self.source.objective.items(tensors), self.source.count_tokens(tensors)
                 yield MicroBatch(epoch, batches, number, tensors, items, tokens)
             epoch, first, batches = epoch + 1, 0, self.source.batches(epoch + 1)

@@ -25,6 +25,7 @@ FILE = "trained.safetensors"
 IN_A_LAYER = re.compile(r"\.\d+\.")  # encoder.layers.0.fc1
 TASKS = {
     "seq2seq": "SEQ_2_SEQ_LM",
+    "denoising": "SEQ_2_SEQ_LM",
     "causal_lm": "CAUSAL_LM",
     "sequence_classification": "SEQ_CLS",
     "token_classification": "TOKEN_CLS",

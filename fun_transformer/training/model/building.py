@@ -121,7 +121,7 @@ def check_encoding(tokenizer, arguments: RunArguments, objective: Objective, row
             f"model.path={path}: its tokenizer ({family}) cannot encode the training texts for objective: "
             f"{objective.name}: {type(error).__name__}: {error}."
         ) from error
-    if objective.name == "seq2seq" and tokenizer.eos_token_id not in encoded["labels"][0][-2:]:  # mBART: </s> en_XX
+    if objective.counts_targets and tokenizer.eos_token_id not in encoded["labels"][0][-2:]:  # mBART: </s> en_XX
         raise ValueError(
             f"model.path={path}: its tokenizer ({family}) does not end a text in its end token "
             f"({tokenizer.eos_token}), so that the model would never learn to stop. Name another model."

@@ -57,7 +57,7 @@ def load_finished_tokenizer(path: str, objective: Objective, rows: dict[str, lis
         ) from error
     if (
         "eos_token" in objective.special_tokens
-        and objective.generates
+        and objective.counts_targets
         and encoded["labels"][0][-1] != tokenizer.eos_token_id
     ):
         raise ValueError(
@@ -72,7 +72,7 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> P
     family = type(tokenizer).__name__
     add_special_tokens(tokenizer, objective.special_tokens)
     tokenizer = fit_frame(tokenizer, objective)
-    if objective.generates and not isinstance(tokenizer, FunTransformerTokenizer):
+    if objective.counts_targets and not isinstance(tokenizer, FunTransformerTokenizer):
         begins_itself = "Bart" in family or "Roberta" in family  # BART's tokenizer is RoBERTa's
         start = tokenizer.eos_token if begins_itself else tokenizer.bos_token or tokenizer.pad_token
         tokenizer.init_kwargs[START] = start
@@ -81,14 +81,14 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> P
 
 
 def fit_frame(tokenizer: PreTrainedTokenizerBase, objective: Objective) -> PreTrainedTokenizerBase:
-    """Return a tokenizer whose texts end in the token for their end, where the objective generates texts.
+    """Return a tokenizer whose texts end in the token for their end, where the objective writes texts.
 
     Classes such as GPT-2's build again, whenever they are loaded, what is changed here, and BERT's gives token types,
     which our models do not know. In their place comes a plain tokenizer with the same parts, all in tokenizer.json.
     """
     if not isinstance(tokenizer, TokenizersBackend):
         return tokenizer
-    ends = not objective.generates or tokenizer("a").input_ids[-1:] == [tokenizer.eos_token_id]
+    ends = not objective.counts_targets or tokenizer("a").input_ids[-1:] == [tokenizer.eos_token_id]
     if isinstance(tokenizer, FunTransformerTokenizer):
         if not ends:  # that of a causal language model
             tokenizer.backend_tokenizer.post_processor = build_post_processor()

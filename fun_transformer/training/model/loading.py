@@ -144,7 +144,7 @@ def load_base_tokenizer(
     except Exception as error:  # of many types: a package that is missing, a file that is not there
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"model.path={path}: its tokenizer cannot be loaded: {reason}") from error
-    if tokenizer.pad_token is None and objective.name != "seq2seq" and tokenizer.eos_token is not None:
+    if tokenizer.pad_token is None and not objective.counts_targets and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     needed = set(objective.special_tokens) - {"bos_token"}
     if lacking := sorted(name for name in needed if getattr(tokenizer, name, None) is None):

@@ -141,7 +141,8 @@ def kind_of(config: PreTrainedConfig) -> str:
 
 def fits(objective: str, config: PreTrainedConfig) -> bool:
     """Return whether models of a kind can learn an objective: their own task, or labels."""
-    wanted = {"seq2seq": "an encoder and a decoder", "masked_lm": "an encoder alone", "causal_lm": "a decoder alone"}
+    wanted = {"masked_lm": "an encoder alone", "causal_lm": "a decoder alone"}
+    wanted |= dict.fromkeys(("seq2seq", "denoising"), "an encoder and a decoder")
     if objective in wanted and not is_own(config):
         return kind_of(config) == wanted[objective]
     return True
