@@ -72,6 +72,34 @@ def test_a_header_with_our_names_is_read_without_a_word(tmp_path, header):
     assert len(splits["train"]) == len(PHONES) and not report.notes
 
 
+TAGGED = ["gehen\tging\tV;PST;1;SG", "laufen\tliefe\tV;SBJV;PST;1;SG", "Haus\tHäuser\tN;NOM(PL)", "Weib\tWeib\tN"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 0, 1)])
+def test_of_three_columns_without_a_header_the_tags_become_features(tmp_path, order):
+    rows = [line.split("\t") for line in TAGGED]
+    path = write(tmp_path, ["\t".join(row[column] for column in order) for row in rows])
+    splits, report = load(path)
+    assert pairs(splits["test"]) == [(lemma, form) for lemma, form, _ in rows]
+    assert splits["test"]["tags"][0] == ["<tags:V>", "<tags:PST>", "<tags:1>", "<tags:SG>"]
+    assert splits["test"]["tags"][2] == ["<tags:N>", "<tags:NOM(PL)>"]
+    place = order.index(2)
+    assert str(report).count(f"column {place} has grammatical tags, which become features (feature_columns).") == 1
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        (["a\tA B\tV;PST", "b\tB A\tv;pst", "a\tB\tlater"], "has no header"),  # not tags alone
+        (["a\tA;B\tV;PST", "b\tB;A\tV;PRS", "a\tB;B\tV;PST"], "has no header"),  # two such columns
+        (["lemma\tform\ttags", "a\tb\tV;PST", "b\tc\tV;PRS"], "no column source"),  # a header
+    ],
+)
+def test_what_may_not_be_tags_is_not_taken_for_them(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path, lines))
+
+
 def test_columns_by_number(tmp_path):
     lines = [f"{number}\t{line}" for number, line in enumerate(PHONES)]
     splits, report = load(write(tmp_path, lines), source_column=1, target_column=2)

@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from fun_transformer.training.data.unseen import describe_unseen
 from fun_transformer.training.recipe.arguments import RunArguments
-from fun_transformer.training.recipe.reading import keep_choices, parse_arguments
+from fun_transformer.training.recipe.defaults import describe_choices, resolve
+from fun_transformer.training.recipe.reading import changed_arguments, keep_choices, parse_arguments
 from fun_transformer.training.recipe.texts import choose_tokenizer, kind_of, resolve_texts
+from fun_transformer.training.recipe.words import resolve_words
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DATA = ["--data.train.source", "a.zh", "--data.train.target", "a.en"]
@@ -154,6 +157,88 @@ def test_a_resumed_run_keeps_what_its_texts_had_decided(tmp_path):
     named = parse_arguments([*DATA, "--tokenizer.type", "char"])
     assert keep_choices(named, tmp_path).tokenizer.type == "char"
     assert keep_choices(RunArguments(), tmp_path / "none") == RunArguments()
+
+
+# ── sizes and course ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chosen(name, rows, *options):
+    """The recipe of a run over rows of a kind of corpus, with all that it leaves open chosen."""
+    given, (sources, targets) = parse_arguments([*DATA, *options]), corpus(name)
+    begun = resolve_words(given, resolve_texts(given, sources, targets), targets, rows)
+    return given, resolve(begun, rows, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["g2p", "p2g", "inflection with tags"])
+def test_words_get_a_course_of_their_own_and_the_last_model(name):
+    runs = [chosen(name, rows)[1] for rows in (800, 3_600, 10_000)]
+    for run in runs:
+        training = run.training
+        assert (training.schedule, training.average, training.patience) == ("linear", "last", None)
+        assert run.tokenizer.min_frequency == 1 and run.generation.max_new_tokens < 64
+    assert [run.training.num_train_epochs for run in runs] == sorted({r.training.num_train_epochs for r in runs})[::-1]
+    given, run = chosen(name, 800)
+    said = describe_choices(given, run, 800)
+    for part in ("training.average last", "tokenizer.min_frequency 1", "generation.max_new_tokens", "model.d_model"):
+        assert part in said
+
+
+@pytest.mark.parametrize("name, rows, options", [
+    ("de-en", 800, []),
+    ("g2p", 100_000, []),
+    ("g2p", 800, ["--tokenizer.type", "char"]),
+    ("g2p", 800, ["--tokenizer.vocab_size", "300"]),
+])  # fmt: skip
+def test_the_table_of_words_is_for_recognised_words_alone(name, rows, options):
+    given, run = chosen(name, rows, *options)
+    usual = resolve(resolve_texts(given, *corpus(name)), rows, torch.device("cpu"))
+    assert run == usual
+    assert (run.training.average, run.tokenizer.min_frequency) == ("best", 2)
+    assert "average" not in describe_choices(given, run, rows)
+
+
+def test_what_a_recipe_says_of_the_course_is_not_overruled():
+    words = {"training.learning_rate": 3e-4, "training.batch_tokens": 777, "training.max_minutes": 2.0}
+    options = [word for name, value in words.items() for word in (f"--{name}", str(value))]
+    run = chosen("g2p", 800, *options, "--model.d_model", "24", "--tokenizer.min_frequency", "3")[1]
+    training = run.training
+    assert (training.learning_rate, training.batch_tokens, training.max_minutes) == (3e-4, 777, 2.0)
+    assert (training.num_train_epochs, training.schedule, run.tokenizer.min_frequency) == (None, "linear", 3)
+    assert run.model["d_model"] == 24 and "encoder_layers" not in run.model
+    assert "position_embedding_type" not in run.model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--training.metric_for_best_model", "per"],
+        ["--training.patience", "3"],
+        ["--training.schedule", "inverse_sqrt"],
+    ],
+)
+def test_the_best_model_is_final_where_the_recipe_looks_for_it(options):
+    assert chosen("g2p", 800, *options)[1].training.average == "best"
+    assert chosen("g2p", 800, *options, "--training.average", "last")[1].training.average == "last"
+
+
+def test_what_is_generated_may_be_twice_the_longest_target():
+    given = parse_arguments(DATA)
+    sources, targets = ["ab", "ba"] * 50, ["A " * 40, "B A"] * 50
+    run = resolve_words(given, resolve_texts(given, sources, targets), targets, 100)
+    assert run.generation.max_new_tokens == 80
+
+
+@pytest.mark.parametrize("options", [[], ["--training.max_steps", "77"]])
+def test_a_run_that_an_older_version_began_goes_on_with_its_table(options, tmp_path):
+    given, (sources, targets) = parse_arguments(DATA), corpus("g2p")
+    old = resolve(resolve_texts(given, sources, targets), 800, torch.device("cpu"))  # as before there was a table
+    (tmp_path / "recipe.yaml").write_text(old.to_yaml(), encoding="utf-8")
+    given = parse_arguments([*DATA, *options])
+    begun = resolve_words(given, resolve_texts(keep_choices(given, tmp_path), sources, targets), targets, 800)
+    run = resolve(begun, 800, torch.device("cpu"))
+    changed = changed_arguments(tmp_path / "recipe.yaml", run)
+    limits = {f"training.{name}" for name in ("max_steps", "num_train_epochs", "patience")}
+    assert set(changed) == (limits if options else set())
 
 
 def test_characters_that_training_never_saw_are_counted_and_said():

@@ -53,6 +53,7 @@ from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_kernel, check_packing, limit_lengths, longest_text, mixing_config
 from .recipe.reading import keep_choices, parse_arguments
 from .recipe.texts import describe_kinds, resolve_texts
+from .recipe.words import resolve_words
 from .run.card import START, draw_curve, write_card
 from .run.checkpoints import (
     CheckpointError,
@@ -195,7 +196,7 @@ def prepare(
     pairs = len(splits["train"])
     begun = arguments if checkpoint is None else keep_choices(arguments, Path(arguments.output_dir or ""))
     examples = sample_texts(splits["train"]) if OBJECTIVES[arguments.objective].generates else ([], [])
-    by_texts = resolve_texts(begun, *examples)
+    by_texts = resolve_words(arguments, resolve_texts(begun, *examples), examples[1], pairs)
     resolved = resolve_bleu(resolve(by_texts, pairs, accelerator.device), splits["train"])
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)

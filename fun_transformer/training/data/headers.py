@@ -2,7 +2,9 @@
 
 Many corpora have no header. Nothing is guessed silently: the first row is data where it shows that it is (a value that
 comes again in its column, a sentence, symbols of the rows below), it has names where they are usual ones, and anything
-else is refused with the way to say it. Columns without names are called by their numbers, from 0.
+else is refused with the way to say it. Columns without names are called by their numbers, from 0. Three columns
+without a header, one of them with grammatical tags (`V;PST;3;SG`), are lemma and form, in this order, and their tags
+before, between or after them, as in the shared tasks of SIGMORPHON.
 """
 
 import dataclasses
@@ -27,6 +29,8 @@ USUAL_NAMES = (
 )
 NAMES = frozenset(USUAL_NAMES.split())
 NAME_WORDS = 3  # at most, in the name of a column
+TAGS = re.compile(r"(?:[A-Z0-9][A-Z0-9.+/(){},_-]*|\w+=[\w,]+)(?:[;|](?:[A-Z0-9][A-Z0-9.+/(){},_-]*|\w+=[\w,]+))*")
+TAGGED = 0.95  # of the rows whose field is nothing but tags, in a column of tags
 DEFAULTS = (("source", "target"), ("source", "source"))  # language models read one column
 Verdict = Literal["header", "data", "unclear"]
 
@@ -51,6 +55,28 @@ def is_data(field: str, others: Sequence[str]) -> bool:
         return False
     below = Counter(word for other in others for word in set(other.split()))
     return sum(below[word] > 1 for word in words) >= (len(words) if len(words) == 2 else len(words) / 2)
+
+
+def tag_column(rows: Sequence[Sequence[str]]) -> int | None:
+    """Return which of three columns has grammatical tags; None where none has, or several have.
+
+    Args:
+        rows: Fields of each.
+    """
+    found = []
+    for column in range(3):
+        fields = [row[column].strip() for row in rows if len(row) == 3]
+        tagged = sum(TAGS.fullmatch(field) is not None for field in fields)
+        several = sum(";" in field or "|" in field for field in fields)
+        if (
+            fields
+            and TAGS.fullmatch(fields[0])
+            and not is_name(fields[0])
+            and tagged >= TAGGED * len(fields)
+            and several >= len(fields) / 2
+        ):
+            found.append(column)
+    return found[0] if len(found) == 1 else None
 
 
 def judge(first: Sequence[str], below: Sequence[Sequence[str]]) -> Verdict:
@@ -113,14 +139,44 @@ def recognise_columns(
     else:
         is_default = (split.source_column, split.target_column) in DEFAULTS and not split.references_column
         width = len({split.source_column, split.target_column})
+        is_open = is_default and width == 2 and not split.feature_columns
+        tags = tag_column(rows) if is_open and len(first) == 3 else None
+        if tags is not None:
+            return with_tags(files, split, tags, shown)
         if verdict != "data" or not is_default or split.feature_columns or len(first) != width:
             refuse_unclear(verdict, split, name, first)
             return files, split, ""
         split = rename(split, {"source": "0", "target": "1"})
     used = f"source_column is {split.source_column}, target_column {split.target_column}"
+    note = f"{split.dataset}: the first row is data ({shown}), so there is no header; {used}."
+    return with_header(files, numbers), split, note
+
+
+def with_header(files: Sequence[DataFile], names: Sequence[str]) -> list[DataFile]:
+    """Return files with names for the columns of tables that have none."""
     is_open = [file_format(file.name) in TABLES and not file.header for file in files]
-    without = [file._replace(header=tuple(numbers)) if lacks else file for file, lacks in zip(files, is_open)]
-    return without, split, f"{split.dataset}: the first row is data ({shown}), so there is no header; {used}."
+    return [file._replace(header=tuple(names)) if lacks else file for file, lacks in zip(files, is_open)]
+
+
+def with_tags(
+    files: Sequence[DataFile], split: SplitArguments, tags: int, shown: str
+) -> tuple[Sequence[DataFile], SplitArguments, str]:
+    """Return what `recognise_columns` does for three columns without a header of which one has tags.
+
+    Args:
+        files: Of one corpus.
+        split: What the recipe says of it.
+        tags: Number of the column of tags.
+        shown: Its first row.
+    """
+    source, target = (column for column in range(3) if column != tags)
+    names = {source: "source", target: "target", tags: "tags"}
+    split = dataclasses.replace(split, source_column="source", target_column="target", feature_columns=["tags"])
+    note = (
+        f"{split.dataset}: the first row is data ({shown}), so there is no header; source_column is {source}, "
+        f"target_column {target}, and column {tags} has grammatical tags, which become features (feature_columns)."
+    )
+    return with_header(files, [names[column] for column in range(3)]), split, note
 
 
 def check_numbers(wanted: Sequence[str], split: SplitArguments, width: int, place: str) -> None:

@@ -70,7 +70,12 @@ class TokenizerArguments:
     max_rows: int = arg(
         1_000_000, "rows of the training split that it is trained on, sampled by seed where there are more", minimum=1
     )
-    min_frequency: int = arg(2, "a token seen less often in training does not enter the vocabulary", minimum=1)
+    min_frequency: int = arg(
+        AUTO,
+        "a token seen less often in training does not enter the vocabulary",
+        BY_TEXTS + "1 for words and symbols, as above; else 2",
+        minimum=1,
+    )
     normalization: Literal["nfc", "nfd", "none"] = arg(
         "nfc", "Unicode form that text is brought into; nfd takes letters and Hangul syllables apart, none keeps them"
     )
@@ -326,7 +331,9 @@ class TrainingArguments:
         maximum=1_000,
     )
     average: Literal["best", "last"] = arg(
-        "best", "which of them: those with the best metric_for_best_model, or the last ones"
+        AUTO,
+        "which of them: those with the best metric_for_best_model, or the last ones",
+        "best; last for words and symbols, whose learning rate falls to 0",
     )
     ema_decay: float | None = arg(
         None, "evaluate and save a running mean of the weights, such as 0.999; null: the weights", above=0, below=1

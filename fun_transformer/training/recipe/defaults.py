@@ -197,7 +197,7 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
     goes_on, usual = starts_from_model(arguments), CHOICES["sentence"]  # where no texts were looked at
     arguments = dataclasses.replace(
         arguments,
-        tokenizer=arguments.tokenizer if goes_on else fill(arguments.tokenizer, type=usual.type),
+        tokenizer=arguments.tokenizer if goes_on else fill(arguments.tokenizer, type=usual.type, min_frequency=2),
         generation=fill(arguments.generation, metrics=[*usual.metrics], **choose_generation(arguments)),
     )
     scale, training = scale_for(pairs), arguments.training
@@ -205,6 +205,7 @@ def resolve(arguments: RunArguments, pairs: int, device: torch.device) -> RunArg
     training = fill(
         dataclasses.replace(training, lora=lora),
         **choose_course(arguments, pairs),
+        average="best",
         precision=choose_precision(training, device),
         attn_implementation=choose_kernel(arguments, device),
     )
@@ -260,7 +261,6 @@ def describe_choices(before: RunArguments, after: RunArguments, pairs: int, text
     """
     sections = ("tokenizer", "model", "training", "generation")
     old, new = ({section: as_dict(getattr(a, section)) for section in sections} for a in (before, after))
-    goes_on = starts_from_model(after) and OBJECTIVES[after.objective].generates
     by_texts = before.tokenizer.type == AUTO != after.tokenizer.type
     chosen = {
         f"{section}.{name}": value
@@ -278,9 +278,12 @@ def describe_choices(before: RunArguments, after: RunArguments, pairs: int, text
         chosen.pop("generation.metrics", None)
     if "bleu" not in after.generation.metrics and after.generation.metrics != AUTO:
         chosen.pop("generation.bleu_tokenize", None)
-    for name, value in GENERATION.items():
-        if not goes_on or value == chosen.get(f"generation.{name}"):  # nothing to tell
-            chosen.pop(f"generation.{name}", None)
+    usual = {f"generation.{name}": value for name, value in GENERATION.items()}
+    usual |= {"tokenizer.min_frequency": 2, "training.average": "best"}
+    writes = OBJECTIVES[after.objective].generates
+    for name, value in usual.items():
+        if value == chosen.get(name) or (name.startswith("generation.") and not writes):  # nothing to tell
+            chosen.pop(name, None)
     if not chosen:
         return ""
     values = ", ".join(f"{name} {show_value(value)}" for name, value in chosen.items())

@@ -9,19 +9,22 @@ is not known, or a value that does not fit, is refused before any data is read.
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...hub import shipped_recipe
 from ..tables import METRICS, OBJECTIVES
-from .arguments import AUTO, SPLITS, GenerationArguments, RunArguments
+from .arguments import AUTO, SPLITS, GenerationArguments, RunArguments, TrainingArguments
 from .checks import check, convert_fields
+from .defaults import LIMITS
 from .model_config import read_json
 from .names import RENAMED, Argument, flatten, known_arguments, replace_old_names, unknown_argument
 from .yaml12 import read_yaml
 
 FILES = ("model.config", "generation.config")  # relative to the recipe, or typed in the working directory
+COURSE = ("batch_tokens", "gradient_accumulation_steps", "learning_rate", "schedule", "warmup_steps", "average")
 RECIPE_ENDINGS = (".yaml", ".yml")
 
 
@@ -188,14 +191,32 @@ def keep_choices(arguments: RunArguments, output_dir: Path) -> RunArguments:
         return arguments
     flat = read_recipe(str(path), known_arguments(), warns=False)
     begun = convert_fields(build(RunArguments, flat))
-    tokenizer, generation = arguments.tokenizer, arguments.generation
+    tokenizer, model, training = arguments.tokenizer, arguments.model, arguments.training
     if tokenizer.type == AUTO:
-        names = ("type", "target_type", "vocab_size", "target_vocab_size")
+        tokenizer = keep_open(tokenizer, begun.tokenizer, ("type", "min_frequency"))
+        names = ("target_type", "vocab_size", "target_vocab_size")
         tokenizer = dataclasses.replace(tokenizer, **{name: getattr(begun.tokenizer, name) for name in names})
+        if tokenizer.type in ("char", "word"):  # chosen for words, from whichever table that version had
+            named = {name: value for name, value in model.items() if value != AUTO}
+            model, training = begun.model | named, keep_course(training, begun.training)
     open_names = ("metrics", "num_beams", "max_new_tokens", "length_penalty")
-    kept = {name: getattr(begun.generation, name) for name in open_names if getattr(generation, name) == AUTO}
-    generation = dataclasses.replace(generation, **kept)
-    return dataclasses.replace(arguments, tokenizer=tokenizer, generation=generation)
+    generation = keep_open(arguments.generation, begun.generation, open_names)
+    return dataclasses.replace(arguments, tokenizer=tokenizer, model=model, training=training, generation=generation)
+
+
+def keep_open(now: Any, begun: Any, names: Iterable[str]) -> Any:
+    """Return a section of the recipe with values of another one in place of "auto", for the fields that are named."""
+    return dataclasses.replace(now, **{name: getattr(begun, name) for name in names if getattr(now, name) == AUTO})
+
+
+def keep_course(now: TrainingArguments, begun: TrainingArguments) -> TrainingArguments:
+    """Return a section `training` with the batches and learning rates of another one in place of "auto".
+
+    Its limits are kept where no other one is named, as then only that holds.
+    """
+    is_limited = any(getattr(now, name) not in (AUTO, None) for name in LIMITS)
+    names = COURSE if is_limited else (*COURSE, *LIMITS, "patience")
+    return keep_open(now, begun, names)
 
 
 def flat_values(section: Any, prefix: str = "") -> dict[str, Any]:

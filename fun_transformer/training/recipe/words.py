@@ -1,0 +1,79 @@
+"""What "auto" means where `texts.py` has recognised words or symbols: values by the number of rows, from a table.
+
+Words are short, and a few hundred to some thousand of them are all that many languages have. The table for sentences
+gives them a warm-up as long as the run, and stops where the loss is no better, long before the forms are right. Here
+the learning rate falls to zero in a fixed number of epochs, and the last model is the final one. The values are
+measured (docs/training.md, `benchmarks.small_data`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from .arguments import AUTO, RunArguments
+from .base import starts_from_model
+from .defaults import Scale, choose_limits, choose_model, fill
+from .texts import SYMBOLS
+
+SCALES = (
+    #     rows    vocab   d_model L  H  ffn  drop batch tokens x  rate  warm-up epochs
+    Scale(2_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 100, 100),
+    Scale(6_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 200, 40),
+    Scale(20_000, SYMBOLS, 128, 3, 4, 512, 0.2, 2_048, 1, 2e-3, 200, 30),
+)
+LEAST_NEW_TOKENS = 32  # that a model may generate; else twice the longest target
+
+
+def are_recognised(given: RunArguments, arguments: RunArguments) -> bool:
+    """Return whether `texts.py` has chosen letters or symbols as tokens.
+
+    Args:
+        given: The recipe as it was given.
+        arguments: What `resolve_texts` made of it.
+    """
+    is_chosen = given.tokenizer.type == AUTO and arguments.tokenizer.type in ("char", "word")
+    return is_chosen and not starts_from_model(given)
+
+
+def longest_target(targets: Sequence[str], arguments: RunArguments) -> int:
+    """Return how many tokens the longest of some targets has."""
+    tokenizer = arguments.tokenizer
+    by_symbols = (tokenizer.target_type or tokenizer.type) == "word"
+    return max(len(target.split()) if by_symbols else len(target) for target in targets)
+
+
+def resolve_words(given: RunArguments, arguments: RunArguments, targets: Sequence[str], pairs: int) -> RunArguments:
+    """Return the recipe with sizes, course and lengths in place of "auto"; as it is where no words are recognised.
+
+    What the recipe names stays. Where it names what chooses the best model, or when to stop early, the best one is the
+    final one as ever.
+
+    Args:
+        given: The recipe as it was given.
+        arguments: What `resolve_texts` made of it; it is left as it is.
+        targets: Examples of the training targets.
+        pairs: Number of training pairs.
+    """
+    if not are_recognised(given, arguments) or pairs > SCALES[-1].pairs:
+        return arguments
+    scale, training = next(scale for scale in SCALES if pairs <= scale.pairs), arguments.training
+    schedule = "linear" if training.schedule == AUTO else training.schedule
+    chooses_best = training.metric_for_best_model != "loss" or training.patience not in (AUTO, None)
+    falls_to_zero = schedule in ("linear", "cosine")
+    return dataclasses.replace(
+        arguments,
+        model=choose_model(arguments, scale),
+        tokenizer=fill(arguments.tokenizer, min_frequency=1),
+        training=fill(
+            training,
+            **{**choose_limits(training, scale), "patience": None},
+            batch_tokens=scale.batch_tokens,
+            gradient_accumulation_steps=scale.gradient_accumulation_steps,
+            schedule=schedule,
+            learning_rate=1.0 if schedule == "noam" else scale.learning_rate,
+            warmup_steps=scale.warmup_steps,
+            average="last" if falls_to_zero and not chooses_best else "best",
+        ),
+        generation=fill(
+            arguments.generation, max_new_tokens=max(LEAST_NEW_TOKENS, 2 * longest_target(targets, arguments))
+        ),
+    )
