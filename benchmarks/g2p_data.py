@@ -11,6 +11,7 @@ import argparse
 import json
 import lzma
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 SPLITS = ("train", "dev", "test")
@@ -35,6 +36,24 @@ def choose_words(words: list[str], known: set[str]) -> list[str]:
     return [word for word in dict.fromkeys(words) if word not in known and spelled.fullmatch(word)]
 
 
+def write_splits(files: Sequence[str], output_dir: Path) -> list[Path]:
+    """Write train.jsonl, dev.jsonl and test.jsonl; return their paths."""
+    train, dev, test = map(read_dictionary, files)
+    dev = {word: pronunciations for word, pronunciations in dev.items() if word not in train}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, words in zip(SPLITS, (train, dev, test), strict=True):
+        rows = []
+        for word, pronunciations in words.items():
+            row = {"source": word, "target": pronunciations[0], "references": pronunciations}
+            rows += [{"source": word, "target": target} for target in pronunciations] if name == "train" else [row]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        paths.append(output_dir / f"{name}.jsonl")
+        paths[-1].write_text(lines, encoding="utf-8")
+        print(f"{name}.jsonl: {len(rows):,} rows")
+    return paths
+
+
 def main() -> None:
     """Write train.jsonl, dev.jsonl, test.jsonl and unlabelled.txt."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -42,20 +61,10 @@ def main() -> None:
     parser.add_argument("--words", help="text file with a word a line")
     parser.add_argument("--output_dir", type=Path, required=True)
     options = parser.parse_args()
-    train, dev, test = map(read_dictionary, options.files)
-    dev = {word: pronunciations for word, pronunciations in dev.items() if word not in train}
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    for name, words in zip(SPLITS, (train, dev, test)):
-        rows = []
-        for word, pronunciations in words.items():
-            row = {"source": word, "target": pronunciations[0], "references": pronunciations}
-            rows += [{"source": word, "target": target} for target in pronunciations] if name == "train" else [row]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (options.output_dir / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-        print(f"{name}.jsonl: {len(rows):,} rows")
+    write_splits(options.files, options.output_dir)
     if options.words:
         words = Path(options.words).read_text(encoding="utf-8").split()
-        chosen = choose_words(words, {*train, *dev, *test})
+        chosen = choose_words(words, set().union(*map(read_dictionary, options.files)))
         (options.output_dir / "unlabelled.txt").write_text("\n".join(chosen) + "\n", encoding="utf-8")
         print(f"unlabelled.txt: {len(chosen):,} words")
 

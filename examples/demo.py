@@ -1,4 +1,4 @@
-"""Train from a recipe, score, draw, and use the model as anybody would: `python -m examples.demo RECIPE OUTPUT_DIR`.
+"""Use the models of the checkout, then train one, score, draw and use it: `python -m examples.demo RECIPE OUTPUT_DIR`.
 
 What `make demo` and `make demo-zh-en` run. Options after OUTPUT_DIR go to the training.
 """
@@ -9,6 +9,13 @@ from pathlib import Path
 
 from fun_transformer.training.train import main as train
 
+HUB_CONFIGS = Path(__file__).parents[1] / "hub_configs"
+# What the models that need no training are shown with: pipeline, model, texts.
+READY = (
+    ("translation", "zh-en-small", ["今天天气很好。", "你叫什么名字?", "这本书是谁的?", "Kevin住在伦敦。"]),
+    ("translation", "en-zh-small", ["I like reading books.", "Where is the station?", "She is my teacher."]),
+    ("text2text-generation", "g2p-en-distilled", ["attention", "translator", "everyday"]),
+)
 # What each demo shows: texts that no data set has, and what has to be said about the model.
 SHOWN = {
     "g2p-en": (["transformer", "huggingface", "datawhale"], ""),
@@ -18,6 +25,21 @@ SHOWN = {
         "train on your own sentence pairs: see README.md.",
     ),
 }
+
+
+def use_ready_models() -> None:
+    """Translate and pronounce with the models whose weights are in the checkout."""
+    from transformers import pipeline
+
+    import fun_transformer  # noqa: F401  registers the models and the pipelines
+
+    for task, name, texts in READY:
+        if not (HUB_CONFIGS / name / "model.safetensors").exists():
+            continue
+        print(f'pipeline("{task}", model="hub_configs/{name}")')
+        for text, result in zip(texts, pipeline(task, model=str(HUB_CONFIGS / name))(texts), strict=True):
+            (answer,) = result.values()
+            print(f"  {text} -> {answer}")
 
 
 def use(model: Path, texts: list[str]) -> None:
@@ -52,10 +74,12 @@ def last_line(output_dir: Path) -> str:
 
 
 def main() -> None:
-    """Train, use, report."""
+    """Use what is there, train, use, report."""
     if len(sys.argv) < 3 or Path(sys.argv[1]).parent.name not in SHOWN:
         sys.exit(f"usage: python -m examples.demo RECIPE OUTPUT_DIR [OPTIONS]; a recipe of {' or '.join(SHOWN)}")
     recipe, output_dir = Path(sys.argv[1]), Path(sys.argv[2])
+    use_ready_models()
+    print(f"\nNow one of your own, from {recipe}:", flush=True)
     # What `accelerate launch -m fun_transformer.training RECIPE ...` runs on each of its processes.
     if code := train([str(recipe), "--output_dir", str(output_dir), "--overwrite", *sys.argv[3:]]):
         sys.exit(code)

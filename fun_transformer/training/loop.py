@@ -152,6 +152,14 @@ class TrainingLoop:
             done = self.accelerator.reduce(done.to(self.accelerator.device), reduction="mean")
         return float(done)
 
+    def is_over(self, done: float) -> bool:
+        """Tell whether a limit is reached, or nothing better is to be expected.
+
+        Args:
+            done: What `agreed_done` said after the last step.
+        """
+        return done >= 1.0 or self.kept.is_patience_over()
+
     # ── One step ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def train_step(self, done: float) -> Step:
@@ -259,7 +267,7 @@ class TrainingLoop:
             done = self.agreed_done()
             if progress.step == 0 and starts_from_model(self.setup.arguments):
                 self.evaluate()  # what is to be improved on; nothing better may come
-            while done < 1.0 and not self.kept.is_patience_over():
+            while not self.is_over(done):
                 step = self.train_step(done)
                 if not self.bad.in_a_row:
                     log.window.add(step.loss, step.tokens)
@@ -270,8 +278,7 @@ class TrainingLoop:
                 if progress.step % settings.eval_steps == 0 or done >= 1.0:
                     with log.window.paused():
                         self.evaluate()
-                over = done >= 1.0 or self.kept.is_patience_over()
-                if progress.step % settings.save_steps == 0 or over or self.stop.agreed:
+                if progress.step % settings.save_steps == 0 or self.is_over(done) or self.stop.agreed:
                     with log.window.paused():
                         checkpoint = self.save()
                 if self.stop.agreed:
