@@ -2,7 +2,8 @@
 
     python -m benchmarks.tables conll2000 --data data/conll2000 --output benchmarks/results/table-conll2000.json
     python -m benchmarks.tables sst2 --data data/sst2 --pretrain --text captions.en.gz --seeds 1 --output ...
-    python -m benchmarks.tables multi30k-en-de --data data/multi30k --seeds 1 2 3 --jobs 3 --output ...
+    python -m benchmarks.tables multi30k-en-de --data data/multi30k --output ... \\
+        --config_file training/configs/one_gpu_compiled.yaml
 
 `--data` is a folder with the files of the task as they are distributed (`python -m benchmarks.tables --help` lists
 them). On a GPU all seeds train at once, else one after the other; each is a run of the trainer in a folder of its own.
@@ -36,23 +37,25 @@ from .tables_data import TABLES, Table, write_rows
 ROOT = Path(__file__).parents[1]
 
 
-def run_trainer(words: list[str], folder: Path, threads: int | None) -> dict[str, Any]:
+def run_trainer(words: list[str], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train in a process of its own, or go on with a training; return what it measured and took.
 
     Args:
         words: Recipe and settings.
         folder: Of the run; what is printed goes to a file beside it.
-        threads: CPU threads; None leaves them to the trainer.
+        options: With `threads` and `config_file`.
 
     Raises:
         SystemExit: The training failed.
     """
-    command = [sys.executable, "-m", "fun_transformer.training", *words, "--output_dir", str(folder)]
-    command += [f"--training.threads={threads}"] if threads else []
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(options.config_file)]
+    command = [sys.executable, *(launcher if options.config_file else []), "-m", "fun_transformer.training", *words]
+    command += [f"--training.threads={options.threads}"] if options.threads else []
+    command += ["--output_dir", str(folder), "--resume", "auto"]
     is_resumed = (folder / "checkpoints").is_dir()
     start = time.monotonic()
     with open(f"{folder}.log", "ab") as log:
-        child = subprocess.Popen([*command, "--resume", "auto"], cwd=ROOT, stdout=log, stderr=log)
+        child = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
@@ -85,7 +88,7 @@ def pretrain(table: Table, words: list[str], options: argparse.Namespace) -> dic
     validation = [word for word in words if word.startswith("--data.validation.")]
     command = [f"hub_configs/{Path(table.recipe).parent}/pretrain.yaml", f"--data.train.dataset={texts}", *validation]
     command += [f"--training.max_steps={options.pretrain_steps}"] if options.pretrain_steps else []
-    return run_trainer([*command, "--training.seed=1"], options.folder / "pretrained", options.threads)
+    return run_trainer([*command, "--training.seed=1"], options.folder / "pretrained", options)
 
 
 def describe(runs: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
@@ -127,7 +130,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     def one_seed(seed: int) -> None:
         folder = options.folder / f"{key.replace(' ', '-')}-{seed}"
-        facts = run_trainer([recipe, *words, f"--training.seed={seed}", *options.settings], folder, options.threads)
+        facts = run_trainer([recipe, *words, f"--training.seed={seed}", *options.settings], folder, options)
         results["runs"].append({"seed": seed, "start": key, **facts, "environment": environment})
         results["runs"].sort(key=lambda run: (run["start"], run["seed"]))
         write_atomically(options.output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
@@ -153,6 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, help="trainings at once (default: all seeds on a GPU, else 1)")
     parser.add_argument("--threads", type=int, help="CPU threads of each training")
+    parser.add_argument("--config_file", type=Path, help="of accelerate: training/configs/one_gpu_compiled.yaml")
     parser.add_argument("--pretrain", action="store_true", help="begin with a masked language model")
     parser.add_argument("--text", nargs="+", default=[], metavar="FILE", help="more text for it, a sentence a line")
     parser.add_argument("--pretrain_steps", type=int, help="its updates (default: those of its recipe)")
@@ -161,7 +165,8 @@ def main(argv: list[str] | None = None) -> None:
     own, _, settings = (list(part) for part in split_at(argv, "--"))
     options = parser.parse_args(own)
     options.settings, options.command = settings, f"python -m benchmarks.tables {shlex.join(argv)}"
-    options.data = options.data.absolute()
+    options.data, options.text = options.data.absolute(), [Path(path).absolute() for path in options.text]
+    options.config_file = options.config_file and options.config_file.absolute()
     options.folder = (options.folder or Path("runs") / f"table-{options.name}").absolute()
     options.jobs = options.jobs or (len(options.seeds) if torch.cuda.is_available() else 1)
     table = TABLES[options.name]
