@@ -3,15 +3,24 @@
     python -m benchmarks.lineage reverse --d_model 64 --dropout 0 --output benchmarks/results/lineage-reverse.json
     python -m benchmarks.lineage train.jsonl validation.jsonl test.jsonl --columns translation.zh translation.en
 
-Each system trains in a process of its own, with the same data, tokenizer and batches, and is scored at intervals. The
-table compares after equally many updates (the best of the models scored, on the test split), and after equal time (on
-the validation split, when the fastest had done all its updates). Time is that of the CPU, one thread, so that other
-programs do not count. All compute in float32: in bf16, models this small would spend most of their time on kernels for
-each new size of a batch. `reverse` is a task without a data set: write up to 24 letters backwards. Scores are exact
-matches for `reverse`, else chrF; over all, and by length of the source. Several `--rows` compare how much data each
-system needs:
+Each system trains in a process of its own, with the same data, tokenizer and batches, and is scored at intervals. With
+`--patience` it trains until its score no longer rises, at most for `--steps` and `--minutes`. The table tells what the
+best of the models scored reaches on the test split, how long it took to 90 % of its best validation score, and where
+that was when the fastest system ended. Time is that of the CPU, one thread, so that other programs do not count. All
+compute in float32: in bf16, models this small would spend most of their time on kernels for each new size of a batch.
+`reverse` is a task without a data set: write up to 24 letters backwards. Scores are exact matches for `reverse`, else
+chrF; over all, and by length of the source.
+
+Several `--learning_rates` are tried first, for `--trial_steps` with the first seed, once for each family (RNN,
+convolution, Transformer); the best on the validation split is the family's. Each may name its warm-up, `4e-3:400`:
+
+    python -m benchmarks.lineage train.jsonl validation.jsonl test.jsonl ... --learning_rates 2e-3 4e-3 4e-3:400
+
+Several `--rows` compare how much data each system needs:
 
     python -m benchmarks.lineage train.jsonl validation.jsonl test.jsonl ... --rows 1000 3000 10000 30000
+
+What is in `--output` is not done again, so the same command goes on after an interruption, or with more seeds.
 """
 
 import argparse
@@ -30,6 +39,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from .lineage_results import LENGTHS, draw, draw_over_rows, table
 
 RNN = {"model_type": "seq2seq_rnn", "cell": "gru", "encoder_layers": 1, "decoder_layers": 1}
 TRANSFORMER = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
@@ -51,8 +62,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "Transformer, local": layers("sliding_attention", sliding_window=8),
     "Transformer, linear": layers("linear_attention"),
 }
+FAMILIES = {"RNN": "RNN, additive", "convolution": "convolution", "Transformer": "Transformer"}  # who tries the rates
 LETTERS = "abcdefghijkl"  # of `reverse`
-LENGTHS = (5, 10, 15, 20, 30)  # upper ends of the buckets of source length: letters of `reverse`, words else
 
 
 def write_reverse(folder: Path, rows: int = 30_000) -> list[str]:
@@ -96,65 +107,84 @@ def of_equal_size(name: str, vocab_size: int, d_model: int) -> dict[str, Any]:
     return widened(SYSTEMS[name], min(widths[above - 1 : above + 1], key=lambda width: abs(size(width) - wanted)))
 
 
-def train_one(name: str, rows: int | None, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and score one system; called in a process of its own."""
+def train_one(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Train one system and score it; called in a process of its own.
 
+    Args:
+        task: system, rows, seed, learning_rate, warmup_steps; is_trial: fewer steps, and the test split is not read.
+        options: Of the command line.
+    """
     import torch
 
     from fun_transformer.training.loop import TrainingLoop
     from fun_transformer.training.recipe.reading import parse_arguments
     from fun_transformer.training.train import train
 
-    reverse = options.data == ["reverse"]
-    metric = "exact" if reverse else "chrf"
-    system = of_equal_size(name, len(LETTERS) + 5 if reverse else options.vocab_size, options.d_model)
+    metric = "exact" if options.data == ["reverse"] else "chrf"
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "config.json")
-        config.write_text(json.dumps({"dropout": options.dropout, **system}), encoding="utf-8")
-        files = write_reverse(Path(folder)) if reverse else options.data
-        command = [f"--model.config={config}", f"--output_dir={folder}/run", f"--training.seed={seed}"]
-        for split, path in zip(("train", "validation", "test"), files, strict=True):
-            command += [f"--data.{split}.dataset={path}", "--data.bad_rows=drop"]
-            command += [f"--data.{split}.{side}_column={c}" for side, c in zip(("source", "target"), options.columns)]
-        if reverse:
-            command += ["--tokenizer.type=char", "--tokenizer.min_frequency=1"]
-        else:
-            command += [f"--tokenizer.vocab_size={options.vocab_size}"]
-        command += [f"--data.max_rows={rows}"] if rows else []
-        command += [f"--training.max_steps={options.steps}", "--training.schedule=inverse_sqrt"]
-        command += [f"--training.batch_tokens={options.batch_tokens}", "--training.packing=null"]
-        command += ["--training.precision=fp32", "--training.threads=1"]
-        command += [f"--training.learning_rate={options.learning_rate}", "--training.warmup_steps=200"]
-        every = options.steps // options.evaluations
-        command += [f"--training.eval_steps={every}", f"--training.save_steps={options.steps}"]
-        command += [
-            "--training.logging_steps=10",
-            f"--training.metric_for_best_model={metric}",
-            f"--generation.metrics={metric}",
-        ]
-        command += ["--generation.max_new_tokens=64", "--generation.eval_rows=300", "--generation.batch_size=300"]
-        command += [f"--training.patience={options.patience}"] if options.patience else []
-        command += [f"--training.max_minutes={options.minutes}"] if options.minutes else []
         # A GPU computes while the process waits, so its time is that on the wall.
         on_gpu = torch.accelerator.is_available()
         loop = functools.partial(TrainingLoop, clock=time.monotonic if on_gpu else time.process_time)
-        scores = train(parse_arguments(command), loop=loop).scores["test"]
+        scores = train(parse_arguments(command_of(task, options, Path(folder))), loop=loop).scores
         run = Path(folder, "run")
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        tested = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+        points = curve(read_lines(run / "metrics.jsonl"), metric)
+        if task["is_trial"]:
+            return {**task, "score": max(point["score"] for point in points), "curve": points}
+        tested = read_lines(run / "predictions.jsonl")
+        speeds = [line["tokens_per_second"] for line in read_lines(run / "metrics.jsonl") if line["split"] == "train"]
         return {
-            "system": name,
-            "rows": rows,
-            "seed": seed,
-            "score": scores[metric],
+            **{key: value for key, value in task.items() if key != "is_trial"},
+            "patience": options.patience,
+            "score": scores["test"][metric],
             "metric": metric,
-            "tokens_per_second": statistics.median(x["tokens_per_second"] for x in lines if x["split"] == "train"),
-            "curve": curve(lines, metric),
+            "tokens_per_second": statistics.median(speeds),
+            "curve": points,
             "generated_per_second": generation_speed(run / "model", [row["source"] for row in tested[:200]]),
             "by_length": by_length(tested, metric),
             "parameters": sum(p.numel() for p in load(run / "model").parameters()),
             "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         }
+
+
+def command_of(task: dict[str, Any], options: argparse.Namespace, folder: Path) -> list[str]:
+    """The arguments of a training in a folder, which gets the config and the data of `reverse`."""
+    reverse = options.data == ["reverse"]
+    metric = "exact" if reverse else "chrf"
+    system = of_equal_size(task["system"], len(LETTERS) + 5 if reverse else options.vocab_size, options.d_model)
+    config = folder / "config.json"
+    config.write_text(json.dumps({"dropout": options.dropout, **system}), encoding="utf-8")
+    splits = dict(
+        zip(("train", "validation", "test"), write_reverse(folder) if reverse else options.data, strict=True)
+    )
+    if task["is_trial"]:
+        del splits["test"]
+    command = [f"--model.config={config}", f"--output_dir={folder}/run", f"--training.seed={task['seed']}"]
+    for split, path in splits.items():
+        command += [f"--data.{split}.dataset={path}", "--data.bad_rows=drop"]
+        command += [f"--data.{split}.{side}_column={c}" for side, c in zip(("source", "target"), options.columns)]
+    if reverse:
+        command += ["--tokenizer.type=char", "--tokenizer.min_frequency=1"]
+    else:
+        command += [f"--tokenizer.vocab_size={options.vocab_size}"]
+    command += [f"--data.max_rows={task['rows']}"] if task["rows"] else []
+    steps = options.trial_steps if task["is_trial"] else options.steps
+    command += [f"--training.max_steps={steps}", "--training.schedule=inverse_sqrt"]
+    command += [f"--training.batch_tokens={options.batch_tokens}", "--training.packing=null"]
+    command += ["--training.precision=fp32", "--training.threads=1"]
+    command += [f"--training.{field}={task[field]}" for field in ("learning_rate", "warmup_steps")]
+    every = options.steps // options.evaluations
+    command += [f"--training.eval_steps={every}", f"--training.save_steps={options.steps}"]
+    command += ["--training.logging_steps=10", f"--training.metric_for_best_model={metric}"]
+    command += [f"--generation.metrics={metric}", "--generation.max_new_tokens=64"]
+    command += [f"--generation.eval_rows={options.eval_rows}", "--generation.batch_size=300"]
+    command += [f"--training.patience={options.patience}"] if options.patience else []
+    command += [f"--training.max_minutes={options.minutes}"] if options.minutes else []
+    return command
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def curve(lines: list[dict[str, Any]], metric: str) -> list[dict[str, float]]:
@@ -167,17 +197,6 @@ def curve(lines: list[dict[str, Any]], metric: str) -> list[dict[str, float]]:
         elif line["split"] == "validation":
             points.append({"step": line["step"], "seconds": seconds, "score": line[metric]})
     return points
-
-
-def at_time(points: list[dict[str, float]], seconds: float) -> float:
-    """The score of a curve at a moment, on a straight line between its points; 0 at the beginning."""
-    before = {"seconds": 0.0, "score": 0.0}
-    for point in points:
-        if point["seconds"] >= seconds:
-            share = (seconds - before["seconds"]) / (point["seconds"] - before["seconds"])
-            return before["score"] + share * (point["score"] - before["score"])
-        before = point
-    return before["score"]
 
 
 def load(folder: Path) -> Any:
@@ -217,91 +236,6 @@ def by_length(rows: list[dict[str, Any]], metric: str) -> dict[str, float]:
     return scores
 
 
-def draw(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Quality by source length, and over time, a line for each system: mean and range over seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", sharey=True)
-    for name, runs in systems.items():
-        style = {"linestyle": "--" if name.startswith("RNN") else "-", "label": name}
-        lengths = [length for length in map(str, LENGTHS) if length in runs[0]["by_length"]]
-        values = [[run["by_length"][length] for run in runs] for length in lengths]
-        (line,) = left.plot(lengths, list(map(statistics.mean, values)), marker="o", **style)
-        left.fill_between(lengths, [min(row) for row in values], [max(row) for row in values], alpha=0.12)
-        points = list(zip(*(run["curve"] for run in runs)))
-        seconds, scores = ([[point[key] for point in row] for row in points] for key in ("seconds", "score"))
-        x = list(map(statistics.mean, seconds))
-        right.plot(x, list(map(statistics.mean, scores)), color=line.get_color(), marker=".", **style)
-        right.fill_between(x, list(map(min, scores)), list(map(max, scores)), color=line.get_color(), alpha=0.12)
-    left.set_xlabel(f"length of the source, at most (test split, after {runs[0]['curve'][-1]['step']:,} updates)")
-    left.set_ylabel({"exact": "exactly right (%)"}.get(runs[0]["metric"], runs[0]["metric"]))
-    right.set_xlabel("CPU-seconds of training (validation split)")
-    left.legend(fontsize="small")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=100)
-
-
-def draw_over_rows(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Quality by the number of training rows, a line for each system: mean and range over seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
-    for name in dict.fromkeys(runs[0]["system"] for runs in systems.values()):
-        found = sorted(
-            (runs for runs in systems.values() if runs[0]["system"] == name), key=lambda runs: runs[0]["rows"]
-        )
-        rows, values = [runs[0]["rows"] for runs in found], [[run["score"] for run in runs] for runs in found]
-        axes.plot(rows, list(map(statistics.mean, values)), marker="o", label=name)
-        axes.fill_between(rows, list(map(min, values)), list(map(max, values)), alpha=0.12)
-    axes.set_xscale("log")
-    axes.set_xticks(rows, [f"{count:,}" for count in rows], minor=False)
-    axes.set_xlabel("training pairs")
-    axes.set_ylabel(f"{found[0][0]['metric']}, test split")
-    axes.legend()
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=100)
-
-
-def table(systems: dict[str, list[dict[str, Any]]]) -> str:
-    """Means over seeds, with half the range where there are several, as Markdown."""
-    time_of_fastest = min(run["curve"][-1]["seconds"] for runs in systems.values() for run in runs)
-    columns = {
-        "equal updates": lambda run: run["score"],
-        "equal time": lambda run: at_time(run["curve"], time_of_fastest),
-        **{f"<= {length}": lambda run, x=length: run["by_length"][x] for length in first(systems)["by_length"]},
-        "tok/s": lambda run: run["tokens_per_second"],
-        "generated tok/s": lambda run: run["generated_per_second"],
-        "peak GB": lambda run: run["peak_gigabytes"],
-        "parameters": lambda run: run["parameters"],
-    }
-    lines = [["system", *columns]]
-    for name, runs in systems.items():
-        cells = [[float(read(run)) for run in runs] for read in columns.values()]
-        lines.append([name, *map(show, cells)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
-
-
-def first(systems: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Any run: all have the same columns."""
-    return next(iter(systems.values()))[0]
-
-
-def show(values: list[float]) -> str:
-    """Mean ± half the range, with as many digits as say something."""
-    mean, half = statistics.mean(values), (max(values) - min(values)) / 2
-    if mean >= 1000:
-        return f"{mean:,.0f}"
-    digits = 2 if mean < 10 else 1
-    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if len(values) > 1 else "")
-
-
 def main() -> None:
     """Train every system with every seed, print the table, write results and picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -313,58 +247,91 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[None], help="of each split, at most")
     parser.add_argument("--steps", type=int, default=1000, help="updates of each run")
     parser.add_argument("--batch_tokens", type=int, default=2048)
-    parser.add_argument("--learning_rate", type=float, default=1e-3, help="the highest")
+    rates_help = "the highest rate, or RATE:WARMUP (updates, else 200); several are tried for each family"
+    parser.add_argument("--learning_rates", nargs="+", type=rate_and_warmup, default=[(1e-3, 200)], help=rates_help)
+    parser.add_argument("--trial_steps", type=int, help="updates of each try (a fifth of --steps)")
     parser.add_argument("--patience", type=int, help="stop a run after this many evaluations without a better score")
     parser.add_argument("--minutes", type=float, help="of training of a run, at most")
     parser.add_argument("--evaluations", type=int, default=5, help="on the way")
+    parser.add_argument("--eval_rows", type=int, default=300, help="of the validation split that are scored then")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--only", nargs="*", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--output", help="where the results go (JSON); runs that are there are not done again")
     parser.add_argument("--picture", help="where the picture goes")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # in the child process: system, rows, seed
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # in the child process: what to train
     options = parser.parse_args()
+    options.trial_steps = options.trial_steps or max(1, options.steps // 5)
     if options.one:
-        print("\n" + json.dumps(train_one(*json.loads(options.one), options)))
+        print("\n" + json.dumps(train_one(json.loads(options.one), options)))
         return
-    systems = read_results(options.output)
+    results = read_results(options.output)
+    systems = results["systems"]
     # A B A B: what else the machine does strikes all alike.
     for seed, rows, name in itertools.product(options.seeds, options.rows, options.only):
         label = name if len(options.rows) == 1 else f"{name}, {rows:,} rows"
         if any(run["seed"] == seed for run in systems.get(label, [])):
             continue
-        one = json.dumps([name, rows, seed])
-        child = [sys.executable, "-m", "benchmarks.lineage", *sys.argv[1:], "--one", one]
-        done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True)
-        systems.setdefault(label, []).append(json.loads(done.stdout.splitlines()[-1]))
+        rate, warmup = choose_rate(name.split(",")[0], results, options)
+        task = {"system": name, "rows": rows, "seed": seed, "learning_rate": rate, "warmup_steps": warmup}
+        systems.setdefault(label, []).append(in_a_process(task | {"is_trial": False}))
         print(f"seed {seed}, {label}: {systems[label][-1]['score']:.1f}", flush=True)
-        if options.output:
-            write_results(systems, Path(options.output))
+        write_results(results, options.output)
     print(table(systems))
     if options.picture:
         several = len({run["rows"] for runs in systems.values() for run in runs}) > 1
         (draw_over_rows if several else draw)(systems, Path(options.picture))
 
 
-def read_results(output: str | None) -> dict[str, list[dict[str, Any]]]:
-    """The runs that an earlier call has written: they are not done again."""
-    if not output or not Path(output).exists():
-        return {}
-    return json.loads(Path(output).read_text(encoding="utf-8"))["systems"]
+def rate_and_warmup(text: str) -> tuple[float, int]:
+    """`2e-3`, or `2e-3:400` with the updates of its warm-up."""
+    rate, _, warmup = text.partition(":")
+    return float(rate), int(warmup or 200)
 
 
-def write_results(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def in_a_process(task: dict[str, Any]) -> dict[str, Any]:
+    """What `train_one` gives, called in a process of its own."""
+    child = [sys.executable, "-m", "benchmarks.lineage", *sys.argv[1:], "--one", json.dumps(task)]
+    done = subprocess.run(child, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def choose_rate(family: str, results: dict[str, Any], options: argparse.Namespace) -> tuple[float, int]:
+    """The family's best learning rate on the validation split, with its warm-up; those not tried yet are tried."""
+    if len(options.learning_rates) == 1:
+        return options.learning_rates[0]
+    tries = results["tries"].setdefault(family, [])
+    for rate, warmup in options.learning_rates:
+        if any((found["learning_rate"], found["warmup_steps"]) == (rate, warmup) for found in tries):
+            continue
+        task = {"system": FAMILIES[family], "rows": options.rows[0], "seed": options.seeds[0], "is_trial": True}
+        tries.append(in_a_process(task | {"learning_rate": rate, "warmup_steps": warmup}))
+        print(f"{family}, learning rate {rate:g}, warm-up {warmup}: {tries[-1]['score']:.1f}", flush=True)
+        write_results(results, options.output)
+    best = max(tries, key=lambda found: found["score"])
+    return best["learning_rate"], best["warmup_steps"]
+
+
+def read_results(output: str | None) -> dict[str, Any]:
+    """What an earlier call has written: it is not done again."""
+    found = json.loads(Path(output).read_text(encoding="utf-8")) if output and Path(output).exists() else {}
+    return {"tries": found.get("tries", {}), "systems": found.get("systems", {})}
+
+
+def write_results(results: dict[str, Any], output: str | None) -> None:
     """Write the runs so far."""
+    if not output:
+        return
     from fun_transformer.files import write_atomically
     from fun_transformer.training.run.environment import describe_environment
 
     words = [Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]]  # no folders of ours
-    results = {
+    found = {
         "command": f"python -m benchmarks.lineage {shlex.join(words)}",
         "environment": describe_environment(),
         "load": os.getloadavg(),
-        "systems": systems,
+        **results,
     }
-    write_atomically(path, json.dumps(results, indent=1))
+    write_atomically(Path(output), json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

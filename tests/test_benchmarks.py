@@ -13,7 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 
-from benchmarks import complexity, finetuning, head_starts, lineage, peers
+from benchmarks import complexity, finetuning, head_starts, lineage, lineage_results, peers
 from benchmarks import training as training_benchmark
 
 
@@ -134,7 +134,37 @@ def test_scores_at_equal_time_lie_on_the_curve():
     ]
     points = lineage.curve(lines, "exact")
     assert [point["seconds"] for point in points] == [10.0, 20.0]
-    assert [lineage.at_time(points, seconds) for seconds in (5.0, 10.0, 15.0, 99.0)] == [10.0, 20.0, 40.0, 60.0]
+    assert [lineage_results.at_time(points, seconds) for seconds in (5.0, 10.0, 15.0, 99.0)] == [
+        10.0,
+        20.0,
+        40.0,
+        60.0,
+    ]
+
+
+def curve_of(*scores: float) -> list[dict[str, float]]:
+    """Points 10 updates and 2 seconds apart."""
+    return [{"step": 10 * n, "seconds": 2.0 * n, "score": score} for n, score in enumerate(scores, 1)]
+
+
+def test_updates_and_seconds_until_a_share_of_the_best_score_lie_on_the_curve():
+    points = curve_of(40.0, 80.0, 100.0, 90.0)
+    assert [lineage_results.until_share(points, "step", share) for share in (0.2, 0.6, 0.9)] == [5.0, 15.0, 25.0]
+    assert lineage_results.until_share(points, "seconds") == 5.0
+    assert lineage_results.until_share(curve_of(0.0, 0.0), "step") == 0.0
+
+
+def test_a_run_is_at_its_plateau_when_patience_ended_it():
+    run = {"curve": curve_of(1.0, 3.0, 2.0, 2.5), "patience": 2}
+    assert lineage_results.is_at_plateau(run)
+    assert not lineage_results.is_at_plateau(run | {"patience": 3})
+    assert not lineage_results.is_at_plateau(run | {"patience": None})
+
+
+def test_a_run_that_ended_keeps_its_best_score_in_the_picture():
+    seconds, scores = lineage_results.best_so_far([{"curve": curve_of(1.0, 3.0, 2.0)}, {"curve": curve_of(4.0)}])
+    assert seconds == [2.0, 4.0, 6.0]
+    assert scores == [[1.0, 4.0], [3.0, 4.0], [3.0, 4.0]]
 
 
 def test_quality_is_told_apart_by_the_length_of_the_source():
@@ -151,11 +181,19 @@ def test_a_lineage_is_trained_drawn_and_not_trained_again(tmp_path, monkeypatch,
     output, picture = tmp_path / "lineage.json", tmp_path / "lineage.png"
     argv = ["lineage", "reverse", "--d_model=16", "--steps=10", "--evaluations=1", "--seeds", "1"]
     argv += ["--rows", "20", "40", "--only", "RNN, dot", f"--output={output}", f"--picture={picture}"]
+    argv += ["--learning_rates", "1e-3", "4e-3:2", "--trial_steps=10"]
     monkeypatch.setattr(sys, "argv", argv)
     lineage.main()
     assert picture.stat().st_size > 1000
     table = capsys.readouterr().out
     assert "| RNN, dot, 40 rows |" in table
+    results = json.loads(output.read_text())
+    tries = results["tries"]["RNN"]  # once for the family, by its additive member, without the test split
+    assert [(found["learning_rate"], found["warmup_steps"]) for found in tries] == [(1e-3, 200), (4e-3, 2)]
+    assert {found["system"] for found in tries} == {"RNN, additive"} and "by_length" not in tries[0]
+    best = max(tries, key=lambda found: found["score"])
+    runs = [run for runs in results["systems"].values() for run in runs]
+    assert {run["learning_rate"] for run in runs} == {best["learning_rate"]}
     before = output.read_text()
     lineage.main()  # all runs are there
     assert capsys.readouterr().out in table
