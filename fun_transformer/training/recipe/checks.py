@@ -361,6 +361,11 @@ def check_objective(arguments: RunArguments) -> None:
         raise ValueError(
             f"training.packing is for objective: {' or '.join(able)}, got {arguments.objective}. Leave it out."
         )
+    if arguments.tokenizer.target_vocab_size is not None and not objective.has_targets:
+        raise ValueError(
+            f"tokenizer.target_vocab_size: objective: {arguments.objective} has no target beside its texts, which "
+            "have one vocabulary. Leave it out."
+        )
 
 
 def check_trained(arguments: RunArguments) -> None:
