@@ -129,21 +129,21 @@ LANGUAGES: dict[str, tuple[Callable[[random.Random], str], Callable[[str, random
 }
 
 
-def inflect(language: str, rows: int, seed: int = 0) -> tuple[list[Row], list[Row]]:
+def inflect(language: str, rows: int, seed: int = 0, test_rows: int = TEST_ROWS) -> tuple[list[Row], list[Row]]:
     """Return training and test rows of an invented language; no lemma is in both.
 
     Args:
         language: One of `LANGUAGES`.
-        rows: Of training.
+        rows: Of training: some forms of 200 lemmas at least, five of each in the mean where there are more.
         seed: Decides everything.
+        test_rows: One form of each of this many lemmas.
     """
     rng = random.Random(seed)
     new_lemma, forms = LANGUAGES[language]
-    lemmas = list(dict.fromkeys(new_lemma(rng) for _ in range(4 * TEST_ROWS)))
-    tables = {lemma: forms(lemma, rng) for lemma in lemmas}
-    test = [rng.choice(tables[lemma]) for lemma in lemmas[:TEST_ROWS]]
-    pool = [row for lemma in lemmas[TEST_ROWS : TEST_ROWS + max(200, rows // 5)] for row in tables[lemma]]
-    return rng.sample(pool, rows), test
+    wanted = test_rows + max(200, rows // 5)
+    lemmas = list(dict.fromkeys(new_lemma(rng) for _ in range(2 * wanted)))[:wanted]
+    test = [rng.choice(forms(lemma, rng)) for lemma in lemmas[:test_rows]]
+    return rng.sample([row for lemma in lemmas[test_rows:] for row in forms(lemma, rng)], rows), test
 
 
 def letters_to_sounds(dictionary: dict[str, list[str]], rows: int) -> list[dict[str, Any]]:
@@ -196,13 +196,12 @@ def measure(words: list[str], seed: int, folder: Path) -> dict[str, Any]:
     own = ["--training.threads", "1", "--training.seed", str(seed), "--output_dir", str(folder), "--overwrite"]
     result = train(parse_arguments([*words, *own]), loop=partial(TrainingLoop, clock=time.process_time))
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    trained = [line for line in map(json.loads, lines) if line["split"] == "train"][-1]
+    last = max(map(json.loads, lines), key=lambda line: line["step"])
     scores = {name: round(value, 2) for name, value in result.scores["test"].items() if isinstance(value, float)}
     return {
         "seed": seed,
         "scores": scores,
-        "steps": trained["step"],
-        "epochs": trained["epoch"],
+        "steps": last["step"],
         "cpu_minutes": round((time.process_time() - begun) / 60, 2),
     }
 

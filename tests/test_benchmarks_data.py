@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks import g2p_data, zh_en_data, zh_en_probes
+from benchmarks import g2p_data, small_data, zh_en_data, zh_en_probes
 
 
 def test_what_is_put_into_a_pair_is_on_both_sides():
@@ -76,3 +76,51 @@ def test_words_of_pronunciations_are_split_and_unknown_words_chosen(tmp_path, mo
     assert [row["target"] for row in rows["train"]] == ["R EH D", "R IY D"]
     assert [row["source"] for row in rows["dev"]] == ["sea"]
     assert (tmp_path / "out" / "unlabelled.txt").read_text(encoding="utf-8") == "seas\n"
+
+
+def forms(language, lemma, seed=5):
+    """The forms of a lemma by their tags; seed 5 makes a regular one."""
+    return {tags: form for _, form, tags in small_data.LANGUAGES[language][1](lemma, random.Random(seed))}
+
+
+def test_suffixes_agree_with_the_vowels_of_the_word_and_soften_its_end():
+    book, rose = forms("suffixes", "kitap"), forms("suffixes", "gül")
+    assert [book[f"N;{tags}"] for tags in ("NOM;SG", "ACC;SG", "LOC;PL", "DAT;SG;PSS3S")] == [
+        *("kitap", "kitabı", "kitaplarda", "kitabına"),
+    ]
+    assert [rose[f"N;{tags}"] for tags in ("ACC;SG", "ABL;PL", "NOM;SG;PSS1S")] == ["gülü", "güllerden", "gülüm"]
+    assert forms("suffixes", "araba")["N;ACC;SG"] == "arabayı"
+
+
+def test_prefixes_melt_into_the_stem_and_its_first_syllable_is_doubled():
+    sing = forms("prefixes", "imba")
+    assert [sing[f"V;{tags}"] for tags in ("PRS;1;SG", "PST;3;PL;HAB", "FUT;1;SG;NEG")] == [
+        *("ninemba", "waliimba", "sitembi"),
+    ]
+    assert forms("prefixes", "pika")["V;PRS;1;SG;HAB"] == "ninapipika"
+
+
+@pytest.mark.parametrize("language", small_data.LANGUAGES)
+def test_lemmas_of_the_test_are_not_in_training_and_some_forms_are_irregular(language):
+    train, test = small_data.inflect(language, 300, test_rows=20)
+    assert (len(train), len(test)) == (300, 20) and len(set(train)) == 300
+    assert not {lemma for lemma, _, _ in train} & {lemma for lemma, _, _ in test}
+    assert small_data.inflect(language, 300, test_rows=20) == (train, test)
+    lemmas = dict.fromkeys(lemma for lemma, _, _ in train)
+    regular = {lemma: set(forms(language, lemma).values()) for lemma in lemmas}
+    odd = {lemma for lemma, form, _ in train if form not in regular[lemma]}
+    assert 0 < len(odd) < len(lemmas) / 4
+
+
+@pytest.mark.slow
+def test_small_data_are_trained_without_a_recipe(tmp_path, monkeypatch, capsys):
+    (tmp_path / "known").write_text("".join(f"W{a}{b}  {a} {b}\n" for a in "BCD" for b in "AEIO"))
+    (tmp_path / "other").write_text("WDU  D UW\nWCA  K A\n")
+    output = tmp_path / "results.json"
+    argv = ["small_data", str(tmp_path / "known"), str(tmp_path / "other"), "--sets", "g2p-10", "--seeds", "1", "2"]
+    argv += ["--options=--training.max_steps 2", f"--folder={tmp_path / 'runs'}", f"--output={output}"]
+    monkeypatch.setattr(sys, "argv", argv)
+    small_data.main()
+    row = json.loads(output.read_text())["rows"][0]
+    assert [run["seed"] for run in row["runs"]] == [1, 2] and row["runs"][0]["scores"]["g2p_wer"] > 0
+    assert "| g2p-10 | no recipe | 2 |" in capsys.readouterr().out
