@@ -132,8 +132,8 @@ class JoeyNMT:
 
         self.clock, self.folder = clock, Path(tempfile.mkdtemp())
         write_words(corpus, self.folder)
-        self.config = joeynmt_config(corpus, str(self.folder))
-        args = parse_global_args(self.config)
+        self.config = json.dumps(joeynmt_config(corpus, str(self.folder)))
+        args = parse_global_args(json.loads(self.config))  # which changes what it is given
         args = args._replace(n_gpu=min(args.n_gpu, 1))  # it would take all
         self.model, self.data, _, _ = prepare(args, rank=0, mode="train")
         self.manager = TimedManager(
@@ -149,7 +149,7 @@ class JoeyNMT:
 
     def converted(self) -> Converted:
         """Its model as one of ours; the tokenizer has ids as words."""
-        (self.folder / "config.yaml").write_text(json.dumps(self.config), encoding="utf-8")
+        (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
         torch.save({"model_state": self.model.state_dict()}, self.folder / "latest.ckpt")
         return find_reader(self.folder).read(self.folder, Options())
 
