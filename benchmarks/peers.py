@@ -11,6 +11,7 @@ sorts by length within an epoch, and has a pre-norm decoder only.
 """
 
 import importlib.util
+import json
 import logging
 import tempfile
 import time
@@ -20,10 +21,12 @@ from typing import Any
 
 import torch
 
+from fun_transformer.conversion.readers import find_reader
+from fun_transformer.conversion.source import Converted, Options
 from fun_transformer.training.recipe.model_config import has_fast_bf16
 
 PACKAGES = {"JoeyNMT": "joeynmt", "eole": "eole"}
-LEARNING_RATE, MAX_GRAD_NORM = 5e-4, 1.0
+MAX_GRAD_NORM = 1.0
 NEVER = 10**9  # steps
 
 
@@ -77,7 +80,8 @@ def joeynmt_config(corpus: Any, folder: str) -> dict[str, Any]:
     training = {
         "optimizer": "adam",
         "scheduling": "warmupinversesquareroot",  # "plateau" fails with torch 2.13
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": corpus.arguments.training.learning_rate,
+        "learning_rate_warmup": corpus.arguments.training.warmup_steps,
         "clip_grad_norm": MAX_GRAD_NORM,
         "normalization": "tokens",
         "label_smoothing": corpus.arguments.model["label_smoothing"],
@@ -98,46 +102,61 @@ def joeynmt_config(corpus: Any, folder: str) -> dict[str, Any]:
     }
 
 
-def joeynmt(corpus: Any) -> Callable[[float], int]:
-    """JoeyNMT's TrainManager; a turn trains until the seconds are over and returns the real tokens."""
-    from joeynmt.config import parse_global_args
-    from joeynmt.prediction import prepare
-    from joeynmt.training import TrainManager
+class JoeyNMT:
+    """JoeyNMT's TrainManager.
 
-    quieten("joeynmt")
+    Args:
+        corpus: As for `write_words`.
+        clock: Seconds, from any beginning.
+    """
 
-    class TimedManager(TrainManager):
-        """Counts tokens, ends by the clock and saves nothing."""
+    source_end = ""
 
-        def _train_step(self, batch):
-            self.tokens += int(batch.src_length.sum()) + batch.ntokens
-            self.stats.is_max_update = time.monotonic() >= self.end  # stops after this step
-            return super()._train_step(batch)
+    def __init__(self, corpus: Any, clock: Callable[[], float] = time.monotonic):
+        from joeynmt.config import parse_global_args
+        from joeynmt.prediction import prepare
+        from joeynmt.training import TrainManager
 
-        def _save_checkpoint(self, new_best, score):
-            pass
+        quieten("joeynmt")
 
-    folder = tempfile.mkdtemp()
-    write_words(corpus, Path(folder))
-    args = parse_global_args(joeynmt_config(corpus, folder))
-    args = args._replace(n_gpu=min(args.n_gpu, 1))  # it would take all
-    model, data, _, _ = prepare(args, rank=0, mode="train")
-    manager = TimedManager(
-        0, model, Path(folder), args.device, args.n_gpu, autocast=args.autocast, train_args=args.train
-    )
+        class TimedManager(TrainManager):
+            """Counts tokens, ends by the clock and saves nothing."""
 
-    def train(seconds: float) -> int:
-        manager.tokens, manager.end = 0, time.monotonic() + seconds
-        manager.train_and_validate(data, data)
-        manager.stats.epochs += 1  # the next turn has another order
-        return manager.tokens
+            def _train_step(self, batch):
+                self.tokens += int(batch.src_length.sum()) + batch.ntokens
+                self.stats.is_max_update = clock() >= self.end  # stops after this step
+                return super()._train_step(batch)
 
-    return train
+            def _save_checkpoint(self, new_best, score):
+                pass
+
+        self.clock, self.folder = clock, Path(tempfile.mkdtemp())
+        write_words(corpus, self.folder)
+        self.config = json.dumps(joeynmt_config(corpus, str(self.folder)))
+        args = parse_global_args(json.loads(self.config))  # which changes what it is given
+        args = args._replace(n_gpu=min(args.n_gpu, 1))  # it would take all
+        self.model, self.data, _, _ = prepare(args, rank=0, mode="train")
+        self.manager = TimedManager(
+            0, self.model, self.folder, args.device, args.n_gpu, autocast=args.autocast, train_args=args.train
+        )
+
+    def __call__(self, seconds: float) -> int:
+        """Train until the seconds are over; return the real tokens."""
+        self.manager.tokens, self.manager.end = 0, self.clock() + seconds
+        self.manager.train_and_validate(self.data, self.data)
+        self.manager.stats.epochs += 1  # the next turn has another order
+        return self.manager.tokens
+
+    def converted(self) -> Converted:
+        """Its model as one of ours; the tokenizer has ids as words."""
+        (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
+        torch.save({"model_state": self.model.state_dict()}, self.folder / "latest.ckpt")
+        return find_reader(self.folder).read(self.folder, Options())
 
 
 def eole_config(corpus: Any, folder: str, compute_dtype: str) -> dict[str, Any]:
     """What a user writes into eole's YAML file."""
-    dims = corpus.dims
+    dims, settings = corpus.dims, corpus.arguments.training
     model = {
         "architecture": "transformer",
         "hidden_size": dims["d_model"],
@@ -154,7 +173,10 @@ def eole_config(corpus: Any, folder: str, compute_dtype: str) -> dict[str, Any]:
     training = {
         "compute_dtype": compute_dtype,
         "optim": "adam",
-        "learning_rate": LEARNING_RATE,
+        # Its noam schedule rises and falls; the factor makes its peak the learning rate.
+        "learning_rate": settings.learning_rate * (settings.warmup_steps * dims["d_model"]) ** 0.5,
+        "decay_method": "noam",
+        "warmup_steps": settings.warmup_steps,
         "max_grad_norm": MAX_GRAD_NORM,
         "normalization": "tokens",
         "dropout": [dims["dropout"]],
@@ -167,39 +189,60 @@ def eole_config(corpus: Any, folder: str, compute_dtype: str) -> dict[str, Any]:
         "num_workers": 0,  # a worker's seconds would not be counted
         "valid_steps": NEVER,
         "gpu_ranks": [0] if torch.cuda.is_available() else [],
+        "model_path": f"{folder}/model",
     }
     files = {"path_src": f"{folder}/train.src", "path_tgt": f"{folder}/train.trg", "transforms": []}
     data = {"src_vocab": f"{folder}/vocab.txt", "share_vocab": True, "data": {"train": files}}
     return {**data, "model": model, "training": training}
 
 
-def eole(corpus: Any) -> Callable[[float], int]:
-    """eole's Trainer; a turn trains until the seconds are over and returns the real tokens."""
-    from eole.config.run import TrainConfig
-    from eole.inputters.dynamic_iterator import build_dynamic_dataset_iter
-    from eole.models.model import get_model_class
-    from eole.train_single import TrainingInitializer
-    from eole.trainer import build_trainer
-    from eole.utils.optimizers import Optimizer
+class Eole:
+    """eole's Trainer.
 
-    folder = tempfile.mkdtemp()
-    write_words(corpus, Path(folder), " </s>")
-    gpu = torch.cuda.is_available()
-    fast = has_fast_bf16(torch.device("cuda" if gpu else "cpu"))
-    config = TrainConfig(**eole_config(corpus, folder, "fp16" if gpu else "bf16" if fast else "fp32"))
-    context = TrainingInitializer(config).initialize()
-    rank = 0 if gpu else -1
-    model = get_model_class(config.model).for_training(config.model, context.vocabs, config.training, device_id=rank)
-    trainer = build_trainer(config, rank, model, context.vocabs, Optimizer.from_config(model, config))
-    batches = iter(build_dynamic_dataset_iter(config, context.transforms, context.vocabs, device_id=rank))
-    quieten("eole")
+    Args:
+        corpus: As for `write_words`.
+        clock: Seconds, from any beginning.
+    """
 
-    def until(end: float) -> Iterator[Any]:
-        while time.monotonic() < end:
-            yield next(batches)
+    source_end = " </s>"  # which it does not append by itself
 
-    def train(seconds: float) -> int:
-        statistics = trainer.train(until(time.monotonic() + seconds), train_steps=0, valid_steps=NEVER)
+    def __init__(self, corpus: Any, clock: Callable[[], float] = time.monotonic):
+        from eole.config.run import TrainConfig
+        from eole.inputters.dynamic_iterator import build_dynamic_dataset_iter
+        from eole.models.model import get_model_class
+        from eole.models.model_saver import build_model_saver
+        from eole.train_single import TrainingInitializer
+        from eole.trainer import build_trainer
+        from eole.utils.optimizers import Optimizer
+
+        self.clock, self.folder, self.saved = clock, Path(tempfile.mkdtemp()), 0
+        write_words(corpus, self.folder, self.source_end)
+        gpu = torch.cuda.is_available()
+        fast = has_fast_bf16(torch.device("cuda" if gpu else "cpu"))
+        config = eole_config(corpus, str(self.folder), "fp16" if gpu else "bf16" if fast else "fp32")
+        config = TrainConfig(**config)
+        context = TrainingInitializer(config).initialize()
+        rank = 0 if gpu else -1
+        model_class = get_model_class(config.model)
+        model = model_class.for_training(config.model, context.vocabs, config.training, device_id=rank)
+        optimizer = Optimizer.from_config(model, config)
+        self.trainer = build_trainer(config, rank, model, context.vocabs, optimizer)
+        self.saver = build_model_saver(config, model, context.vocabs, optimizer, rank, context.transforms)
+        self.batches = iter(build_dynamic_dataset_iter(config, context.transforms, context.vocabs, device_id=rank))
+        quieten("eole")
+
+    def __call__(self, seconds: float) -> int:
+        """Train until the seconds are over; return the real tokens."""
+
+        def until(end: float) -> Iterator[Any]:
+            while self.clock() < end:
+                yield next(self.batches)
+
+        statistics = self.trainer.train(until(self.clock() + seconds), train_steps=0, valid_steps=NEVER)
         return statistics.n_src_tokens + statistics.n_tokens
 
-    return train
+    def converted(self) -> Converted:
+        """Its model as one of ours; the tokenizer has ids as words."""
+        self.saved += 1
+        self.saver.save(self.saved)
+        return find_reader(self.folder / "model").read(self.folder / "model", Options(checkpoint=f"step_{self.saved}"))

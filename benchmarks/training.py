@@ -74,7 +74,7 @@ class Corpus:
         self.command += [f"--training.batch_tokens={options.batch_tokens}", "--data.bad_rows=drop"]
         self.command += [f"--model.{name}={value}" for name, value in self.dims.items()]
         self.command += [f"--model.label_smoothing={SMOOTHING}", f"--training.threads={options.threads}"]
-        self.command += ["--training.packing=null", "--training.learning_rate=5e-4"]
+        self.command += ["--training.packing=null", "--training.learning_rate=5e-4", "--training.warmup_steps=400"]
         self.command += ["--training.gradient_accumulation_steps=1"]
         self.command += ["--training.eval_steps=500", "--training.save_steps=500"]  # a contender does neither
         self.arguments = arguments = parse_arguments(self.command)
@@ -318,8 +318,8 @@ CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
     "torch.nn.Transformer, bf16": torch_transformer("bf16"),
     "torch.nn.Transformer, fp32": torch_transformer("fp32"),
     "Marian, Seq2SeqTrainer": seq2seq_trainer,
-    "JoeyNMT": peers.joeynmt,
-    "eole": peers.eole,
+    "JoeyNMT": peers.JoeyNMT,
+    "eole": peers.Eole,
 }
 
 

@@ -76,7 +76,9 @@ def tiny_corpus():
             return 16
 
     train = Dataset.from_dict({"input_ids": [[*row, 1] for row in rows], "labels": [[*row[:2], 1] for row in rows]})
-    arguments = SimpleNamespace(training=SimpleNamespace(batch_tokens=64), model={"label_smoothing": 0.1})
+    arguments = SimpleNamespace(
+        training=SimpleNamespace(batch_tokens=64, learning_rate=5e-4, warmup_steps=10), model={"label_smoothing": 0.1}
+    )
     return SimpleNamespace(dims=dims, tokenizer=Tokenizer(), splits={"train": train}, arguments=arguments)
 
 

@@ -117,6 +117,18 @@ def assert_same_logits(folder, model, tolerance=2e-5):
     torch.testing.assert_close(ours, model(source_ids, target_ids), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_embedding_that_is_saved_once_is_that_of_both_sides(tied, tmp_path):
+    model = translator(TARGET, TARGET)
+    model.target = model.source
+    if tied:
+        model.output.weight = model.source.weight
+    vocab = (TARGET, TARGET)
+    folder = write_eole(tmp_path / "run", model, vocab, {"share_embeddings": True, "share_decoder_embeddings": tied})
+    convert(folder, tmp_path / "out")
+    assert_same_logits(tmp_path / "out", model)
+
+
 @pytest.mark.parametrize(
     ("options", "settings"),
     [

@@ -66,6 +66,8 @@ def build_model(
         ValueError: Weights are missing, or left over, or have another shape than the config says.
     """
     weights = {name: weight.detach().float() for name, weight in weights.items()}
+    if config.share_encoder_decoder_embeddings:  # which some sources save once
+        weights.setdefault("model.decoder.embed_tokens.weight", weights["model.encoder.embed_tokens.weight"])
     if output_bias is not None and not output_bias.any():
         output_bias = None
     if output_bias is not None and config.tie_word_embeddings:
