@@ -3,6 +3,8 @@
 `python -m examples.positions [OUTPUT_DIR]` draws positions.png.
 
     PE(pos, 2i) = sin(pos / 10000^(2i / d_model))    PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model))
+
+Rotary and relative positions tell attention how far two tokens are apart, and add nothing to the embeddings.
 """
 
 import math
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 from fun_transformer import FunTransformerConfig, FunTransformerModel
+from fun_transformer.positions import RelativePositions, RotaryPositions
 from fun_transformer.visualization import Panel, plot_matrices
 
 LENGTH, D_MODEL = 64, 64
@@ -44,6 +47,19 @@ def main() -> None:
             f"Positions {distance} apart: similarity {values.mean():.3f}, the same everywhere ({np.ptp(values):.0e})"
         )
 
+    # Rotary positions turn queries and keys: here one query and one key, at all pairs of places.
+    rotary = RotaryPositions(encoder.config, num_heads=1, is_causal=False)
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 1, 1, 1, D_MODEL).expand(2, 1, 1, LENGTH, D_MODEL)  # (batch, heads, seq_len, head_dim)
+    scores = (rotary.rotate(query, position_ids) @ rotary.rotate(key, position_ids).mT / D_MODEL**0.5)[0, 0].numpy()
+    np.testing.assert_allclose(scores[1:, 1:], scores[:-1, :-1], atol=1e-3)
+    print("Rotary: the score of a query and a key is the same wherever they are equally far apart")
+
+    # Relative positions add a learned number to each score, that of a range of distances.
+    relative = RelativePositions(encoder.config, num_heads=1, is_causal=False)
+    buckets = relative.buckets(position_ids - position_ids.T).numpy()  # (seq_len, seq_len): of key j - query i
+    print(f"Relative: {len(np.unique(buckets[0]))} numbers for the distances from 0 to {LENGTH - 1}")
+
     # Without positions a permuted source gives permuted states: order is invisible.
     encoder.eval()
     states, order = torch.randn(1, 5, D_MODEL), torch.tensor([4, 2, 0, 3, 1])
@@ -56,8 +72,10 @@ def main() -> None:
     panels = [
         Panel("PE(pos, i)", by_hand, row_name="position", column_name="dimension i"),
         Panel("similarity of two positions", similarity, row_name="position", column_name="position"),
+        Panel("rotary: score of one query and one key", scores, row_name="query at", column_name="key at"),
+        Panel("relative: which number is added", buckets, row_name="query at", column_name="key at"),
     ]
-    plot_matrices(panels, folder / "positions.png", cell=0.05, bar="value")
+    plot_matrices(panels, folder / "positions.png", columns=2, cell=0.05, bar="value")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class FunTransformerConfig(PreTrainedConfig):
         position_embedding_type: "sinusoidal" (section 3.5), "learned" (Table 3, row E), "rotary" (Su et al. 2021,
             arXiv:2104.09864), "relative" (Raffel et al. 2020, arXiv:1910.10683), or what else `POSITIONS` of
             positions.py names.
+        relative_attention_max_distance: With "relative", tokens that are farther apart than this share one number.
         norm_position: "post" is LayerNorm(x + Sublayer(x)) as in section 3.1; "pre" is x + Sublayer(LayerNorm(x)) with
             a final LayerNorm on each stack (Xiong et al. 2020, arXiv:2002.04745), which trains without warmup.
         final_layer_norm: A LayerNorm at the end of each stack. None: where norms come first, as above. True with
@@ -82,6 +83,7 @@ class FunTransformerConfig(PreTrainedConfig):
     activation_dropout: float | int = 0.0
     max_position_embeddings: int = 1024
     position_embedding_type: str = "sinusoidal"
+    relative_attention_max_distance: int = 128
     norm_position: Literal["post", "pre"] = "post"
     final_layer_norm: bool | None = None
     layer_norm_eps: float | int = 1e-5
@@ -114,7 +116,7 @@ class FunTransformerConfig(PreTrainedConfig):
                 check_known(f"{stack}_layer_types", layer_type, MIXERS)
 
     def validate_widths(self):
-        """Refuse sizes below 1, heads that do not divide d_model, and positions that do not come in pairs."""
+        """Refuse sizes below 1, and heads that do not divide d_model."""
         check_positive(
             self,
             *("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"),
@@ -130,21 +132,35 @@ class FunTransformerConfig(PreTrainedConfig):
                     f"d_model={self.d_model} is not divisible by {name}={heads}. "
                     f"Choose a multiple of {heads}, such as {choices}."
                 )
-        if self.position_embedding_type == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
-        if self.position_embedding_type == "rotary":
-            for name in ("encoder_attention_heads", "decoder_attention_heads"):
-                if self.d_model // getattr(self, name) % 2:
-                    raise ValueError(
-                        f"position_embedding_type=rotary turns pairs of numbers, but with d_model={self.d_model} and "
-                        f"{name}={getattr(self, name)} a head is {self.d_model // getattr(self, name)} wide. Choose "
-                        f"d_model as a multiple of {2 * getattr(self, name)}, or other positions."
-                    )
         if self.layer_norm_eps <= 0:
             raise ValueError(f"layer_norm_eps={self.layer_norm_eps} must be above 0, as 1e-5 is.")
 
+    def validate_positions(self):
+        """Refuse positions that come in pairs where a width is odd, or that layers cannot read."""
+        positions = self.position_embedding_type
+        if positions == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"d_model={self.d_model} is odd, but sinusoids come in pairs. Choose an even one.")
+        for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
+            if positions == "rotary" and self.d_model // heads % 2:
+                raise ValueError(
+                    f"position_embedding_type=rotary turns pairs of numbers, but {heads} heads of d_model={self.d_model} "
+                    f"are {self.d_model // heads} wide. Choose d_model as a multiple of {2 * heads}, or other positions."
+                )
+        layer_types = self.stack_layer_types("encoder") + self.stack_layer_types("decoder")
+        if positions in ("rotary", "relative") and "linear_attention" in layer_types:
+            raise ValueError(
+                f"position_embedding_type={positions} tells positions to attention scores, and layers of "
+                "linear_attention have none: they would see no order. Choose sinusoidal or learned positions, or other "
+                "layer types."
+            )
+        if self.relative_attention_max_distance <= 16:
+            raise ValueError(
+                f"relative_attention_max_distance={self.relative_attention_max_distance} must be above 16: up to there "
+                "each distance has a number of its own. T5's is 128."
+            )
+
     def validate_layer_types(self):
-        """Refuse types that do not fit the layers or the positions, and local attention without a window."""
+        """Refuse a list of types that does not fit the layers, and local attention without a window."""
         for stack in ("encoder", "decoder"):
             layer_types, layers = getattr(self, f"{stack}_layer_types"), getattr(self, f"{stack}_layers")
             if layer_types is not None and len(layer_types) != layers:
@@ -152,15 +168,8 @@ class FunTransformerConfig(PreTrainedConfig):
                     f"{stack}_layer_types has {len(layer_types)} entries, but {stack}_layers={layers}. Name one type "
                     "for each layer, or leave it None for full attention in all of them."
                 )
-        kinds = self.stack_layer_types("encoder") + self.stack_layer_types("decoder")
-        if self.position_embedding_type in ("rotary", "relative") and "linear_attention" in kinds:
-            raise ValueError(
-                f"position_embedding_type={self.position_embedding_type} tells positions to attention scores, and layers "
-                "of linear_attention have none: they would see no order. Choose sinusoidal or learned positions, or "
-                "other layer types."
-            )
         if self.sliding_window is None:
-            if "sliding_attention" in kinds:
+            if "sliding_attention" in self.stack_layer_types("encoder") + self.stack_layer_types("decoder"):
                 raise ValueError(
                     "A layer of sliding_attention has to know how many tokens it reaches: sliding_window is None. "
                     "Set it, to 8 for example."

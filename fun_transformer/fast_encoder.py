@@ -71,7 +71,9 @@ def encode(
         forbidden = forbidden_score(config, hidden_states.dtype)
         mask = additive(attention_mask, hidden_states.dtype, forbidden)[:, None, None, :]  # (batch, 1, 1, source_len)
     if bias is not None:
-        mask = add_bias(mask, bias(0, source_len).to(hidden_states.dtype))  # (batch or 1, heads, source_len, source_len)
+        mask = add_bias(
+            mask, bias(0, source_len).to(hidden_states.dtype)
+        )  # (batch or 1, heads, source_len, source_len)
     norms_first, activation = config.norm_position == "pre", activation_of(encoder.layers[0].feed_forward)
     hidden_states = hidden_states.view(-1, d_model)  # (batch * source_len, d_model), as all that follow
     for layer, products in zip(encoder.layers, weights):

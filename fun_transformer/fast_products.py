@@ -79,7 +79,8 @@ def additive(mask: torch.Tensor, dtype: torch.dtype, forbidden: float) -> torch.
 def add_bias(mask: torch.Tensor | None, bias: torch.Tensor) -> torch.Tensor:
     """Add a bias of the scores, (batch or 1, heads, query_len, key_len), to an additive mask.
 
-    Nothing is below the dtype's minimum, so that a text that may attend to nothing gets equal weights, as in the model.
+    Nothing is below the minimum of the dtype, so that a text that may attend to nothing gets equal weights, as in the
+    model.
     """
     return bias if mask is None else (mask + bias).clamp(min=torch.finfo(bias.dtype).min)
 

@@ -241,17 +241,17 @@ class RotaryPositions(Positions):
 class RelativePositions(Positions):
     """e_ij = q_i . k_j / sqrt(d) + b[bucket(j - i)], one learned b for each head and range of distances.
 
-    Raffel et al. 2020 (arXiv:1910.10683), section 2.1, simplified Shaw et al. 2018 (arXiv:1803.02155) to it: all layers
-    of a stack share the numbers. Half of the buckets hold one distance each, the others ever longer ranges up to
-    `FARTHEST`, and the last one all that is farther. The encoder has as many for either side; the decoder sees one.
+    Shaw et al. 2018 (arXiv:1803.02155) had a vector for each distance and layer; Raffel et al. 2020 (arXiv:1910.10683,
+    section 2.1) made it a number that all layers of a stack share. Half of the buckets hold one distance each, the
+    others ever longer ranges up to `relative_attention_max_distance`, and the last one all that is farther. In the
+    encoder there are half as many for either side; the decoder sees one side alone.
     """
 
     BUCKETS = 32
-    FARTHEST = 128
 
     def __init__(self, config: PreTrainedConfig, num_heads: int, is_causal: bool):
         super().__init__(config, num_heads, is_causal)
-        self.is_causal = is_causal
+        self.farthest, self.is_causal = config.relative_attention_max_distance, is_causal
         self.distance_bias = nn.Embedding(self.BUCKETS, num_heads)
 
     def buckets(self, distances: torch.Tensor) -> torch.Tensor:
@@ -267,7 +267,7 @@ class RelativePositions(Positions):
         side = 0 if self.is_causal else (distances > 0) * count
         apart = (-distances).clamp(min=0) if self.is_causal else distances.abs()
         near = count // 2  # from here on a bucket holds several distances
-        ranges = (apart.clamp(min=1) / near).log() / math.log(self.FARTHEST / near) * (count - near)
+        ranges = (apart.clamp(min=1) / near).log() / math.log(self.farthest / near) * (count - near)
         far = (near + ranges.long()).clamp(max=count - 1)
         return side + torch.where(apart < near, apart, far)
 

@@ -102,6 +102,8 @@ def test_half_precision_stays(tiny_model, batch):
     ("fields", "reason"),
     [
         ({"position_embedding_type": "learned"}, "norm_position=post with learned positions"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type=rotary, and theirs is sinusoidal or learned"),
+        ({"position_embedding_type": "relative"}, "position_embedding_type=relative.*or choose another format"),
         ({"final_layer_norm": True}, "final_layer_norm=True with norm_position=post"),
         ({"layer_norm_eps": 1e-6}, "layer_norm_eps=1e-06"),
         ({"encoder_layer_types": ["conv", "full_attention"]}, "layers of conv"),

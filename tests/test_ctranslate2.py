@@ -199,6 +199,10 @@ def test_a_guard_tries_again_with_beams(build, tokenizer):
     [
         ({"encoder_layer_types": ["full_attention", "linear_attention"]}, "encoder_layer_types has linear_attention"),
         ({"decoder_layer_types": ["conv"] * 3}, "decoder_layer_types has conv"),
+        (
+            {"position_embedding_type": "rotary"},
+            "position_embedding_type=rotary cannot.* Train with one of sinusoidal",
+        ),
     ],
 )
 def test_models_that_it_cannot_say_are_refused(fields, reason, build, tokenizer, tmp_path):

@@ -46,23 +46,42 @@ def decode(graph, states, target, cache=None):
     return results["logits"], kept
 
 
-@pytest.fixture(scope="module")
-def model_and_graphs():
+def build(positions):
     from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 
     torch.manual_seed(0)
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 2}
-    model = FunTransformerForConditionalGeneration(FunTransformerConfig(vocab_size=40, **sizes, **heads))
+    config = FunTransformerConfig(vocab_size=40, position_embedding_type=positions, **sizes, **heads)
+    model = FunTransformerForConditionalGeneration(config)
     for weight in model.parameters():
         weight.data += 0.2 * torch.randn_like(weight)
     model.eval().set_attn_implementation("eager")
+    return model
+
+
+def with_graphs(model):
     return model, [onnx_graphs.export_encoder(model), *onnx_graphs.export_decoder(model)]
 
 
+@pytest.fixture(scope="module")
+def model_and_graphs():
+    return with_graphs(build("sinusoidal"))
+
+
 @pytest.mark.slow
-def test_graphs_compute_the_models_logits_with_and_without_a_cache(model_and_graphs):
-    model, (encoder, *parts) = model_and_graphs
+def test_queries_and_keys_are_turned():
+    model = build("rotary")
+    encoder = session(onnx_graphs.export_encoder(model))
+    states = run(encoder, input_ids=SOURCE, attention_mask=MASK)["last_hidden_state"]
+    expected = model.model.encoder(SOURCE, MASK).last_hidden_state.detach()
+    torch.testing.assert_close(states[MASK.bool()], expected[MASK.bool()], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", ["sinusoidal", "relative"])
+def test_graphs_compute_the_models_logits_with_and_without_a_cache(positions, model_and_graphs):
+    model, (encoder, *parts) = model_and_graphs if positions == "sinusoidal" else with_graphs(build(positions))
     expected = model(SOURCE, MASK, TARGET).logits.detach()
     states = run(session(encoder), input_ids=SOURCE, attention_mask=MASK)["last_hidden_state"]
     decoder = onnx_graphs.merge(*copy.deepcopy(parts))

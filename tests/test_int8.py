@@ -28,6 +28,7 @@ VARIANTS = {
     "separate vocabularies": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 29},
     "pre-norm": {"norm_position": "pre"},
     "learned": {"position_embedding_type": "learned"},
+    "relative": {"position_embedding_type": "relative"},
 }
 EACH = pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
 LINES = ["The black cat sat.", "Another dog ran away.", "今天我们吃什么？", "The whole street was asleep."]

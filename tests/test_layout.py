@@ -37,7 +37,7 @@ FLAT = {
     "masks": [*LEVEL_0, "mixers", "configuration_*"],
     "fast_products": ["int8"],
     "fast_encoder": ["fast_products"],
-    "fast_decoder": ["fast_products"],
+    "fast_decoder": ["positions", "fast_products"],
     "fast_search": ["fast_decoder"],
     "fast_generation": [*LEVEL_0, "attention", "fast_products", "fast_encoder", "fast_decoder"],
     "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],

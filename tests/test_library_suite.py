@@ -259,10 +259,13 @@ MIXED = {
     "sliding_window": 3,
 }
 RECURRENT = {"encoder_layer_types": ["linear_attention", "conv"], "decoder_layer_types": ["conv", "linear_attention"]}
+ROTARY = {"position_embedding_type": "rotary", "norm_position": "pre"}
+RELATIVE = {"position_embedding_type": "relative", "encoder_layer_types": ["full_attention", "sliding_attention"]}
+RELATIVE["sliding_window"] = 3
 CASES += [
     pytest.param(head, fields, id=f"{head}-{name}")
     for head in ("FunTransformerForConditionalGeneration", "FunTransformerForCausalLM")
-    for fields, name in ((MIXED, "mixed"), (RECURRENT, "recurrent"))
+    for fields, name in ((MIXED, "mixed"), (RECURRENT, "recurrent"), (ROTARY, "rotary"), (RELATIVE, "relative"))
 ]
 CASES += [
     pytest.param(RNN, {"attention_score": score, "cell": cell, **fields}, id=f"{RNN}-{score}-{name}")

@@ -135,19 +135,24 @@ def test_scores_are_those_of_the_formulas(tiny_config):
     close(weights, (query @ key.mT / 2 + bias).softmax(-1))  # heads are 4 wide
 
 
+@pytest.mark.parametrize("farthest", [17, 128])
 @pytest.mark.parametrize("is_causal", [False, True])
-def test_buckets_of_distances_are_those_of_t5(is_causal, tiny_config):
-    distances = torch.arange(-300, 301)
-    expected = T5Attention._relative_position_bucket(distances, bidirectional=not is_causal)
-    assert torch.equal(RelativePositions(tiny_config(), 2, is_causal).buckets(distances), expected)
+def test_buckets_of_distances_are_those_of_t5(is_causal, farthest, tiny_config):
+    distances, config = torch.arange(-300, 301), tiny_config(relative_attention_max_distance=farthest)
+    expected = T5Attention._relative_position_bucket(distances, not is_causal, max_distance=farthest)
+    assert torch.equal(RelativePositions(config, 2, is_causal).buckets(distances), expected)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"position_embedding_type": "rotary", "d_model": 20}, "heads=4 a head is 5 wide. Choose d_model as a mult"),
+        (
+            {"position_embedding_type": "rotary", "d_model": 20},
+            "4 heads of d_model=20 are 5 wide. Choose d_model as a",
+        ),
         ({"position_embedding_type": "rotary", "encoder_layer_types": ["linear_attention"] * 2}, "rotary tells posi"),
         ({"position_embedding_type": "relative", "decoder_layer_types": ["linear_attention"] * 3}, "see no order"),
+        ({"relative_attention_max_distance": 16}, "relative_attention_max_distance=16 must be above 16"),
     ],
     ids=str,
 )

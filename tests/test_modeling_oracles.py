@@ -87,7 +87,9 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("variant", ["paper", "learned pre-norm gelu", "two vocabularies, untied head", "rotary", "relative", *LAYERS])
+@pytest.mark.parametrize(
+    "variant", ["paper", "learned pre-norm gelu", "two vocabularies, untied head", "rotary", "relative", *LAYERS]
+)
 def test_gradients_equal_the_slope_of_the_numpy_loss(variant, tiny_model, sentence_pairs, tiny_batch):
     fields = (VARIANTS | LAYERS)[variant]
     model = tiny_model(encoder_layers=1, decoder_layers=1, dropout=0.0, **fields).double().train()

@@ -63,7 +63,7 @@ def write(folder, name, text=None):
 
 
 def test_the_docs_show_whole_files():
-    assert FILES.keys() == {"length_ratio.py", "focal.py", "rotary.py", "moving_average.py"}
+    assert FILES.keys() == {"length_ratio.py", "focal.py", "alibi.py", "moving_average.py"}
     assert all(len(text.strip().splitlines()) <= 32 for text in FILES.values())
 
 
@@ -71,7 +71,7 @@ def test_the_docs_show_whole_files():
 @pytest.mark.parametrize(
     ("file", "options"),
     [
-        ("rotary.py", ["--model.position_embedding_type", "rotary", "--training.packing", "32"]),
+        ("alibi.py", ["--model.position_embedding_type", "alibi", "--training.packing", "32"]),
         ("moving_average.py", ["--model.encoder_layer_types", "[moving_average]"]),
         ("moving_average.py", ["--model.decoder_layer_types", "[moving_average]"]),
     ],
@@ -91,13 +91,13 @@ def test_a_part_of_a_model_of_the_docs_trains_and_is_named_in_the_config(file, o
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.position_embedding_type", "rotry"], "rotary"),
+        (["--model.position_embedding_type", "alibbi"], "alibi"),
         (["--model.encoder_layer_types", "[moving_averag]"], "moving_average"),
     ],
 )
 def test_a_misspelt_part_of_a_model_gets_the_nearest_name(options, message, tmp_path, capsys):
     recipe = write_digits_recipe(tmp_path)
-    plugins = ",".join(str(write(tmp_path, file)) for file in ("rotary.py", "moving_average.py"))
+    plugins = ",".join(str(write(tmp_path, file)) for file in ("alibi.py", "moving_average.py"))
     assert main([str(recipe), "--plugin", plugins, *options]) == 2
     assert f"Did you mean {message}" in capsys.readouterr().err.replace("'", "")
 

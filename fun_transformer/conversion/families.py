@@ -84,7 +84,7 @@ def find_family(config: FunTransformerConfig) -> str:
     if others:
         refuse(f"has layers of {', '.join(sorted(others))}, and theirs are of full attention")
     if config.position_embedding_type not in ("sinusoidal", "learned"):
-        refuse(f"has position_embedding_type={config.position_embedding_type}, which they do not know")
+        refuse(f"has position_embedding_type={config.position_embedding_type}, and theirs is sinusoidal or learned")
     if config.has_final_norm() != (config.norm_position == "pre"):
         refuse(f"has final_layer_norm={config.final_layer_norm} with norm_position={config.norm_position}")
     if config.layer_norm_eps != LAYER_NORM_EPS:

@@ -51,8 +51,8 @@ def check_model(model) -> None:
             )
     if config.position_embedding_type not in POSITION_TYPES:
         raise ValueError(
-            f"position_embedding_type={config.position_embedding_type} is unknown to CTranslate2, to which a model "
-            f"may be said that has {' or '.join(POSITION_TYPES)} positions."
+            f"position_embedding_type={config.position_embedding_type} cannot be written for CTranslate2. Train with "
+            f"one of {', '.join(POSITION_TYPES)} for it, or choose another format: onnx and torch take all positions."
         )
     ends = model.generation_config.eos_token_id
     if isinstance(ends, list) and len(ends) > 1:
