@@ -143,20 +143,21 @@ class FunTransformerConfig(PreTrainedConfig):
         for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
             if positions == "rotary" and self.d_model // heads % 2:
                 raise ValueError(
-                    f"position_embedding_type=rotary turns pairs of numbers, but {heads} heads of d_model={self.d_model} "
-                    f"are {self.d_model // heads} wide. Choose d_model as a multiple of {2 * heads}, or other positions."
+                    f"position_embedding_type=rotary turns pairs of numbers, but {heads} heads of "
+                    f"d_model={self.d_model} are {self.d_model // heads} wide. Choose d_model as a multiple of "
+                    f"{2 * heads}, or other positions."
                 )
         layer_types = self.stack_layer_types("encoder") + self.stack_layer_types("decoder")
         if positions in ("rotary", "relative") and "linear_attention" in layer_types:
             raise ValueError(
                 f"position_embedding_type={positions} tells positions to attention scores, and layers of "
-                "linear_attention have none: they would see no order. Choose sinusoidal or learned positions, or other "
-                "layer types."
+                "linear_attention have none: they would see no order. Choose sinusoidal or learned positions, or "
+                "other layer types."
             )
         if self.relative_attention_max_distance <= 16:
             raise ValueError(
-                f"relative_attention_max_distance={self.relative_attention_max_distance} must be above 16: up to there "
-                "each distance has a number of its own. T5's is 128."
+                f"relative_attention_max_distance={self.relative_attention_max_distance} must be above 16: up to "
+                "there each distance has a number of its own. T5's is 128."
             )
 
     def validate_layer_types(self):
