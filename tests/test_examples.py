@@ -93,7 +93,8 @@ def test_two_text_files_are_enough_to_train(tmp_path):
 
 
 EXAMPLES = {path.stem: path for path in (ROOT / "examples").glob("*.py")}
-del EXAMPLES["__init__"], EXAMPLES["demo"], EXAMPLES["with_seq2seq_trainer"]  # these have tests of their own
+for tested_elsewhere in ("__init__", "demo", "with_seq2seq_trainer", "sweep"):
+    del EXAMPLES[tested_elsewhere]
 # What each prints: proof that it came to its point.
 POINTS = {
     "masks": "cross: the model's mask is the formula's",

@@ -3,6 +3,7 @@
 import json
 import random
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_three_tenths_of_the_tokens_give_way_to_masks_that_do_not_touch(length):
         assert len(ids) - len(shown) == -(-3 * length // 10)
         assert shown == [token for token in ids if token in shown]  # what is left keeps its order
         assert noisy[0] == TAG and noisy[-1] == END and len(noisy) <= len(ids)
-        assert not any(a == b == MASK for a, b in zip(noisy, noisy[1:]))
+        assert not any(a == b == MASK for a, b in pairwise(noisy))
 
 
 def test_spans_are_as_long_as_a_poisson_distribution_without_zero_and_lie_everywhere():
@@ -124,7 +125,7 @@ def test_two_vocabularies_are_refused():
     texts = ["a b"] * 3
     settings = TokenizerSettings(type="word", vocab_size=40, target_vocab_size=40)
     objective, _, _ = objective_and_rows()
-    with pytest.raises(ValueError, match="with one vocabulary, and this tokenizer has two. Leave tokenizer.target_v"):
+    with pytest.raises(ValueError, match="one vocabulary, and this tokenizer has two"):
         objective.encode({"source": texts, "target": texts}, train_tokenizer(texts, texts, settings=settings))
 
 

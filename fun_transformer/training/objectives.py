@@ -270,7 +270,7 @@ class Denoising(Seq2Seq):
     def encode(self, batch, tokenizer):
         if getattr(tokenizer, "target_vocab_size", None) is not None:
             raise ValueError(
-                "objective: denoising reads and writes the same texts, with one vocabulary, and this tokenizer has two. "
+                "objective: denoising reads and writes the same texts, in one vocabulary, and this tokenizer has two. "
                 "Leave tokenizer.target_vocab_size out; training.init_from finds the tokens again in two."
             )
         return super().encode(batch, tokenizer)
