@@ -11,6 +11,7 @@ import torch
 
 from fun_transformer.training.data.unseen import describe_unseen
 from fun_transformer.training.recipe.arguments import RunArguments
+from fun_transformer.training.recipe.checks import check
 from fun_transformer.training.recipe.defaults import describe_choices, resolve
 from fun_transformer.training.recipe.reading import changed_arguments, keep_choices, parse_arguments
 from fun_transformer.training.recipe.texts import choose_tokenizer, kind_of, resolve_texts
@@ -206,6 +207,24 @@ def test_what_a_recipe_says_of_the_course_is_not_overruled():
     assert (training.num_train_epochs, training.schedule, run.tokenizer.min_frequency) == (None, "linear", 3)
     assert run.model["d_model"] == 24 and "encoder_layers" not in run.model
     assert "position_embedding_type" not in run.model
+
+
+@pytest.mark.parametrize(
+    "rows, options, expected",
+    [
+        (800, [], "rotary"),
+        (10_000, [], "sinusoidal"),
+        (800, ["--model.position_embedding_type", "sinusoidal"], "sinusoidal"),
+        (800, ["--model.dropout", "0.1"], "rotary"),
+        (800, ["--model.d_model", "64"], None),
+        (800, ["--model.model_type", "seq2seq_rnn"], None),
+        (800, ["--model.decoder_layer_types", "[linear_attention]"], None),
+    ],
+)
+def test_positions_follow_the_rows_where_sizes_are_left_open(rows, options, expected):
+    run = chosen("g2p", rows, *options)[1]
+    assert run.model.get("position_embedding_type") == expected
+    check(run)  # the fields are those of the kind of model
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,28 @@ measured (docs/training.md, `benchmarks.small_data`).
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from .arguments import AUTO, RunArguments
 from .base import starts_from_model
-from .defaults import Scale, choose_limits, choose_model, fill
+from .defaults import Scale, choose_limits, choose_model, fill, size_fields
+from .model_config import model_type_of
 from .texts import SYMBOLS
 
+
+@dataclass(frozen=True)
+class WordScale(Scale):
+    """Good values for words of a number."""
+
+    position_embedding_type: str
+
+
 SCALES = (
-    #     rows    vocab   d_model L  H  ffn  drop batch tokens x  rate  warm-up epochs
-    Scale(2_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 100, 100),
-    Scale(6_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 200, 40),
-    Scale(20_000, SYMBOLS, 128, 3, 4, 512, 0.2, 2_048, 1, 2e-3, 200, 30),
+    #         rows    vocab   d_model L  H  ffn  drop batch tokens x  rate  warm-up epochs
+    WordScale(2_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 100, 80, "rotary"),
+    WordScale(6_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 200, 35, "rotary"),
+    WordScale(20_000, SYMBOLS, 128, 3, 4, 512, 0.2, 2_048, 1, 2e-3, 200, 30, "sinusoidal"),
 )
 LEAST_NEW_TOKENS = 32  # that a model may generate; else twice the longest target
 
@@ -41,6 +52,15 @@ def longest_target(targets: Sequence[str], arguments: RunArguments) -> int:
     return max(len(target.split()) if by_symbols else len(target) for target in targets)
 
 
+def choose_word_model(arguments: RunArguments, scale: WordScale) -> dict[str, Any]:
+    """Return the recipe's section `model` with sizes, and with positions where it names neither sizes nor layers."""
+    model = choose_model(arguments, scale)
+    named = {*size_fields(scale, "fun_transformer"), "encoder_layer_types", "decoder_layer_types", "config"}
+    if not named & arguments.model.keys() and model_type_of(arguments) == "fun_transformer":
+        return {"position_embedding_type": scale.position_embedding_type} | model
+    return model
+
+
 def resolve_words(given: RunArguments, arguments: RunArguments, targets: Sequence[str], pairs: int) -> RunArguments:
     """Return the recipe with sizes, course and lengths in place of "auto"; as it is where no words are recognised.
 
@@ -61,7 +81,7 @@ def resolve_words(given: RunArguments, arguments: RunArguments, targets: Sequenc
     falls_to_zero = schedule in ("linear", "cosine")
     return dataclasses.replace(
         arguments,
-        model=choose_model(arguments, scale),
+        model=choose_word_model(arguments, scale),
         tokenizer=fill(arguments.tokenizer, min_frequency=1),
         training=fill(
             training,
