@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,viz,demo,embeddings,argos,onnx,serve,dev]'
 	@touch $@
 
-demo: $(READY)  ## letters to phonemes: train on CMUdict (about five minutes on two cores), score, draw, use through pipeline()
+demo: $(READY)  ## use the models of the checkout, then train one: letters to phonemes (about five minutes on two cores)
 	$(PY) -m examples.demo hub_configs/g2p-en/recipe.yaml runs/demo
 
 demo-zh-en: $(READY)  ## Chinese to English on 4,000 HSK sentences: the same flow, a toy

@@ -48,6 +48,8 @@ def test_the_demo_ends_in_its_scores(demo):
     folder, output = demo
     last = output.strip().splitlines()[-1]
     assert re.fullmatch(r"demo: PER \d+\.\d % WER \d+\.\d % on 300 held-out words, \d+ s of training", last), last
+    assert re.search(r"Kevin住在伦敦。 -> .*London", output)  # by zh-en-small
+    assert re.search(r"attention -> AH T EH N SH AH N\n", output)  # by g2p-en-distilled
     for word in ("transformer", "huggingface", "datawhale"):
         assert f"  {word} -> " in output
     for picture in ("attention.png", "training_curve.png"):
