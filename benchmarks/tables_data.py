@@ -88,18 +88,33 @@ def cmudict(data: Path, folder: Path) -> Words:
 CMUDICT = tuple(f"cmudict-0.7b.{name}.xz" for name in ("train-dev-20-21", "train-dev-1-21", "test"))
 
 
-def scan(split: str) -> Table:
-    """SCAN, where commands become actions: lines `IN: jump twice OUT: I_JUMP I_JUMP`."""
+def read_commands(path: Path) -> Iterator[dict]:
+    """Read SCAN, where commands become actions: lines `IN: jump twice OUT: I_JUMP I_JUMP`."""
+    for line in filter(None, map(str.strip, read_lines(path))):
+        source, _, target = line.removeprefix("IN: ").partition(" OUT: ")
+        yield {"source": source, "target": target}
+
+
+def scan(split: str, longest: int | None = None) -> Table:
+    """SCAN with the official split, or cut off: rows of at most `longest` actions are for training, the rest for the test.
+
+    Args:
+        split: "simple" or "length", which is cut off at 22 actions.
+        longest: Cut all rows off anew, as Newman et al. 2020 and Csordas et al. 2021 do.
+    """
     names = tuple(f"tasks_{part}_{split}.txt.xz" for part in ("train", "test"))
 
     def prepare(data: Path, folder: Path) -> Words:
-        words = []
-        for part, name in zip(("train", "test"), names, strict=True):
-            lines = [line.strip() for line in read_lines(data / name)]
-            pairs = [line.removeprefix("IN: ").split(" OUT: ") for line in lines if line]
-            write_rows(folder / f"{part}.jsonl", [{"source": source, "target": target} for source, target in pairs])
-            words.append(f"--data.{part}.dataset={folder / f'{part}.jsonl'}")
-        return words
+        train, test = (list(read_commands(data / name)) for name in names)
+        if longest is not None:
+            rows = train + test
+            train, test = ([row for row in rows if is_long(row) == wanted] for wanted in (False, True))
+        write_rows(folder / "train.jsonl", train)
+        write_rows(folder / "test.jsonl", test)
+        return [f"--data.{part}.dataset={folder / f'{part}.jsonl'}" for part in ("train", "test")]
+
+    def is_long(row: dict) -> bool:
+        return longest is not None and len(row["target"].split()) > longest
 
     return Table("scan/recipe.yaml", names, prepare, ("exact",))
 
@@ -162,6 +177,7 @@ TABLES = {
     ),
     "scan-simple": scan("simple"),
     "scan-length": scan("length"),
+    "scan-length-26": scan("simple", longest=26),
     "sst2": Table("sentiment-en/recipe.yaml", REVIEWS, sst2, LABEL, column("train.tsv.xz", 0)),
     "chnsenticorp": Table("sentiment-zh/recipe.yaml", REVIEWS, chnsenticorp, LABEL, column("train.tsv.xz", 1, skip=1)),
     "conll2000": Table("chunking-en/recipe.yaml", ("conll2000.zip",), conll2000, ("f1", "accuracy"), chunk_texts),

@@ -24,6 +24,7 @@ TEXTS = {
         name: "".join(f"IN: {word} twice OUT: I_{word.upper()} I_{word.upper()}\n" for word in "abcdefghijklm")
         for name in ("scan-simple", "scan-length")
     },
+    "scan-length-26": "".join(f"IN: run {times} times OUT:{' I_RUN' * times}\n" for times in range(1, 40)),
 }
 
 
@@ -64,6 +65,14 @@ def test_cmudict_is_split_as_the_published_tables_have_it(tmp_path):
     assert [row["target"] for row in rows["train"]] == ["G OW", "G AA", "N OW"]
     assert [row["source"] for row in rows["dev"]] == ["yes"]
     assert rows["test"] == [{"source": "so", "target": "S OW", "references": ["S OW", "S AO"]}]
+
+
+def test_scan_is_cut_off_by_the_number_of_actions(tmp_path):
+    write_files(tmp_path, "scan-length-26")
+    tables_data.TABLES["scan-length-26"].prepare(tmp_path, tmp_path)
+    for name, lengths in (("train", range(1, 27)), ("test", range(27, 40))):
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").open()]
+        assert {len(row["target"].split()) for row in rows} == set(lengths)
 
 
 def test_texts_for_pretraining_are_those_of_the_training_set(tmp_path):

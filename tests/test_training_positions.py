@@ -1,4 +1,4 @@
-"""Learned positions end: longer texts are bad rows before training, and no longer text is generated."""
+"""Learned positions end: longer texts are bad rows, and no longer text is generated. Others have no end."""
 
 import json
 
@@ -6,6 +6,8 @@ import pytest
 from forked_runs import write_digits_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from fun_transformer.cli import main as cli
+from fun_transformer.hub import check_repo
 from fun_transformer.positions import POSITIONS, Positions
 from fun_transformer.training.evaluate import evaluate
 from fun_transformer.training.recipe.reading import parse_arguments
@@ -54,6 +56,18 @@ def test_language_models_have_the_same_limit(objective, tmp_path):
         model = AutoModelForCausalLM.from_pretrained(folder / "model")
         assert (model.generation_config.max_length, model.generation_config.max_new_tokens) == (5, None)
         assert pipeline("text-generation", model=str(folder / "model"))("12")[0]["generated_text"].startswith("12")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rotary", "relative"])
+def test_positions_that_attention_reads_train_packed_and_answer_on_the_command_line(kind, tmp_path, capsys):
+    options = ["--model.position_embedding_type", kind, "--training.packing", "16"]
+    folder = train(parse_arguments([str(write_digits_recipe(tmp_path)), *SHORT, *options])).folder
+    assert json.loads((folder / "model" / "config.json").read_text())["position_embedding_type"] == kind
+    assert not [problem for problem in check_repo(folder / "model") if kind in problem]
+    assert cli(["translate", "--model", str(folder / "model"), "12"]) == 0
+    assert cli(["translate", "--model", str(folder / "model"), "--engine", "ctranslate2", "12"]) == 2
+    assert f"position_embedding_type={kind} cannot be written for CTranslate2" in capsys.readouterr().err
 
 
 def test_sinusoids_and_positions_of_ones_own_have_no_limit_unless_they_say_so(tiny_config):
