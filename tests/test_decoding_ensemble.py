@@ -132,7 +132,7 @@ def test_what_cannot_be_an_ensemble_is_refused(models, tiny_model, families, tmp
 
 
 def test_scores_are_those_of_the_mean_and_attention_is_refused(models, char_tokenizer):
-    ids, mask = inputs()
+    ids, _ = inputs()
     ensemble = Ensemble(models)
     found = ensemble.generate(ids, num_beams=3, max_new_tokens=5, return_dict_in_generate=True, output_scores=True)
     read = score_generated(ensemble, char_tokenizer, {"input_ids": ids}, found.sequences)

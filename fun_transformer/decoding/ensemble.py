@@ -8,6 +8,7 @@ An ensemble is better than its members and as slow as all of them together; what
 """
 
 import copy
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,13 +20,13 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .sequences import check_encoder_decoder
 
-SPECIAL_IDS = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
 
-
-def vocabulary_sizes(model: PreTrainedModel) -> tuple[int, int]:
-    """Return how many tokens a model can read, and how many it chooses from."""
+def tokens_of(model: PreTrainedModel) -> dict[str, Any]:
+    """Return how many tokens a model can read, how many it chooses from, and which are special, by name."""
     config = model.config
-    return config.vocab_size, getattr(config, "decoder_vocab_size", None) or config.vocab_size
+    sizes = (config.vocab_size, getattr(config, "decoder_vocab_size", None) or config.vocab_size)
+    names = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+    return {"vocabulary sizes": sizes} | {name: getattr(config, name, None) for name in names}
 
 
 def check_ensemble(models: Sequence[PreTrainedModel]) -> None:
@@ -40,12 +41,11 @@ def check_ensemble(models: Sequence[PreTrainedModel]) -> None:
         check_encoder_decoder(model)
         if model.get_encoder() is None:
             raise ValueError(f"Model {number} of the ensemble is computed by another program. Take models of torch.")
-        pairs = [("vocabulary sizes", *map(vocabulary_sizes, (models[0], model)))]
-        pairs += [(name, *(getattr(one.config, name, None) for one in (models[0], model))) for name in SPECIAL_IDS]
-        for name, first, found in pairs:
-            if first != found:
+        tokens, first = tokens_of(model), tokens_of(models[0])
+        for name in tokens:
+            if tokens[name] != first[name]:
                 raise ValueError(
-                    f"Model {number} of the ensemble has {name} {found}, the first has {first}. "
+                    f"Model {number} of the ensemble has {name} {tokens[name]}, the first has {first[name]}. "
                     "Take models that were trained with the same tokenizer."
                 )
 
@@ -186,7 +186,7 @@ class Ensemble(PreTrainedModel, GenerationMixin):
             encoder_outputs = self.encoder(input_ids, attention_mask)
         caches = past_key_values or Caches(len(self.models))
         states = encoder_outputs[0].split(self._widths(), dim=-1)  # of each (batch, source_len, d_model)
-        total = None
+        log_probs: list[torch.Tensor] = []  # of each (batch, target_len, vocab_size)
         for number, (model, hidden_states) in enumerate(zip(self.models, states, strict=True)):
             outputs = model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=hidden_states.to(model.dtype)),
@@ -196,20 +196,22 @@ class Ensemble(PreTrainedModel, GenerationMixin):
                 use_cache=bool(use_cache),
             )
             caches.parts[number] = outputs.past_key_values if use_cache else None
-            log_probs = outputs.logits.float().log_softmax(-1)  # (batch, target_len, vocab_size)
-            total = log_probs if total is None else torch.logaddexp(total, log_probs)
-        return Seq2SeqLMOutput(logits=total - math.log(len(self.models)), past_key_values=caches if use_cache else None)
+            log_probs.append(outputs.logits.float().log_softmax(-1))
+        mean = functools.reduce(torch.logaddexp, log_probs) - math.log(len(log_probs))
+        kept: Any = caches if use_cache else None
+        return Seq2SeqLMOutput(logits=mean, past_key_values=kept)
 
     def _widths(self) -> list[int]:
         """Return how wide the hidden states of each encoder are."""
-        return [getattr(model.config, "d_model", None) or model.config.hidden_size for model in self.models]
+        configs: list[Any] = [model.config for model in self.models]
+        return [getattr(config, "d_model", None) or config.hidden_size for config in configs]
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args: Any):
         """Give `generate` a cache for each model, which knows what it needs."""
         if generation_config.use_cache:
             model_kwargs["past_key_values"] = Caches(len(self.models))
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: torch.Tensor, past_key_values: Caches | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Return what `forward` needs for the next token; `input_ids` are those of the target."""

@@ -76,14 +76,24 @@ def given(
     labels = torch.tensor([ids + [-100] * (target_len - len(ids)) for ids in rows], device=model.device)
     is_target = labels != -100  # (rows, target_len)
     target_ids = labels.masked_fill(~is_target, tokenizer.pad_token_id)
+    return Sequences(inputs, decoder_input(model, labels, tokenizer.pad_token_id), target_ids, is_target)
+
+
+def decoder_input(model: PreTrainedModel, labels: torch.Tensor, pad_token_id: int) -> torch.Tensor:
+    """Return what the decoder reads to predict labels, (batch, target_len): the start token, then all but the last.
+
+    Args:
+        model: An encoder-decoder of transformers.
+        labels: (batch, target_len), padded with -100.
+        pad_token_id: What is read instead of -100.
+    """
     shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if callable(shift):
-        read_ids = shift(labels=labels)
-    else:  # M2M100 and NLLB have no such method
-        own = model.generation_config.decoder_start_token_id
-        start = model.config.decoder_start_token_id if own is None else own
-        read_ids = torch.cat([torch.full_like(target_ids[:, :1], start), target_ids[:, :-1]], dim=1)
-    return Sequences(inputs, read_ids, target_ids, is_target)
+        return shift(labels=labels)
+    own = model.generation_config.decoder_start_token_id  # M2M100 and NLLB have no such method
+    start = model.config.decoder_start_token_id if own is None else own
+    target_ids = labels.masked_fill(labels == -100, pad_token_id)
+    return torch.cat([torch.full_like(target_ids[:, :1], start), target_ids[:, :-1]], dim=1)
 
 
 def eos_ids(model: PreTrainedModel) -> list[int]:

@@ -22,6 +22,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from tokenizers import decoders
 from tokenizers.processors import TemplateProcessing
+from torch.nn.functional import kl_div
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -36,6 +37,7 @@ from transformers.utils import logging
 
 from ..analysis import flops_per_token
 from ..configuration_fun_transformer import FunTransformerConfig
+from ..decoding.sequences import decoder_input
 from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .data.batches import pad_batch
 from .data.infilling import hide_spans
@@ -94,6 +96,34 @@ def scheduled_sampling_loss(model, batch: dict[str, torch.Tensor], items: float,
     return model(**batch, decoder_input_ids=mixed, num_items_in_batch=items).loss
 
 
+def word_distillation_loss(
+    model, teacher, batch: dict[str, torch.Tensor], items: float, weight: float
+) -> torch.Tensor:
+    """Word-level distillation: predict at each position what a teacher predicts there (Kim and Rush 2016).
+
+    With the teacher's distribution p and the student's q over the target vocabulary, the loss is
+    (1 - weight) CE + weight KL(p || q), where KL(p || q) = sum_k p_k (log p_k - log q_k) has the gradient of the
+    paper's cross-entropy -sum_k p_k log q_k, and is 0 where both agree.
+
+    Args:
+        model: The student; gives `loss` and `logits` (batch, target_len, vocab_size).
+        teacher: An `Ensemble` of one or several models with the student's vocabulary.
+        batch: With `input_ids`, `attention_mask` and `labels` (batch, target_len).
+        items: What the sums over labels are divided by.
+        weight: Of the teacher, in [0, 1].
+    """
+    labels = batch["labels"]
+    kept = labels != -100  # (batch, target_len)
+    with torch.no_grad():
+        decoder_input_ids = decoder_input(teacher.models[0], labels, teacher.config.pad_token_id)
+        taught = teacher(batch["input_ids"], batch["attention_mask"], decoder_input_ids).logits
+        p = taught[kept].exp()  # (labels, vocab_size)
+    outputs = model(**batch, num_items_in_batch=items, skip_logits=False)
+    log_q = outputs.logits[kept].float().log_softmax(-1)  # (labels, vocab_size)
+    divergence = kl_div(log_q, p, reduction="sum")
+    return (1 - weight) * outputs.loss + weight * divergence / items
+
+
 class Objective:
     """What is learned: how rows become ids and batches, what a loss is, what is scored.
 
@@ -118,6 +148,7 @@ class Objective:
         special_tokens: Those that a tokenizer must have; a finished one that lacks them gets them.
         options: Fields of the recipe's section `training` that only some objectives know.
         evaluation_options: Keyword arguments of the model when its loss is measured, without label smoothing.
+        teacher: The models of `training.teacher` as one, on the run's device; None without.
     """
 
     name: str
@@ -133,6 +164,7 @@ class Objective:
     special_tokens: tuple[str, ...] = ("pad_token",)
     options: frozenset[str] = frozenset()
     evaluation_options: dict[str, Any] = {"label_smoothing": 0.0, "skip_logits": True}
+    teacher: Any = None
 
     def __init__(self, splits: DatasetDict, settings: TrainingArguments):
         self.settings = settings
@@ -228,7 +260,7 @@ class Seq2Seq(Objective):
     can_pack = True
     takes_noise = True
     special_tokens = ("pad_token", "eos_token")
-    options = frozenset({"r_drop", "scheduled_sampling"})
+    options = frozenset({"r_drop", "scheduled_sampling", "teacher"})
 
     def texts(self, train):
         return {"texts": train["source"], "targets": train["target"]}
@@ -242,6 +274,8 @@ class Seq2Seq(Objective):
         return (self.settings.scheduled_sampling or 0.0) * done
 
     def loss(self, model, batch, items, done):
+        if self.teacher is not None:
+            return word_distillation_loss(model, self.teacher, batch, items, self.settings.teacher_weight)
         if self.settings.r_drop is not None:
             return r_drop_loss(model, batch, items, self.settings.r_drop)
         if probability := self.sampling_probability(done):

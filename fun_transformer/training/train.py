@@ -43,6 +43,7 @@ from .model.adapters import has_adapter, merge_lora
 from .model.building import build_model, build_tokenizer, read_tokenizer, save_tokenizer
 from .model.initialization import initialize
 from .model.loading import check_base_tokenizer, keep_numbers_of_labels
+from .model.teacher import check_teacher, load_teacher
 from .model.trainable import choose_trained, describe_trained
 from .model.wrapping import compile_in_place, shard
 from .optimization import build_optimizer
@@ -168,7 +169,7 @@ def check_start(arguments: RunArguments, accelerator: Accelerator) -> None:
     Raises:
         ValueError: Naming what does not fit.
     """
-    for part in (check_base, check_base_tokenizer):
+    for part in (check_base, check_base_tokenizer, check_teacher):
         on_main_process(part, arguments)
     for check_part in (check_packing, check_kernel):
         on_main_process(check_part, arguments, accelerator.device)
@@ -237,6 +238,9 @@ def build_loop(
     accelerator, settings = run.accelerator, run.arguments.training
     set_seed(settings.seed)
     model = build_model(run)
+    if settings.teacher:
+        run.objective.teacher = load_teacher(run, model)
+        accelerator.print(f"Taught by {' and '.join(settings.teacher)}, weight {settings.teacher_weight:g}")
     if is_new:
         for report in initialize(model, run.tokenizer, settings):
             accelerator.print(report)

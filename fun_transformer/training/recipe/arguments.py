@@ -348,6 +348,15 @@ class TrainingArguments:
         above=0,
         maximum=1,
     )
+    teacher: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "trained models with this run's tokenizer whose mean prediction of each token is learned, too"
+        },
+    )
+    teacher_weight: float = arg(
+        0.5, "how much of the loss is the difference to the teacher; 1: all", above=0, maximum=1
+    )
     bpe_dropout: float | None = arg(
         None, "cut words differently each time: probability of leaving a merge out, such as 0.1", above=0, below=1
     )

@@ -174,10 +174,11 @@ def fix_paths(arguments: RunArguments) -> None:
         arguments.model["path"] = resolve_path(arguments.model["path"])
         if arguments.output_dir is None:
             arguments.output_dir = f"runs/{Path(model_name(arguments.model['path'])).name}-fine-tuned"
-    arguments.training.init_from = [resolve_init_from(path) for path in arguments.training.init_from]
+    for name in ("init_from", "teacher"):
+        setattr(arguments.training, name, [*map(resolve_run, getattr(arguments.training, name))])
 
 
-def resolve_init_from(path: str) -> str:
+def resolve_run(path: str) -> str:
     """Return the model's folder where a run's folder is named; any other path as it is."""
     is_run = (Path(path) / "run.json").is_file() and (Path(path) / "model" / "config.json").is_file()
     return str(Path(path) / "model") if is_run else path
@@ -347,7 +348,7 @@ def check_objective(arguments: RunArguments) -> None:
     training, objective = arguments.training, OBJECTIVES[arguments.objective]
     packing = training.packing not in (None, AUTO)
     for option in LOSS_OPTIONS:
-        if getattr(training, option) is None:
+        if not getattr(training, option):
             continue
         if option not in objective.options:
             able = [name for name, other in OBJECTIVES.items() if option in other.options]
@@ -418,8 +419,11 @@ def check_together(arguments: RunArguments) -> None:
     check_noise(arguments)
     if training.num_train_epochs is None and all(getattr(training, name) in (AUTO, None) for name in LIMITS):
         raise ValueError("Training would never end: give training.max_steps, max_minutes or num_train_epochs.")
-    if training.r_drop is not None and training.scheduled_sampling is not None:
-        raise ValueError("training.r_drop and training.scheduled_sampling exclude each other. Leave one out.")
+    asked = [f"training.{name}" for name in LOSS_OPTIONS if getattr(training, name)]
+    if len(asked) > 1:
+        raise ValueError(f"{' and '.join(asked)} exclude each other. Leave one out.")
+    if training.teacher_weight != TrainingArguments().teacher_weight and not training.teacher:
+        raise ValueError("training.teacher_weight is named, but no teacher. Give training.teacher: MODEL.")
     starts = ("init_from", "a folder"), ("source_vectors", "a file"), ("target_vectors", "a file")
     for name, kind in starts if arguments.resume == "no" else ():  # a resumed run has what it began with
         value = getattr(training, name)

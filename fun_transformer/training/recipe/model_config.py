@@ -19,7 +19,7 @@ from .arguments import AUTO, DataArguments, RunArguments, TrainingArguments
 from .base import base_config, class_for, is_own, starts_from_model
 
 PACKING = {"cpu": 64, "cuda": 128}  # length of packed rows that trains fastest in bf16
-LOSS_OPTIONS = ("r_drop", "scheduled_sampling")  # of some objectives; both read padded rows
+LOSS_OPTIONS = ("r_drop", "scheduled_sampling", "teacher")  # of some objectives; all read padded rows
 CONFIGS = {config.model_type: config for config in (FunTransformerConfig, Seq2SeqRNNConfig)}
 
 
@@ -226,5 +226,5 @@ def choose_packing(arguments: RunArguments, device: torch.device) -> int | None:
     if choose_precision(training, device) != "bf16" or device.type not in PACKING:
         return None
     objective = OBJECTIVES[arguments.objective]
-    reads_padded = not objective.can_pack or any(getattr(training, name) is not None for name in LOSS_OPTIONS)
+    reads_padded = not objective.can_pack or any(getattr(training, name) for name in LOSS_OPTIONS)
     return None if reads_padded or problem_with_packing(arguments, device) else PACKING[device.type]
