@@ -329,6 +329,7 @@ def test_generation_stays_the_models_own_but_for_what_is_named(family, words, be
     [
         ("bert", "masked_lm", hf.AutoModelForMaskedLM),
         ("gpt2", "causal_lm", hf.AutoModelForCausalLM),
+        ("bart", "denoising", hf.AutoModelForSeq2SeqLM),
         ("bert", "sequence_classification", hf.AutoModelForSequenceClassification),
         ("bert", "token_classification", hf.AutoModelForTokenClassification),
     ],
@@ -407,6 +408,7 @@ def test_the_model_works_where_this_package_is_not_installed(tmp_path):
         ("gpt2", [], "is a gpt2, a decoder alone, and cannot learn objective: seq2seq; objective: causal_lm fits it"),
         ("bert", [], "is a bert, an encoder alone, and cannot learn objective: seq2seq; objective: masked_lm fits it"),
         ("t5", ["--objective", "causal_lm"], "an encoder and a decoder, and cannot learn objective: causal_lm"),
+        ("t5", ["--objective", "denoising"], "has no mask_token, which objective: denoising needs"),
         ("nllb", ["--data.train.tgt_lang", "zho_Hant_"], r"Did you mean zho_Hant\?"),
         ("nllb", ["--data.train.src_lang", "en"], "data.train.src_lang=en is no language"),
         ("t5", ["--training.packing", "64"], "Packed rows are for models of type fun_transformer, not t5"),

@@ -18,7 +18,7 @@ def test_every_folder_holds_a_config_a_recipe_and_a_card(folder):
     model_type = "seq2seq_rnn" if folder.name.startswith("rnn-") else "fun_transformer"
     assert AutoConfig.from_pretrained(folder).model_type == model_type
     arguments = parse_arguments([str(folder / "recipe.yaml")])
-    if arguments.objective in ("seq2seq", "causal_lm"):
+    if arguments.objective in ("seq2seq", "causal_lm", "denoising"):
         generation = GenerationConfig.from_pretrained(folder)
         assert arguments.generation.num_beams == generation.num_beams
         assert arguments.generation.max_new_tokens == generation.max_new_tokens

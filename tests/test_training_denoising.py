@@ -160,6 +160,7 @@ def test_a_run_from_a_text_file_goes_on_to_the_last_bit_and_learns(tmp_path, chi
     content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     content |= {"objective": "denoising", "data": {"train": {"source": str(tmp_path / "texts.txt")}}}
+    content["data"]["noise"] = {"typos": 0.1}
     content["training"] |= {"metric_for_best_model": "loss", "schedule": "inverse_sqrt"}
     recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
     assert children.run(recipe, tmp_path / "run", "--training.max_steps", "8") == [0], children.log(tmp_path / "run")

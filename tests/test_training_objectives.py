@@ -59,13 +59,14 @@ def test_a_library_that_scores_need_is_missed_before_the_training(monkeypatch, o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["masked-lm-zh", "causal-lm-en", "sentiment-zh", "chunking-en"])
+@pytest.mark.parametrize("name", ["masked-lm-zh", "causal-lm-en", "denoising-zh-en", "sentiment-zh", "chunking-en"])
 def test_the_recipe_trains_two_steps_and_its_model_works_in_its_pipeline(name, tmp_path):
     options = [*SMALL, *rows_of(name, tmp_path), "--output_dir", str(tmp_path / "run")]
     scores = train(parse_arguments([str(HUB_CONFIGS / name / "recipe.yaml"), *options])).scores
     task, text = {
         "masked-lm-zh": ("fill-mask", "你<mask>什么"),
         "causal-lm-en": ("text-generation", "I want"),
+        "denoising-zh-en": ("text2text-generation", "I <mask> a book"),
         "sentiment-zh": ("text-classification", "我喜欢这本书"),
         "chunking-en": ("token-classification", "He reads books"),
     }[name]
@@ -79,7 +80,7 @@ def test_the_recipe_trains_two_steps_and_its_model_works_in_its_pipeline(name, t
     if name == "chunking-en":
         assert set(config.label2id) == {"B-NP", "B-VP", "O"}
         assert 0 <= scores["test"]["f1"] <= 100
-    if name.endswith(("-zh", "-en")) and "lm" in name:
+    if "lm" in name or "denoising" in name:
         assert scores["test"]["perplexity"] > 1
 
 

@@ -125,6 +125,7 @@ def test_a_run_goes_on_with_the_tokenizer_that_it_began_with(family, tmp_path):
         (gpt2, "masked_lm", "<mask>"),
         (t5, "causal_lm", "<s>"),
         (gpt2, "causal_lm", "<pad>"),
+        (t5, "denoising", "<mask>"),
     ],
 )
 def test_what_a_language_model_needs_is_added(family, objective, added, tmp_path):

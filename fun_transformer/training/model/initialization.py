@@ -1,7 +1,8 @@
 """What a model knows before its first step: the weights of another model, word vectors.
 
 Pretraining, then fine-tuning: a run with `objective: masked_lm` (BERT; Devlin et al. 2019, arXiv:1810.04805) gives an
-encoder, one with `causal_lm` (GPT; Radford et al. 2018) a decoder without cross-attention. A second run begins with
+encoder, one with `causal_lm` (GPT; Radford et al. 2018) a decoder without cross-attention, one with `denoising` (BART;
+Lewis et al. 2020, arXiv:1910.13461) both, with cross-attention. A second run begins with
 
     tokenizer: {path: RUN/model}
     training: {init_from: RUN/model}
