@@ -278,7 +278,7 @@ def describe_choices(before: RunArguments, after: RunArguments, pairs: int, text
         chosen.pop("generation.metrics", None)
     if "bleu" not in after.generation.metrics and after.generation.metrics != AUTO:
         chosen.pop("generation.bleu_tokenize", None)
-    usual = {f"generation.{name}": value for name, value in GENERATION.items()}
+    usual: dict[str, Any] = {f"generation.{name}": value for name, value in GENERATION.items()}
     usual |= {"tokenizer.min_frequency": 2, "training.average": "best"}
     writes = OBJECTIVES[after.objective].generates
     for name, value in usual.items():

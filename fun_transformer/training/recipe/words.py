@@ -1,9 +1,9 @@
 """What "auto" means where `texts.py` has recognised words or symbols: values by the number of rows, from a table.
 
-Words are short, and a few hundred to some thousand of them are all that many languages have. The table for sentences
-gives them a warm-up as long as the run, and stops where the loss is no better, long before the forms are right. Here
-the learning rate falls to zero in a fixed number of epochs, and the last model is the final one. The values are
-measured (docs/training.md, `benchmarks.small_data`).
+Words are short, and a few hundred to some thousand of them are all that many languages have. By the table for
+sentences 800 words would have 600 steps, two thirds of them warm-up, and the tenth that is held out would choose the
+model. Here the learning rate falls to zero in a fixed number of epochs, and the last model is the final one.
+docs/training.md says what was measured (`benchmarks.small_data`).
 """
 
 import dataclasses
@@ -27,11 +27,18 @@ class WordScale(Scale):
 
 SCALES = (
     #         rows    vocab   d_model L  H  ffn  drop batch tokens x  rate  warm-up epochs
-    WordScale(2_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 100, 80, "rotary"),
-    WordScale(6_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 200, 35, "rotary"),
+    WordScale(6_000, SYMBOLS, 128, 3, 4, 512, 0.3, 1_024, 1, 2e-3, 100, 35, "rotary"),
     WordScale(20_000, SYMBOLS, 128, 3, 4, 512, 0.2, 2_048, 1, 2e-3, 200, 30, "sinusoidal"),
 )
+LEAST_ROWS = 80_000  # that a run reads, the same ones again and again: few rows want more epochs
 LEAST_NEW_TOKENS = 32  # that a model may generate; else twice the longest target
+
+
+def scale_for_words(pairs: int) -> WordScale:
+    """Return the row of the table for a number of training pairs, with as many epochs as so few want."""
+    scale = next(scale for scale in SCALES if pairs <= scale.pairs)
+    epochs = max(scale.num_train_epochs, -(-LEAST_ROWS // pairs))
+    return dataclasses.replace(scale, num_train_epochs=epochs)
 
 
 def are_recognised(given: RunArguments, arguments: RunArguments) -> bool:
@@ -75,7 +82,7 @@ def resolve_words(given: RunArguments, arguments: RunArguments, targets: Sequenc
     """
     if not are_recognised(given, arguments) or pairs > SCALES[-1].pairs:
         return arguments
-    scale, training = next(scale for scale in SCALES if pairs <= scale.pairs), arguments.training
+    scale, training = scale_for_words(pairs), arguments.training
     schedule = "linear" if training.schedule == AUTO else training.schedule
     chooses_best = training.metric_for_best_model != "loss" or training.patience not in (AUTO, None)
     falls_to_zero = schedule in ("linear", "cosine")
