@@ -21,8 +21,7 @@ from typing import Any
 
 import torch
 
-from fun_transformer.conversion.readers import find_reader
-from fun_transformer.conversion.source import Converted, Options
+from fun_transformer.conversion import Converted, Options, find_reader
 from fun_transformer.training.recipe.model_config import has_fast_bf16
 
 PACKAGES = {"JoeyNMT": "joeynmt", "eole": "eole"}

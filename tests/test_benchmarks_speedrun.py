@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks.speedrun.__main__ import check_options, read_options, run_track
+from benchmarks.speedrun.__main__ import check_arguments, check_options, read_options, run_track
 from benchmarks.speedrun.__main__ import main as speedrun
 from benchmarks.speedrun.records import README, read_records, table, write_record
 from benchmarks.speedrun.tracks import TRACKS, Track, digest, pronunciations, tables
@@ -83,6 +83,14 @@ def test_what_makes_no_record_is_refused_before_training(argv, complaint):
     with pytest.raises(ValueError, match=complaint):
         check_options(*read_options(argv))
     assert speedrun(argv) == 2
+
+
+@pytest.mark.parametrize("setting", ["--data.max_rows=100", "--tokenizer.path=mine", "--model.path=mine"])
+def test_all_rows_and_nothing_else_are_what_a_run_begins_with(setting):
+    words = ["--data.train.dataset=builtin:cmudict", "--output_dir=x"]
+    check_arguments(parse_arguments(words))
+    with pytest.raises(ValueError, match=rf"{setting.strip('-').partition('=')[0]} is not allowed"):
+        check_arguments(parse_arguments([*words, setting]))
 
 
 def test_pronunciations_are_written_as_rows(tmp_path):

@@ -119,6 +119,25 @@ def check_options(options: argparse.Namespace, settings: list[str]) -> None:
         )
 
 
+def check_arguments(arguments: RunArguments) -> None:
+    """Refuse a recipe that brings more than a track gives, or leaves some of it out.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    given = {
+        "data.max_rows": arguments.data.max_rows,
+        "model.path": arguments.model.get("path"),
+        "tokenizer.path": arguments.tokenizer.path,
+        "training.init_from": arguments.training.init_from,
+        "training.source_vectors": arguments.training.source_vectors,
+        "training.target_vectors": arguments.training.target_vectors,
+        **{f"data.{split} (several)": len(getattr(arguments.data, split).corpora) > 1 for split in SPLITS},
+    }
+    if found := [name for name, value in given.items() if value]:
+        raise ValueError(f"{found[0]} is not allowed: a run has all rows of its track alone, and begins from nothing.")
+
+
 def read_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Read the words of the command line; what is not known here belongs to the recipe."""
     parser = argparse.ArgumentParser(
@@ -152,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parse_arguments(
             [str(options.recipe or track.recipe), *settings, *fixed, f"--output_dir={output_dir / 'run'}"]
         )
+        check_arguments(arguments)
         stop = track.target if options.stop is None else options.stop
         found = run_track(track, arguments, stop, tests=not options.no_record)
     except (ValueError, OSError) as error:
