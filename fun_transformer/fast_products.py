@@ -1,5 +1,7 @@
 """Products with weights, norms and masks as functions, for the fast encoder and decoder of `generate`."""
 
+import functools
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -12,6 +14,8 @@ from .int8 import Int8Linear, has_products, int8_product, pack
 # x W^T + b or a norm, from (rows, in) to (rows, out).
 Product = Callable[[torch.Tensor], torch.Tensor]
 
+MANY_ROWS = 48  # from here on reading weights takes less time than multiplying, and half the reading gains nothing
+
 
 def has_blocks() -> bool:
     """Say whether torch can lay bfloat16 weights out in blocks: it has the operators, but does not document them."""
@@ -19,11 +23,48 @@ def has_blocks() -> bool:
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
+@functools.cache
+def has_float16_weights() -> bool:
+    """Say whether torch multiplies float32 by weights in float16 here: it does on x86, and will drop it one day."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it will be dropped: `lay_out` has another way then
+            packed = torch.fbgemm_pack_gemm_matrix_fp16(torch.ones(1, 1))
+            product = torch.fbgemm_linear_fp16_weight_fp32_activation(torch.ones(1, 1), packed, torch.ones(1))
+        return product.item() == 2
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def float32_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
+    """Return the product with a weight of float32 on a CPU.
+
+    Many models are stored in float16 and computed in float32. At few rows a product takes as long as reading its
+    weights takes, so weights that are float16 numbers are read as such: half the bytes, the same products.
+
+    Args:
+        weight: (out, in).
+        bias: (out,), or None.
+    """
+    columns = weight.t().contiguous()  # (in, out)
+    packed = None
+    if has_float16_weights() and torch.equal(weight.half().float(), weight):
+        packed = torch.fbgemm_pack_gemm_matrix_fp16(weight)
+    added = weight.new_zeros(len(weight)) if bias is None else bias
+
+    def product(states: torch.Tensor) -> torch.Tensor:
+        if packed is not None and len(states) < MANY_ROWS and torch.get_num_threads() == 1:  # it uses one thread
+            return torch.fbgemm_linear_fp16_weight_fp32_activation(states, packed, added)
+        return torch.mm(states, columns) if bias is None else torch.addmm(bias, states, columns)
+
+    return product
+
+
 def lay_out(*linears: nn.Linear) -> Product:
     """Lay out the weights of linear layers that read the same states; return their product with states.
 
-    On a CPU products are faster with a weight of (in, out) than with one of (out, in), as `nn.Linear` has it, and
-    faster still in bfloat16 with the blocks that oneDNN's kernels read.
+    On a CPU products are faster with a weight of (in, out) than with one of (out, in), as `nn.Linear` has it; at few
+    rows with one of float16, if its numbers are such; and in bfloat16 with the blocks that oneDNN's kernels read.
     """
     biases = [linear.bias for linear in linears]
     bias = biases[0] if len(biases) == 1 else torch.cat(biases)
@@ -34,10 +75,7 @@ def lay_out(*linears: nn.Linear) -> Product:
     weights = [linear.weight.detach() for linear in linears]
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)  # (out, in)
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        weight = weight.t().contiguous()  # (in, out)
-        if bias is None:
-            return lambda states: torch.mm(states, weight)
-        return lambda states: torch.addmm(bias, states, weight)
+        return float32_product(weight, bias)
     if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_blocks():
         multiply, blocks = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight(weight)
         return lambda states: multiply(states, blocks, bias, "none", [], "")

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, StoppingCriteria, TextStreamer
 
 from fun_transformer.fast_generation import can_be_fast, fast_encoding
+from fun_transformer.fast_products import MANY_ROWS, lay_out
 from fun_transformer.modeling_fun_transformer import FAST_PARTS
 
 PLAIN = {"cache_implementation": "dynamic"}  # asks for the loops of transformers
@@ -216,6 +217,31 @@ def test_bfloat16_finds_the_same_scores(kind, tiny_model, sources):
     expected = found(model, sources, **SEARCHES[kind], max_new_tokens=2, **PLAIN)
     torch.testing.assert_close(output.logits[0], expected.logits[0], atol=0.1, rtol=0.02)
     assert output.sequences.shape == expected.sequences.shape
+
+
+def in_float16_numbers(model):
+    """A model as it is loaded from a file of float16."""
+    return model.half().float()
+
+
+@pytest.mark.parametrize("kind", ["greedy", "five beams", "sampling"])
+def test_weights_of_float16_numbers_find_the_same(kind, tiny_model, sources):
+    assert_same_searches(in_float16_numbers(lively(tiny_model())), sources, **SEARCHES[kind])
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("numbers", ["float16", "float32", "too large for float16"])
+def test_a_laid_out_weight_gives_the_products_of_its_layer(numbers, has_bias):
+    layer = torch.nn.Linear(40, 60, bias=has_bias).requires_grad_(False)
+    if numbers == "float16":
+        in_float16_numbers(layer)
+    elif numbers == "too large for float16":
+        in_float16_numbers(layer).weight[3, 5] = 1e6
+    product, exact = lay_out(layer), copy.deepcopy(layer).double()
+    for rows in (1, 7, MANY_ROWS, MANY_ROWS + 3):
+        states = torch.randn(rows, 40)
+        expected = exact(states.double())
+        torch.testing.assert_close(product(states).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 # The encoder
