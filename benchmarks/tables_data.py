@@ -96,7 +96,7 @@ def read_commands(path: Path) -> Iterator[dict]:
 
 
 def scan(split: str, longest: int | None = None) -> Table:
-    """SCAN with the official split, or cut off: rows of at most `longest` actions are for training, the rest for the test.
+    """SCAN with the official split, or cut off: rows of at most `longest` actions are for training, others to test.
 
     Args:
         split: "simple" or "length", which is cut off at 22 actions.

@@ -76,6 +76,11 @@ CONTRACT = [
     ("transformers.PreTrainedModel", "_keys_to_ignore_on_load_missing", "weights that need not be in a file"),
     ("transformers.PreTrainedModel", "_keys_to_ignore_on_load_unexpected", "weights that may be in a file"),
     ("transformers.integrations.peft.PeftAdapterMixin", "_hf_peft_config_loaded", "a merged model has no adapter"),
+    (
+        "transformers.models.t5.modeling_t5.T5Attention",
+        "_relative_position_bucket",
+        "tests: which distances T5 tells apart",
+    ),
     # ── torch ──
     ("torch", "_foreach_lerp_", "a running mean of the weights in one call"),
     ("torch.cpu", "_is_avx512_bf16_supported", "whether bf16 is fast"),
