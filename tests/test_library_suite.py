@@ -119,7 +119,14 @@ def suite():
         mock.patch.object(pytest.mark, "_config", None),  # its markers are not declared in our pyproject.toml
     ):
         loaded = {key: importlib.import_module(f"{package.__name__}.test_{name}") for key, name in names.items()}
-        yield types.SimpleNamespace(**loaded)
+        with mock.patch.object(loaded["common"], "set_config_for_less_flaky_test", soften_norms):
+            yield types.SimpleNamespace(**loaded)
+
+
+def soften_norms(config: PreTrainedConfig) -> None:
+    """Let norms hide no difference; the suite's own function also writes six names that we refuse as misspelt."""
+    if hasattr(config, "layer_norm_eps"):
+        config.layer_norm_eps = 1.0
 
 
 class TinyModels:

@@ -180,6 +180,11 @@ def test_a_recipe_of_an_rnn_has_no_fused_kernel():
     [
         ("cuda", "flex_attention", {}, None),
         ("cuda", "flex_attention", {"attention_dropout": 0.1}, "cannot train with model.attention_dropout"),
+        ("cuda", "flex_attention", {"position_embedding_type": "rotary"}, None),
+        (
+            *("cuda", "flex_attention", {"position_embedding_type": "relative"}),
+            "adds no bias to the scores, as the recipe's model.position_embedding_type does",
+        ),
         ("cuda", "flash_attention_2", {"precision": "bf16"}, None),
         ("cuda", "flash_attention_2", {"precision": "fp32"}, "needs training.precision bf16 or fp16"),
         ("cpu", "flash_attention_2", {"precision": "bf16"}, "does not run on a CPU"),
@@ -187,11 +192,13 @@ def test_a_recipe_of_an_rnn_has_no_fused_kernel():
     ],
 )
 def test_what_a_kernel_needs_of_device_and_recipe(device, kernel, settings, problem):
-    model = {"attention_dropout": settings.pop("attention_dropout", 0.0)}
+    model = {name: settings[name] for name in ("attention_dropout", "position_embedding_type") if name in settings}
+    settings = {name: value for name, value in settings.items() if name not in model}
     arguments = RunArguments(model=model, training=TrainingArguments(attn_implementation=kernel, **settings))
     assert problem_with_kernel(arguments, torch.device(device), trains=True) == problem
     if kernel == "flex_attention":
-        assert problem_with_kernel(arguments, torch.device(device), trains=False) is None
+        expected = problem if "position_embedding_type" in model else None
+        assert problem_with_kernel(arguments, torch.device(device), trains=False) == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="told to glibc alone")

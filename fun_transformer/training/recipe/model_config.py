@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
-from ...masks import packing_problem
+from ...masks import PACKED_KERNELS, packing_problem
 from ...number_types import has_fast_bfloat16
 from ...positions import POSITIONS
 from ..tables import OBJECTIVES
@@ -167,6 +167,9 @@ def problem_with_kernel(arguments: RunArguments, device: torch.device, trains: b
         return "does not run on a CPU"
     if "flash" in kernel and choose_precision(arguments.training, device) == "fp32":
         return "needs training.precision bf16 or fp16"
+    positions = POSITIONS.get(getattr(mixing_config(arguments), "position_embedding_type", ""))
+    if kernel not in PACKED_KERNELS and positions is not None and positions.overrides("bias"):
+        return "adds no bias to the scores, as the recipe's model.position_embedding_type does"
     return None
 
 
