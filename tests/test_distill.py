@@ -2,9 +2,14 @@
 
 import gzip
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import WORDS as FOREIGN_WORDS
+from tiny_models import save_tiny
+from transformers import AutoTokenizer
 
 from fun_transformer import cli
 from fun_transformer.commands import streams
@@ -162,3 +167,42 @@ def test_an_ensemble_that_cannot_be_is_refused(save, tmp_path, capsys, words, me
     folders = [save(0), save(1, "abd")]
     assert cli.main([word.format(*folders, rows=rows) for word in words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", ["t5", "marian"])
+def test_a_teacher_of_another_family_answers_with_its_own_tokenizer(family, tmp_path, capsys):
+    folder = str(save_tiny(family, tmp_path / family))
+    texts = [" ".join(FOREIGN_WORDS[start : start + 3]) for start in range(0, 12, 3)]
+    (tmp_path / "in.txt").write_text("\n".join(texts), encoding="utf-8")
+    output, words = tmp_path / "rows.jsonl", ["--no-guard", "--max-new-tokens", "6", "--long-text", "whole"]
+    assert cli.main(["distill", folder, "--sources", str(tmp_path / "in.txt"), "--output", str(output), *words]) == 0
+    assert cli.main(["predict", folder, *words, *texts]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = {one["source"]: one["translation_text"].strip() for one in answers}
+    assert {row["source"]: row["target"] for row in rows_of(output)} == {k: v for k, v in expected.items() if v} != {}
+
+
+@pytest.mark.slow
+def test_the_recipe_of_the_docs_trains_on_back_translated_rows(tmp_path, monkeypatch):
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "more-data.md").read_text(encoding="utf-8")
+    command = re.search(r"fun-transformer (distill hub_configs/en-zh-small .*)\n", page)[1].split()
+    recipe = re.search(r"```yaml\n(# more.yaml.*?)```", page, re.DOTALL)[1]
+    command[1] = str(root / command[1])
+    monkeypatch.chdir(tmp_path)
+    lines = ["I like playing tennis.", "He is my teacher.", "It may rain.", "Where is the station?"]
+    Path("mono.en").write_text("\n".join(lines), encoding="utf-8")
+    Path("more.yaml").write_text(recipe, encoding="utf-8")
+    pairs = [{"source": "我喜欢茶。", "target": "I like tea."}, {"source": "他在看书。", "target": "He is reading."}]
+    for name in ("pairs", "validation"):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    assert cli.main(command) == 0
+    rows = rows_of(Path("back.jsonl"))
+    assert [row["source"] for row in rows] == [line for line in lines if line in {row["source"] for row in rows}] != []
+    assert rows[0]["target"] == "我喜欢打网球。"
+    tiny = ["--model.d_model", "16", "--model.encoder_attention_heads", "2", "--model.decoder_attention_heads", "2"]
+    tiny += ["--model.encoder_layers", "1", "--model.decoder_layers", "1", "--training.max_steps", "2"]
+    assert cli.main(["train", "more.yaml", *tiny, "--tokenizer.type", "char", "--output_dir", "run"]) == 0
+    tokenizer = AutoTokenizer.from_pretrained("run/model")
+    ids = tokenizer("<origin:distilled> 我喜欢打网球。").input_ids
+    assert tokenizer.convert_ids_to_tokens(ids[0]) == "<origin:distilled>"

@@ -235,7 +235,7 @@ def check_noise(arguments: RunArguments) -> None:
 
 
 def check_columns(data: DataArguments, training: TrainingArguments) -> None:
-    """Check that all splits have the features of train, that these can be learned, and where references come from.
+    """Check that all splits have features as train, or a corpus of it, has; that these can be learned, and where references come from.
 
     Raises:
         ValueError: Naming the section.
@@ -247,15 +247,17 @@ def check_columns(data: DataArguments, training: TrainingArguments) -> None:
             f"data.train.feature_columns: {option} leaves the embeddings as they are, and tags would not be learned. "
             "Leave one of them out."
         )
+    known = [features, *(sorted(set(corpus.feature_columns)) for corpus in data.train.corpora)]
     for name in SPLITS:
         for corpus in getattr(data, name).corpora:
             for option in ("references_column", "feature_columns"):
                 if getattr(corpus, option) and (corpus.source or (corpus.dataset or "").startswith("builtin:")):
                     raise ValueError(f"data.{name}.{option}: {corpus} has no further columns. Leave it out.")
-            if name != "train" and corpus.is_named and (found := sorted(set(corpus.feature_columns))) != features:
+            if name != "train" and corpus.is_named and (found := sorted(set(corpus.feature_columns))) not in known:
+                named = list(dict.fromkeys(", ".join(columns) or "none" for columns in known))
                 raise ValueError(
                     f"data.{name}.feature_columns must name the same columns as data.train: "
-                    f"{', '.join(features) or 'none'}, got {', '.join(found) or 'none'}."
+                    f"{' or '.join(named)}, got {', '.join(found) or 'none'}."
                 )
 
 
