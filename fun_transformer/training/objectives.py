@@ -259,7 +259,7 @@ class Seq2Seq(Objective):
     counts_targets = True
     can_pack = True
     takes_noise = True
-    special_tokens = ("pad_token", "eos_token")
+    special_tokens: tuple[str, ...] = ("pad_token", "eos_token")
     options = frozenset({"r_drop", "scheduled_sampling", "teacher"})
 
     def texts(self, train):
