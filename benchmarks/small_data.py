@@ -206,22 +206,29 @@ def measure(words: list[str], seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def show_mean(values: list[float]) -> str:
+    """Return the mean of a score over seeds, and its range where there are several; "" for none."""
+    if not values:
+        return ""
+    mean = f"{sum(values) / len(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
 def show(results: dict[str, Any]) -> str:
-    """Return the table of all runs: the mean over seeds, and the range."""
+    """Return the table of all runs."""
     lines = [
-        "| set | | seeds | error (%) | phoneme error (%) | CPU minutes |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| set | | seeds | wrong words (%) | PER | steps | CPU minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in results["rows"]:
-        scores = [run["scores"] for run in row["runs"]]
-        errors = [found.get("g2p_wer", 100 - found.get("exact", 0.0)) for found in scores]
-        per = [found["per"] for found in scores if "per" in found]
-        minutes = sum(run["cpu_minutes"] for run in row["runs"]) / len(scores)
-        shown = [
-            f"{sum(found) / len(found):.1f} ({min(found):.1f}-{max(found):.1f})" if found else ""
-            for found in (errors, per)
-        ]
-        lines.append(f"| {row['set']} | {row['name']} | {len(scores)} | {shown[0]} | {shown[1]} | {minutes:.1f} |")
+        runs = row["runs"]
+        scores = [run["scores"] for run in runs]
+        wrong = show_mean([found.get("g2p_wer", 100 - found.get("exact", 0.0)) for found in scores])
+        per = show_mean([found["per"] for found in scores if "per" in found])
+        steps, minutes = (sum(run[name] for run in runs) / len(runs) for name in ("steps", "cpu_minutes"))
+        lines.append(
+            f"| {row['set']} | {row['name']} | {len(runs)} | {wrong} | {per} | {steps:,.0f} | {minutes:.1f} |"
+        )
     return "\n".join(lines)
 
 
@@ -239,7 +246,7 @@ def main() -> None:
 
     from fun_transformer.training.run.environment import describe_environment
 
-    rows = json.loads(options.output.read_text(encoding="utf-8"))["rows"] if options.output.exists() else []
+    results = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {"rows": []}
     for name in options.sets:
         words = [*write_set(name, options.folder / "data", options.files), *shlex.split(options.options)]
         row = {
@@ -249,11 +256,11 @@ def main() -> None:
             "environment": describe_environment(),
             "runs": [],
         }
-        rows.append(row)
+        results["rows"].append(row)
         for seed in options.seeds:
             row["runs"].append(measure(words, seed, options.folder / f"{name}-{seed}"))
-            options.output.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-    print(show({"rows": rows}))
+            options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(show(results))
 
 
 if __name__ == "__main__":
