@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import functools
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -309,6 +310,11 @@ def draw(systems: dict[str, dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def without_folder(word: str) -> str:
+    """A word of a command line, without the folders of this machine."""
+    return re.sub(r"(^|=)/\S*/", r"\1", word)
+
+
 def read_options(argv: list[str]) -> argparse.Namespace:
     """Read the words of the command line; what is not known here belongs to the recipe."""
     parser = argparse.ArgumentParser(
@@ -340,13 +346,12 @@ def main(argv: list[str] | None = None) -> None:
     if options.output and options.output.exists():
         systems = json.loads(options.output.read_text(encoding="utf-8"))["systems"]
     names = options.only or [name for name in SYSTEMS if name not in peers.missing()]
-    words = [Path(word).name if Path(word).is_dir() else word for word in argv]  # no folders of this machine
     for name in names:
         if name in systems:
             continue
         systems[name] = train_system(name, options, argv)
         if options.output:
-            command = f"python -m benchmarks.equal_time {shlex.join(words)}"
+            command = f"python -m benchmarks.equal_time {shlex.join(map(without_folder, argv))}"
             write_atomically(options.output, json.dumps({"command": command, "systems": systems}, indent=1) + "\n")
     systems = {name: systems[name] for name in SYSTEMS if name in systems}
     print(table(systems))

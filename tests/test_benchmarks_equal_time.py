@@ -80,6 +80,14 @@ def test_a_system_learns_in_its_time_and_is_scored_on_the_way(name, argv):
     assert last["score"] < 60  # the empty answer, and one and the same answer to all, have 67 and more
 
 
+@pytest.mark.parametrize(
+    "word, kept",
+    [("/a/b/c.json", "c.json"), ("--x=/a/b", "--x=b"), ("hub_configs/a", "hub_configs/a"), ("1e-3", "1e-3")],
+)
+def test_a_command_is_told_without_the_folders_of_a_machine(word, kept):
+    assert equal_time.without_folder(word) == kept
+
+
 def test_results_that_are_there_are_not_made_again(argv, tmp_path, capsys):
     found = {"metric": "per", "learning_rate": 2e-3, "curve": [point | {"tokens": 9} for point in CURVE]}
     output = tmp_path / "results.json"

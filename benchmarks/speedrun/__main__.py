@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.equal_time import without_folder
 from benchmarks.speedrun.records import RECORDS, write_record, write_table
 from benchmarks.speedrun.tracks import SPLITS, TRACKS, Track, digest
 from fun_transformer.training import RunArguments, SplitArguments, TrainingLoop, parse_arguments, train
@@ -205,11 +206,6 @@ def hardware(environment: dict[str, Any]) -> str:
 
     device, threads = environment["device"], environment["threads"]
     return device if torch.cuda.is_available() else f"{device}, {threads} thread{'s' * (threads > 1)}"
-
-
-def without_folder(word: str) -> str:
-    """A word of the command line, without the folders of this machine."""
-    return Path(word).name if Path(word).is_dir() else word
 
 
 if __name__ == "__main__":
