@@ -88,18 +88,26 @@ def cmudict(data: Path, folder: Path) -> Words:
 CMUDICT = tuple(f"cmudict-0.7b.{name}.xz" for name in ("train-dev-20-21", "train-dev-1-21", "test"))
 
 
-def scan(split: str) -> Table:
-    """SCAN, where commands become actions: lines `IN: jump twice OUT: I_JUMP I_JUMP`."""
+def scan(split: str, cutoff: int | None = None) -> Table:
+    """SCAN, where commands become actions: lines `IN: jump twice OUT: I_JUMP I_JUMP`.
+
+    Args:
+        split: "simple" or "length".
+        cutoff: Split the rows of both files again: outputs of up to this many actions train (Newman et al. 2020).
+    """
     names = tuple(f"tasks_{part}_{split}.txt.xz" for part in ("train", "test"))
 
     def prepare(data: Path, folder: Path) -> Words:
-        words = []
-        for part, name in zip(("train", "test"), names, strict=True):
-            lines = [line.strip() for line in read_lines(data / name)]
-            pairs = [line.removeprefix("IN: ").split(" OUT: ") for line in lines if line]
-            write_rows(folder / f"{part}.jsonl", [{"source": source, "target": target} for source, target in pairs])
-            words.append(f"--data.{part}.dataset={folder / f'{part}.jsonl'}")
-        return words
+        lines = [[line.strip() for line in read_lines(data / name)] for name in names]
+        pairs = [[line.removeprefix("IN: ").split(" OUT: ") for line in part if line] for part in lines]
+        if cutoff:
+            both = [*pairs[0], *pairs[1]]
+            pairs = [
+                [pair for pair in both if (len(pair[1].split()) > cutoff) == is_long] for is_long in (False, True)
+            ]
+        for part, rows in zip(("train", "test"), pairs, strict=True):
+            write_rows(folder / f"{part}.jsonl", [{"source": source, "target": target} for source, target in rows])
+        return [f"--data.{part}.dataset={folder / f'{part}.jsonl'}" for part in ("train", "test")]
 
     return Table("scan/recipe.yaml", names, prepare, ("exact",))
 
@@ -162,6 +170,7 @@ TABLES = {
     ),
     "scan-simple": scan("simple"),
     "scan-length": scan("length"),
+    "scan-length-26": scan("length", cutoff=26),
     "sst2": Table("sentiment-en/recipe.yaml", REVIEWS, sst2, LABEL, column("train.tsv.xz", 0)),
     "chnsenticorp": Table("sentiment-zh/recipe.yaml", REVIEWS, chnsenticorp, LABEL, column("train.tsv.xz", 1, skip=1)),
     "conll2000": Table("chunking-en/recipe.yaml", ("conll2000.zip",), conll2000, ("f1", "accuracy"), chunk_texts),
