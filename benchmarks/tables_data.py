@@ -88,33 +88,26 @@ def cmudict(data: Path, folder: Path) -> Words:
 CMUDICT = tuple(f"cmudict-0.7b.{name}.xz" for name in ("train-dev-20-21", "train-dev-1-21", "test"))
 
 
-def read_commands(path: Path) -> Iterator[dict]:
-    """Read SCAN, where commands become actions: lines `IN: jump twice OUT: I_JUMP I_JUMP`."""
-    for line in filter(None, map(str.strip, read_lines(path))):
-        source, _, target = line.removeprefix("IN: ").partition(" OUT: ")
-        yield {"source": source, "target": target}
-
-
-def scan(split: str, longest: int | None = None) -> Table:
-    """SCAN with the official split, or cut off: rows of at most `longest` actions are for training, others to test.
+def scan(split: str, cutoff: int | None = None) -> Table:
+    """SCAN, where commands become actions: lines `IN: jump twice OUT: I_JUMP I_JUMP`.
 
     Args:
-        split: "simple" or "length", which is cut off at 22 actions.
-        longest: Cut all rows off anew, as Newman et al. 2020 and Csordas et al. 2021 do.
+        split: "simple" or "length".
+        cutoff: Split the rows of both files again: outputs of up to this many actions train (Newman et al. 2020).
     """
     names = tuple(f"tasks_{part}_{split}.txt.xz" for part in ("train", "test"))
 
     def prepare(data: Path, folder: Path) -> Words:
-        train, test = (list(read_commands(data / name)) for name in names)
-        if longest is not None:
-            rows = train + test
-            train, test = ([row for row in rows if is_long(row) == wanted] for wanted in (False, True))
-        write_rows(folder / "train.jsonl", train)
-        write_rows(folder / "test.jsonl", test)
+        lines = [[line.strip() for line in read_lines(data / name)] for name in names]
+        pairs = [[line.removeprefix("IN: ").split(" OUT: ") for line in part if line] for part in lines]
+        if cutoff:
+            both = [*pairs[0], *pairs[1]]
+            pairs = [
+                [pair for pair in both if (len(pair[1].split()) > cutoff) == is_long] for is_long in (False, True)
+            ]
+        for part, rows in zip(("train", "test"), pairs, strict=True):
+            write_rows(folder / f"{part}.jsonl", [{"source": source, "target": target} for source, target in rows])
         return [f"--data.{part}.dataset={folder / f'{part}.jsonl'}" for part in ("train", "test")]
-
-    def is_long(row: dict) -> bool:
-        return longest is not None and len(row["target"].split()) > longest
 
     return Table("scan/recipe.yaml", names, prepare, ("exact",))
 
@@ -177,7 +170,7 @@ TABLES = {
     ),
     "scan-simple": scan("simple"),
     "scan-length": scan("length"),
-    "scan-length-26": scan("simple", longest=26),
+    "scan-length-26": scan("length", cutoff=26),
     "sst2": Table("sentiment-en/recipe.yaml", REVIEWS, sst2, LABEL, column("train.tsv.xz", 0)),
     "chnsenticorp": Table("sentiment-zh/recipe.yaml", REVIEWS, chnsenticorp, LABEL, column("train.tsv.xz", 1, skip=1)),
     "conll2000": Table("chunking-en/recipe.yaml", ("conll2000.zip",), conll2000, ("f1", "accuracy"), chunk_texts),

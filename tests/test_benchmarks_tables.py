@@ -21,10 +21,11 @@ TEXTS = {
     "chnsenticorp": "label\ttext_a\n1\t很好\n0\t不好\n",
     "tatoeba-zh-en": '{"translation": {"zh": "好", "en": "Good"}}\n',
     **{
-        name: "".join(f"IN: {word} twice OUT: I_{word.upper()} I_{word.upper()}\n" for word in "abcdefghijklm")
-        for name in ("scan-simple", "scan-length")
+        name: "".join(
+            f"IN: {word} OUT: {' '.join(['I_RUN'] * 3 * at)}\n" for at, word in enumerate("abcdefghijklm", 1)
+        )
+        for name in ("scan-simple", "scan-length", "scan-length-26")
     },
-    "scan-length-26": "".join(f"IN: run {times} times OUT:{' I_RUN' * times}\n" for times in range(1, 40)),
 }
 
 
@@ -38,7 +39,8 @@ def write_files(folder, name):
                 archive.writestr("conll2000/train.txt", "\n\n".join([sentence] * 8003) + "\n\n")
                 archive.writestr("conll2000/test.txt", "Stop VB B-VP\n\n")
         elif file.endswith(".xz"):
-            (folder / file).write_bytes(lzma.compress(TEXTS.get(file, TEXTS.get(name)).encode()))
+            text = TEXTS.get(file, TEXTS.get(name)).replace("IN:", "IN: please" if "test" in file else "IN:")
+            (folder / file).write_bytes(lzma.compress(text.encode()))
         else:
             (folder / file).write_bytes(gzip.compress(b"Ein Hund .\nEine Katze .\n"))
 
@@ -67,12 +69,17 @@ def test_cmudict_is_split_as_the_published_tables_have_it(tmp_path):
     assert rows["test"] == [{"source": "so", "target": "S OW", "references": ["S OW", "S AO"]}]
 
 
-def test_scan_is_cut_off_by_the_number_of_actions(tmp_path):
-    write_files(tmp_path, "scan-length-26")
-    tables_data.TABLES["scan-length-26"].prepare(tmp_path, tmp_path)
-    for name, lengths in (("train", range(1, 27)), ("test", range(27, 40))):
-        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").open()]
-        assert {len(row["target"].split()) for row in rows} == set(lengths)
+def test_scan_is_cut_at_a_number_of_actions(tmp_path):
+    for part, counts in {"train": (1, 22, 27), "test": (26, 48)}.items():
+        lines = "".join(f"IN: run {count} OUT: {' '.join(['I_RUN'] * count)}\n" for count in counts)
+        (tmp_path / f"tasks_{part}_length.txt.xz").write_bytes(lzma.compress(lines.encode()))
+    lengths = {}
+    for name in ("scan-length", "scan-length-26"):
+        tables_data.TABLES[name].prepare(tmp_path, tmp_path)
+        for part in ("train", "test"):
+            rows = [json.loads(line) for line in (tmp_path / f"{part}.jsonl").open()]
+            lengths[name, part] = sorted(len(row["target"].split()) for row in rows)
+    assert [*lengths.values()] == [[1, 22, 27], [26, 48], [1, 22, 26], [27, 48]]
 
 
 def test_texts_for_pretraining_are_those_of_the_training_set(tmp_path):
