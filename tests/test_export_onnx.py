@@ -70,15 +70,6 @@ def model_and_graphs():
 
 
 @pytest.mark.slow
-def test_queries_and_keys_are_turned():
-    model = build("rotary")
-    encoder = session(onnx_graphs.export_encoder(model))
-    states = run(encoder, input_ids=SOURCE, attention_mask=MASK)["last_hidden_state"]
-    expected = model.model.encoder(SOURCE, MASK).last_hidden_state.detach()
-    torch.testing.assert_close(states[MASK.bool()], expected[MASK.bool()], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["sinusoidal", "relative"])
 def test_graphs_compute_the_models_logits_with_and_without_a_cache(positions, model_and_graphs):
     model, (encoder, *parts) = model_and_graphs if positions == "sinusoidal" else with_graphs(build(positions))
