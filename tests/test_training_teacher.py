@@ -163,3 +163,16 @@ def test_what_a_model_wrote_trains_another_whose_loss_falls(recipe):
     train(parse_arguments([str(recipe), "--output_dir", str(student), *options]))
     losses = [line["loss"] for line in read_metrics(student, "validation")]
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.slow
+def test_two_processes_are_taught_as_one_is_by_as_many_batches(children, recipe, tmp_path):
+    run = recipe.parent / "run"
+    words = [*LOSS, "--training.teacher", str(run), "--tokenizer.path", str(run / "model"), "--model.dropout", "0"]
+    words += ["--training.max_steps", "4", "--training.batch_tokens", "128", "--generation.metrics", "[]"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    assert children.run(recipe, two, *words, processes=2) == [0, 0], children.log(two)
+    assert children.run(recipe, one, *words, "--training.gradient_accumulation_steps", "2") == [0], children.log(one)
+    found, alone = ([line["loss"] for line in read_metrics(folder, "train")] for folder in (two, one))
+    assert len(found) == 4
+    assert_close(found, alone, rtol=1e-4, atol=0)

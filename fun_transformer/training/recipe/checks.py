@@ -235,7 +235,7 @@ def check_noise(arguments: RunArguments) -> None:
 
 
 def check_columns(data: DataArguments, training: TrainingArguments) -> None:
-    """Check that all splits have features as train, or a corpus of it, has; that these can be learned, and where references come from.
+    """Check features, which all splits have as train or a corpus of it has, and where references come from.
 
     Raises:
         ValueError: Naming the section.
