@@ -103,5 +103,6 @@ def build_optimizer(
     matrices = [p for p in decayed if id(p) in hidden]
     if not matrices:
         return adamw
-    scaled = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
-    return MuonAndAdamW(torch.optim.Muon(matrices, **scaled), adamw)
+    scaled: dict[str, Any] = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": settings.weight_decay}
+    muon = torch.optim.Muon(matrices, lr=settings.learning_rate, **scaled)
+    return MuonAndAdamW(muon, adamw)
