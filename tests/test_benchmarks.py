@@ -12,8 +12,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from forked_runs import write_digits_recipe
 
-from benchmarks import complexity, finetuning, head_starts, lineage, lineage_results, peers
+from benchmarks import complexity, finetuning, head_starts, lineage, lineage_results, optimizers, peers
 from benchmarks import training as training_benchmark
 
 
@@ -272,3 +273,19 @@ def test_head_starts_are_given_and_a_second_call_does_nothing_twice(starts, opti
     assert (tmp_path / "picture.png").exists()
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_optimizers_are_compared_and_a_second_call_adds_to_the_first(tmp_path, monkeypatch):
+    recipe, output = write_digits_recipe(tmp_path), tmp_path / "results.json"
+    (tmp_path / "test.jsonl").unlink()  # it is not looked at
+    words = ["optimizers", str(recipe), f"--output={output}", f"--folder={tmp_path}/runs", "--training.max_steps=2"]
+    for rates in (["1e-3"], ["1e-3", "2e-3"]):
+        optimizer = ["--optimizers", "adamw", *(["muon"] if len(rates) == 1 else [])]
+        monkeypatch.setattr(sys, "argv", [*words, "--training.eval_steps=1", "--rates", *rates, *optimizer])
+        optimizers.main()
+    runs = json.loads(output.read_text())["runs"]
+    assert [(run["optim"], run["learning_rate"]) for run in runs] == [("adamw", 1e-3), ("muon", 1e-3), ("adamw", 2e-3)]
+    assert all(list(run["losses"]) == ["1", "2"] and run["cpu_seconds"] > 0 for run in runs)
+    assert runs[0]["losses"] != runs[1]["losses"]

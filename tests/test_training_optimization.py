@@ -2,13 +2,16 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from forked_runs import write_digits_recipe
 
 from fun_transformer.training.optimization import build_optimizer, learning_rate_factor
-from fun_transformer.training.recipe.arguments import TrainingArguments
+from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
+from fun_transformer.training.train import check_start
 
 
 def test_noam_is_the_formula_of_the_paper():
@@ -101,3 +104,11 @@ def test_only_matrices_decay(tiny_model):
     assert decay[id(model.model.encoder.embed_tokens.weight)] == 0.0
     assert decay[id(model.model.encoder.layers[0].final_layer_norm.weight)] == 0.0
     assert all(isinstance(p, torch.Tensor) for group in optimizer.param_groups for p in group["params"])
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_muon_is_refused_where_matrices_are_spread_over_processes(kind):
+    arguments = RunArguments(training=TrainingArguments(optim="muon"))
+    accelerator = SimpleNamespace(distributed_type=kind, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"training\.optim=muon needs whole matrices on each process"):
+        check_start(arguments, accelerator)
