@@ -12,8 +12,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from forked_runs import write_digits_recipe
 
-from benchmarks import complexity, finetuning, head_starts, lineage, lineage_results, peers
+from benchmarks import complexity, finetuning, head_starts, lineage, lineage_results, optimizers, peers
 from benchmarks import training as training_benchmark
 
 
@@ -221,9 +222,17 @@ def test_head_starts_are_told_with_means_and_spreads():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("classes", [False, True])
-def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp_path, monkeypatch, capsys):
-    real_run = subprocess.run
+@pytest.mark.parametrize(
+    ("starts", "options"),
+    [
+        (["from scratch", "Word2Vec, same rows", "masked LM", "masked + causal LM"], []),
+        (["from scratch", "Word2Vec, same rows", "masked LM"], ["--classes"]),
+        (["from scratch", "denoising"], ["--joint"]),
+    ],
+    ids=["pairs", "classes", "joint"],
+)
+def test_head_starts_are_given_and_a_second_call_does_nothing_twice(starts, options, tmp_path, monkeypatch, capsys):
+    classes, real_run = "--classes" in options, subprocess.run
 
     def in_this_process(command, **options):
         if "--one" not in command:
@@ -245,24 +254,38 @@ def test_head_starts_are_given_and_a_second_call_does_nothing_twice(classes, tmp
         ]
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
-    output, starts = tmp_path / "results.json", ["from scratch", "Word2Vec, same rows", "masked LM"]
+    output = tmp_path / "results.json"
     argv = ["head_starts", *files, "--columns", "a", "b", "--sizes", "20", "--seeds", "1", "--steps=2", "--rows=5"]
     argv += ["--pretrain_steps=2", "--vocab_size=300", f"--folder={tmp_path}", f"--output={output}"]
     argv += [f"--picture={tmp_path}/picture.png"]
-    argv += ["--classes", "--text", files[0], "a"] if classes else []
-    starts = [*starts, *([] if classes else ["masked + causal LM"])]
+    argv += [*options, *(["--text", files[0], "a"] if classes else [])]
     for seeds in (["1"], ["1", "2"]):
         monkeypatch.setattr(sys, "argv", [*argv, "--starts", *starts, "--seeds", *seeds])
         head_starts.main()
     results = json.loads(output.read_text())
     assert [(run["start"], run["seed"]) for run in results["runs"]] == [(s, seed) for seed in (1, 2) for s in starts]
-    assert [task[1] for task in tasks if task[0] == "pretrain"] == ["word2vec", "masked_lm", "causal_lm"][
-        : len(starts) - 1
-    ]
+    pretrained = ["denoising"] if starts[-1] == "denoising" else ["word2vec", "masked_lm", "causal_lm"]
+    assert [task[1] for task in tasks if task[0] == "pretrain"] == pretrained[: len(starts) - 1]
     assert len(tasks) == len({json.dumps(task) for task in tasks})
     first = {run["start"]: next(iter(run["losses"].values())) for run in results["runs"] if run["seed"] == 1}
     assert len(set(first.values())) == len(starts)  # no two begin alike
-    assert "| 20 | masked LM |" in capsys.readouterr().out
+    assert f"| 20 | {starts[-1]} |" in capsys.readouterr().out
     assert (tmp_path / "picture.png").exists()
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_optimizers_are_compared_and_a_second_call_adds_to_the_first(tmp_path, monkeypatch):
+    recipe, output = write_digits_recipe(tmp_path), tmp_path / "results.json"
+    (tmp_path / "test.jsonl").unlink()  # it is not looked at
+    words = ["optimizers", str(recipe), f"--output={output}", f"--folder={tmp_path}/runs", "--training.max_steps=2"]
+    for rates in (["1e-3"], ["1e-3", "2e-3"]):
+        optimizer = ["--optimizers", "adamw", *(["muon"] if len(rates) == 1 else [])]
+        monkeypatch.setattr(sys, "argv", [*words, "--training.eval_steps=1", "--rates", *rates, *optimizer])
+        optimizers.main()
+    runs = json.loads(output.read_text())["runs"]
+    assert [(run["optim"], run["learning_rate"]) for run in runs] == [("adamw", 1e-3), ("muon", 1e-3), ("adamw", 2e-3)]
+    assert all(list(run["losses"]) == ["1", "2"] and run["cpu_seconds"] > 0 for run in runs)
+    assert runs[0]["losses"] != runs[1]["losses"]

@@ -155,7 +155,10 @@ def test_a_bare_resume_before_the_recipe_leaves_the_recipe(tmp_path):
         (["--model.max_position_embeddings", "auto"], "max_position_embeddings cannot be auto"),
         (["--objective", "masked"], "Did you mean masked_lm"),
         (["--objective", "causal_lm", "--training.r_drop", "5"], "r_drop is for objective: seq2seq, got causal_lm"),
-        (["--objective", "masked_lm", "--training.packing", "64"], "packing is for objective: seq2seq, got masked_lm"),
+        (
+            ["--objective", "masked_lm", "--training.packing", "64"],
+            "packing is for objective: seq2seq or denoising, got masked",
+        ),
         (["--generation.metrics", "bleu", "--training.metric_for_best_model", "per"], "Add it to generation.metrics"),
         (["--generation.metrics", "bleu,foo"], "got 'foo'"),
         (["--data.train.dataset", "x.tsv"], "names a dataset and text files"),

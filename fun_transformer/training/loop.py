@@ -91,8 +91,8 @@ class TrainingLoop:
         changes = compare_rows(self, state)
         try:
             accelerator.load_state(str(checkpoint))
-        except RuntimeError as error:
-            raise ValueError(f"{checkpoint} does not fit this model: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{checkpoint} does not fit this model or its optimizer: {error}") from error
         self.progress = Progress(**{field.name: state[field.name] for field in dataclasses.fields(Progress)})
         if state["world_size"] != accelerator.num_processes:
             changes.append(

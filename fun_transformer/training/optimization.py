@@ -6,7 +6,7 @@ state of a scheduler.
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -38,10 +38,48 @@ def learning_rate_factor(schedule: Schedule, step: int, warmup_steps: int, done:
     return rise * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for some weights and AdamW for the others, as one optimizer: one list of groups, one state to save.
+
+    Muon (Jordan 2024) turns the momentum of a matrix into the nearest matrix whose singular values are all about 1, so
+    that a step moves rare directions as far as common ones. Its steps are scaled as large as AdamW's (Liu et al. 2025,
+    arXiv:2502.16982), so one learning rate and weight decay fit both.
+
+    Args:
+        muon: Has matrices inside the layers.
+        adamw: Has all other weights.
+    """
+
+    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW):
+        self.parts = (muon, adamw)
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Give both parts their groups and the one state."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Do a step of both."""
+        for part in self.parts:
+            part.step()
+
+
 def build_optimizer(
     model: nn.Module, settings: TrainingArguments, not_decayed: Iterable[nn.Parameter] = ()
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """Build AdamW that decays matrices, but neither embeddings, nor norms, nor biases (Loshchilov & Hutter 2019).
+
+    With `optim: muon` the matrices inside the model's body are Muon's.
 
     Args:
         model: Its weights are trained, but those that need no gradient.
@@ -53,9 +91,18 @@ def build_optimizer(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [p for p in parameters if p.dim() > 1 and id(p) not in embeddings]
     spared = [p for p in parameters if p.dim() <= 1 or id(p) in embeddings]
+    hidden: set[int] = set()
+    if settings.optim == "muon":
+        hidden = {id(p) for p in getattr(model, "base_model", model).parameters() if p.dim() == 2}
     groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": [p for p in decayed if id(p) not in hidden], "weight_decay": settings.weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
     betas = (settings.adam_beta1, settings.adam_beta2)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=True)
+    matrices = [p for p in decayed if id(p) in hidden]
+    if not matrices:
+        return adamw
+    scaled: dict[str, Any] = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": settings.weight_decay}
+    muon = torch.optim.Muon(matrices, lr=settings.learning_rate, **scaled)
+    return MuonAndAdamW(muon, adamw)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DynamoBackend, set_seed
+from accelerate.utils import DistributedType, DynamoBackend, set_seed
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
@@ -173,6 +173,9 @@ def check_start(arguments: RunArguments, accelerator: Accelerator) -> None:
         on_main_process(part, arguments)
     for check_part in (check_packing, check_kernel):
         on_main_process(check_part, arguments, accelerator.device)
+    is_spread = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if is_spread and arguments.training.optim == "muon":
+        raise ValueError("training.optim=muon needs whole matrices on each process: not with FSDP or DeepSpeed.")
 
 
 def prepare(

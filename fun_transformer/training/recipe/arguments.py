@@ -272,7 +272,10 @@ class TrainingArguments:
         "inverse_sqrt, and linear where a trained model goes on (model.path)",
     )
     warmup_steps: int = arg(AUTO, "steps in which the learning rate rises from 0", BY_PAIRS, minimum=0)
-    weight_decay: float = arg(0.01, "AdamW's decoupled weight decay", minimum=0, maximum=100)
+    optim: Literal["adamw", "muon"] = arg(
+        "adamw", "optimizer; muon is for the matrices inside the layers, with AdamW for all other weights"
+    )
+    weight_decay: float = arg(0.01, "decoupled weight decay", minimum=0, maximum=100)
     adam_beta1: float = arg(0.9, "decay of the mean of gradients", minimum=0, below=1)
     adam_beta2: float = arg(0.98, "decay of the mean of squared gradients", minimum=0, below=1)
     adam_epsilon: float = arg(1e-9, "keeps the division of Adam finite", above=0, maximum=1)
