@@ -121,7 +121,7 @@ def sst2(data: Path, _: Path) -> Words:
 
 
 def chnsenticorp(data: Path, _: Path) -> Words:
-    """Name the columns of the reviews; its test file has no labels, so dev is for the test, and train for validation."""
+    """Name the columns of the reviews: dev is the test set, as the test file has no labels; train gives validation."""
     words = []
     for split, name in (("train", "train"), ("test", "dev")):
         words += [f"--data.{split}.dataset={data / name}.tsv.xz", f"--data.{split}.source_column=text_a"]
