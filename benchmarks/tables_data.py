@@ -121,8 +121,12 @@ def sst2(data: Path, _: Path) -> Words:
 
 
 def chnsenticorp(data: Path, _: Path) -> Words:
-    """Name the columns of the reviews."""
-    return name_tables([data / f"{name}.tsv.xz" for name in ("train", "dev", "test")], "text_a", "label")
+    """Name the columns of the reviews: dev is the test set, as the test file has no labels; train gives validation."""
+    words = []
+    for split, name in (("train", "train"), ("test", "dev")):
+        words += [f"--data.{split}.dataset={data / name}.tsv.xz", f"--data.{split}.source_column=text_a"]
+        words.append(f"--data.{split}.target_column=label")
+    return words
 
 
 def conll2000(data: Path, folder: Path) -> Words:
@@ -172,6 +176,8 @@ TABLES = {
     "scan-length": scan("length"),
     "scan-length-26": scan("length", cutoff=26),
     "sst2": Table("sentiment-en/recipe.yaml", REVIEWS, sst2, LABEL, column("train.tsv.xz", 0)),
-    "chnsenticorp": Table("sentiment-zh/recipe.yaml", REVIEWS, chnsenticorp, LABEL, column("train.tsv.xz", 1, skip=1)),
+    "chnsenticorp": Table(
+        "sentiment-zh/recipe.yaml", REVIEWS[:2], chnsenticorp, LABEL, column("train.tsv.xz", 1, skip=1)
+    ),
     "conll2000": Table("chunking-en/recipe.yaml", ("conll2000.zip",), conll2000, ("f1", "accuracy"), chunk_texts),
 }

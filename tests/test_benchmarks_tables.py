@@ -18,7 +18,7 @@ TEXTS = {
     "cmudict-0.7b.train-dev-1-21.xz": "GO  G OW\nYES  Y EH S\n",  # "go" is in train
     "cmudict-0.7b.test.xz": "SO  S OW\nSO  S AO\n",
     "sst2": "good film\t1\nbad film\t0\n" * 8,
-    "chnsenticorp": "label\ttext_a\n1\t很好\n0\t不好\n",
+    "chnsenticorp": "label\ttext_a\n" + "".join(f"{row % 2}\t很好{row}\n" for row in range(12)),
     "tatoeba-zh-en": '{"translation": {"zh": "好", "en": "Good"}}\n',
     **{
         name: "".join(
@@ -83,7 +83,10 @@ def test_scan_is_cut_at_a_number_of_actions(tmp_path):
 
 
 def test_texts_for_pretraining_are_those_of_the_training_set(tmp_path):
-    for name, texts in {"sst2": ["good film", "bad film"], "chnsenticorp": ["很好", "不好"]}.items():
+    for name, texts in {
+        "sst2": ["good film", "bad film"],
+        "chnsenticorp": [f"很好{row}" for row in range(12)],
+    }.items():
         write_files(tmp_path, name)
         assert list(dict.fromkeys(tables_data.TABLES[name].texts(tmp_path))) == texts
     write_files(tmp_path, "conll2000")

@@ -159,7 +159,7 @@ def test_every_recipe_of_the_checkout_is_found_by_its_name():
     assert all(shipped_recipe(name).is_file() for name in recipe_names())
     with pytest.raises(ValueError, match=r"There is no shipped recipe 'g2p_en'. Did you mean 'g2p-en'\?"):
         shipped_recipe("g2p_en")
-    with pytest.raises(ValueError, match="Choose one of causal-lm-en, "):
+    with pytest.raises(ValueError, match="Choose one of captions-de-en, "):
         shipped_recipe("???")
 
 

@@ -46,7 +46,9 @@ def rows_of(name: str, folder: Path) -> list[str]:
         return []
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[name] * 12), encoding="utf-8")
-    return [option for split in ("train", "validation", "test") for option in (f"--data.{split}.dataset", str(path))]
+    values = {"dataset": path} | dict(zip(("source_column", "target_column"), ROWS[name][0], strict=True))
+    splits = ("train", "validation", "test")
+    return [f"--data.{split}.{option}={value}" for split in splits for option, value in values.items()]
 
 
 @pytest.mark.parametrize(
