@@ -190,9 +190,9 @@ def test_a_lineage_is_trained_drawn_and_not_trained_again(tmp_path, monkeypatch,
     table = capsys.readouterr().out
     assert "| RNN, dot, 40 rows |" in table
     results = json.loads(output.read_text())
-    tries = results["tries"]["RNN"]  # once for the family, by its additive member, without the test split
+    tries = results["tries"]["RNN, dot"]  # with 20 rows alone, without the test split
     assert [(found["learning_rate"], found["warmup_steps"]) for found in tries] == [(1e-3, 200), (4e-3, 2)]
-    assert {found["system"] for found in tries} == {"RNN, additive"} and "by_length" not in tries[0]
+    assert {found["rows"] for found in tries} == {20} and "by_length" not in tries[0]
     best = max(tries, key=lambda found: found["score"])
     runs = [run for runs in results["systems"].values() for run in runs]
     assert {run["learning_rate"] for run in runs} == {best["learning_rate"]}
