@@ -11,8 +11,8 @@ compute in float32: in bf16, models this small would spend most of their time on
 `reverse` is a task without a data set: write up to 24 letters backwards. Scores are exact matches for `reverse`, else
 chrF; over all, and by length of the source.
 
-Several `--learning_rates` are tried first, for `--trial_steps` with the first seed, once for each family (RNN,
-convolution, Transformer); the best on the validation split is the family's. Each may name its warm-up, `4e-3:400`:
+Several `--learning_rates` are tried first, for `--trial_steps` with each system and the first seed; the best on the
+validation split is the system's. Each may name its warm-up, `4e-3:400`:
 
     python -m benchmarks.lineage train.jsonl validation.jsonl test.jsonl ... --learning_rates 2e-3 4e-3 4e-3:400
 
@@ -62,7 +62,6 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "Transformer, local": layers("sliding_attention", sliding_window=8),
     "Transformer, linear": layers("linear_attention"),
 }
-FAMILIES = {"RNN": "RNN, additive", "convolution": "convolution", "Transformer": "Transformer"}  # who tries the rates
 LETTERS = "abcdefghijkl"  # of `reverse`
 
 
@@ -247,7 +246,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[None], help="of each split, at most")
     parser.add_argument("--steps", type=int, default=1000, help="updates of each run")
     parser.add_argument("--batch_tokens", type=int, default=2048)
-    rates_help = "the highest rate, or RATE:WARMUP (updates, else 200); several are tried for each family"
+    rates_help = "the highest rate, or RATE:WARMUP (updates, else 200); several are tried for each system"
     parser.add_argument("--learning_rates", nargs="+", type=rate_and_warmup, default=[(1e-3, 200)], help=rates_help)
     parser.add_argument("--trial_steps", type=int, help="updates of each try (a fifth of --steps)")
     parser.add_argument("--patience", type=int, help="stop a run after this many evaluations without a better score")
@@ -271,7 +270,7 @@ def main() -> None:
         label = name if len(options.rows) == 1 else f"{name}, {rows:,} rows"
         if any(run["seed"] == seed for run in systems.get(label, [])):
             continue
-        rate, warmup = choose_rate(name.split(",")[0], results, options)
+        rate, warmup = choose_rate(name, results, options)
         task = {"system": name, "rows": rows, "seed": seed, "learning_rate": rate, "warmup_steps": warmup}
         systems.setdefault(label, []).append(in_a_process(task | {"is_trial": False}))
         print(f"seed {seed}, {label}: {systems[label][-1]['score']:.1f}", flush=True)
@@ -295,17 +294,17 @@ def in_a_process(task: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def choose_rate(family: str, results: dict[str, Any], options: argparse.Namespace) -> tuple[float, int]:
-    """The family's best learning rate on the validation split, with its warm-up; those not tried yet are tried."""
+def choose_rate(name: str, results: dict[str, Any], options: argparse.Namespace) -> tuple[float, int]:
+    """The system's best learning rate on the validation split, with its warm-up; those not tried yet are tried."""
     if len(options.learning_rates) == 1:
         return options.learning_rates[0]
-    tries = results["tries"].setdefault(family, [])
+    tries = results["tries"].setdefault(name, [])
     for rate, warmup in options.learning_rates:
         if any((found["learning_rate"], found["warmup_steps"]) == (rate, warmup) for found in tries):
             continue
-        task = {"system": FAMILIES[family], "rows": options.rows[0], "seed": options.seeds[0], "is_trial": True}
+        task = {"system": name, "rows": options.rows[0], "seed": options.seeds[0], "is_trial": True}
         tries.append(in_a_process(task | {"learning_rate": rate, "warmup_steps": warmup}))
-        print(f"{family}, learning rate {rate:g}, warm-up {warmup}: {tries[-1]['score']:.1f}", flush=True)
+        print(f"{name}, learning rate {rate:g}, warm-up {warmup}: {tries[-1]['score']:.1f}", flush=True)
         write_results(results, options.output)
     best = max(tries, key=lambda found: found["score"])
     return best["learning_rate"], best["warmup_steps"]

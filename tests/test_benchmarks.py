@@ -179,8 +179,34 @@ def test_quality_is_told_apart_by_the_length_of_the_source():
     assert lineage.by_length(rows, "exact") == {"5": 100.0, "10": 50.0}
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Let a benchmark do in this process what it does in processes of its own; gives the list of their tasks."""
+    real_run, threads = subprocess.run, torch.get_num_threads()
+
+    def children_of(benchmark):
+        def in_this_process(command, **options):
+            if "--one" not in command:
+                return real_run(command, **options)
+            AcceleratorState._reset_state(reset_partial_state=True)
+            with monkeypatch.context() as context, redirect_stdout(io.StringIO()) as printed:
+                context.setattr(sys, "argv", command[2:])
+                benchmark.main()
+            tasks.append(json.loads(command[-1]))
+            return subprocess.CompletedProcess(command, 0, printed.getvalue())
+
+        tasks: list = []
+        monkeypatch.setattr(benchmark.subprocess, "run", in_this_process)
+        return tasks
+
+    yield children_of
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
-def test_a_lineage_is_trained_drawn_and_not_trained_again(tmp_path, monkeypatch, capsys):
+def test_a_lineage_is_trained_drawn_and_not_trained_again(here, tmp_path, monkeypatch, capsys):
+    tasks = here(lineage)
     output, picture = tmp_path / "lineage.json", tmp_path / "lineage.png"
     argv = ["lineage", "reverse", "--d_model=16", "--steps=10", "--evaluations=1", "--seeds", "1"]
     argv += ["--rows", "20", "40", "--only", "RNN, dot", f"--output={output}", f"--picture={picture}"]
@@ -191,15 +217,15 @@ def test_a_lineage_is_trained_drawn_and_not_trained_again(tmp_path, monkeypatch,
     table = capsys.readouterr().out
     assert "| RNN, dot, 40 rows |" in table
     results = json.loads(output.read_text())
-    tries = results["tries"]["RNN"]  # once for the family, by its additive member, without the test split
+    tries = results["tries"]["RNN, dot"]  # with 20 rows alone, without the test split
     assert [(found["learning_rate"], found["warmup_steps"]) for found in tries] == [(1e-3, 200), (4e-3, 2)]
-    assert {found["system"] for found in tries} == {"RNN, additive"} and "by_length" not in tries[0]
+    assert {found["rows"] for found in tries} == {20} and "by_length" not in tries[0]
     best = max(tries, key=lambda found: found["score"])
     runs = [run for runs in results["systems"].values() for run in runs]
     assert {run["learning_rate"] for run in runs} == {best["learning_rate"]}
     before = output.read_text()
     lineage.main()  # all runs are there
-    assert capsys.readouterr().out in table
+    assert capsys.readouterr().out in table and len(tasks) == 4
     assert output.read_text() == before
 
 
@@ -231,22 +257,10 @@ def test_head_starts_are_told_with_means_and_spreads():
     ],
     ids=["pairs", "classes", "joint"],
 )
-def test_head_starts_are_given_and_a_second_call_does_nothing_twice(starts, options, tmp_path, monkeypatch, capsys):
-    classes, real_run = "--classes" in options, subprocess.run
-
-    def in_this_process(command, **options):
-        if "--one" not in command:
-            return real_run(command, **options)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        with monkeypatch.context() as context, redirect_stdout(io.StringIO()) as printed:
-            context.setattr(sys, "argv", command[2:])
-            head_starts.main()
-        tasks.append(json.loads(command[-1]))
-        return subprocess.CompletedProcess(command, 0, printed.getvalue())
-
-    tasks: list = []
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(head_starts.subprocess, "run", in_this_process)
+def test_head_starts_are_given_and_a_second_call_does_nothing_twice(
+    starts, options, here, tmp_path, monkeypatch, capsys
+):
+    classes, tasks = "--classes" in options, here(head_starts)
     files = [str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")]
     for path in files:
         lines = [
@@ -271,8 +285,6 @@ def test_head_starts_are_given_and_a_second_call_does_nothing_twice(starts, opti
     assert len(set(first.values())) == len(starts)  # no two begin alike
     assert f"| 20 | {starts[-1]} |" in capsys.readouterr().out
     assert (tmp_path / "picture.png").exists()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
