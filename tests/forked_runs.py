@@ -2,7 +2,7 @@
 
     python tests/forked_runs.py
 
-reads one job a line from stdin and answers with one line each, both JSON; `Children` is the other end. A job is
+reads one job a line from stdin and answers with one line each, both JSON; `Children` is the other end. A training is
 
     {"argv": [...], "processes": 2, "log": PATH, "timeout": 60,
      "at_event": ["", 12],  # the child kills itself before the 12th change to a file of the run with "" in its path,
@@ -12,18 +12,26 @@ reads one job a line from stdin and answers with one line each, both JSON; `Chil
      "patch": ["module", "function", argument, ...]}  # called in the child; may return what trains instead of `train`
 
 The answer is {"codes": [exit code of each process; -9: killed], "seconds": ...}.
+
+`Children.start` runs any program in such a child, as `python -m NAME` or `python -c CODE` would in seconds more. What
+libraries read of the environment when they are imported can only be tested in a process of its own.
 """
 
+import gc
 import importlib
 import json
 import os
 import random
 import resource
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +111,6 @@ def child(job: dict, rank: int, port: int) -> None:
             run = getattr(importlib.import_module(module), name)(*values) or train
         code = main(argv, run)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -145,6 +151,47 @@ def run(job: dict) -> dict:
                 codes[pid] = os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     return {"codes": [codes[pid] for pid in pids], "seconds": time.monotonic() - started}
+
+
+def program(job: dict) -> None:
+    """Run what would follow `python` on a command line, and never return."""
+    for number, name in ((0, os.devnull), (1, job["output"]), (2, job["error"])):
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(job["cwd"])
+    os.environ.update(job["environment"])
+    kind, *sys.argv = job["words"]
+    sys.path[0] = ""  # as for -c and -m
+    code: object = 0
+    try:
+        if kind == "-m":
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(sys.argv[0], "-c", "exec"), {"__name__": "__main__"})
+    except SystemExit as exit:
+        code = exit.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def start(job: dict) -> dict:
+    """Fork a program, and do not wait for it."""
+    pid = os.fork()
+    if not pid:
+        program(job)
+    return {"pid": pid}
+
+
+def wait(job: dict) -> dict:
+    """Wait for a program; "code" is None as long as it runs, if the job is to "poll"."""
+    found, status = os.waitpid(job["pid"], os.WNOHANG if job["poll"] else 0)
+    return {"code": os.waitstatus_to_exitcode(status) if found else None}
 
 
 def write_digits_recipe(folder: Path) -> Path:
@@ -191,9 +238,23 @@ class Children:
         """Train in as many children as `processes` says; returns their exit codes, negative ones are signals."""
         argv = [*([str(recipe)] if recipe else []), "--output_dir", str(output_dir), *options]
         log = output_dir.with_name(f"{output_dir.name}.log")
-        self.process.stdin.write(json.dumps({"argv": argv, "log": str(log), **job}) + "\n")
+        return self.ask("run", {"argv": argv, "log": str(log), **job})["codes"]
+
+    def ask(self, what: str, job: dict) -> dict:
+        """Hand a job to one of the functions above; returns its answer."""
+        self.process.stdin.write(json.dumps([what, job]) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())["codes"]
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, *words: Any, cwd: Path = REPOSITORY, **environment: str) -> "Program":
+        """Start `python -m NAME ARGUMENTS` or `python -c CODE ARGUMENTS`, given without `python`."""
+        return Program(self, words, cwd, environment)
+
+    def python(self, *words: Any, cwd: Path = REPOSITORY, **environment: str) -> str:
+        """Run a program to its end, which must be a good one; returns what it printed."""
+        program = self.start(*words, cwd=cwd, **environment)
+        assert program.wait() == 0, f"{words}\n{program.output}\n{program.error}"
+        return program.output
 
     def log(self, output_dir: Path, rank: int = 0) -> str:
         """What the runs in this folder printed so far."""
@@ -205,17 +266,51 @@ class Children:
         self.process.wait()
 
 
+class Program:
+    """A program that was started."""
+
+    def __init__(self, children: Children, words: Sequence[Any], cwd: Path, environment: dict[str, str]):
+        self.children, self.folder, self.code = children, tempfile.TemporaryDirectory(), None
+        self.paths = [Path(self.folder.name, name) for name in ("output", "error")]
+        output, error = map(str, self.paths)
+        job = {"words": list(map(str, words)), "cwd": str(cwd), "environment": environment}
+        self.pid = children.ask("start", {**job, "output": output, "error": error})["pid"]
+
+    def wait(self, poll: bool = False) -> int | None:
+        """Wait for its end and return its exit code, a negative one for a signal; with `poll`, None while it runs."""
+        if self.code is None:
+            self.code = self.children.ask("wait", {"pid": self.pid, "poll": poll})["code"]
+        return self.code
+
+    @property
+    def output(self) -> str:
+        """What it printed so far."""
+        return self.paths[0].read_text(encoding="utf-8")
+
+    @property
+    def error(self) -> str:
+        """What it wrote to stderr so far."""
+        return self.paths[1].read_text(encoding="utf-8")
+
+
 def main() -> None:
     """Serve jobs."""
-    import sacrebleu  # noqa: F401  imported once, not by each child
+    import matplotlib.figure  # noqa: F401  imported once, not by each child
+    import sacrebleu  # noqa: F401
+    import scipy.io  # noqa: F401
     import torch
     import torch.utils.tensorboard
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    import fun_transformer.training.train  # noqa: F401
+    import fun_transformer.training.train
+    import fun_transformer.visualization  # noqa: F401
 
+    get_checkpoint_conversion_mapping("fun_transformer")  # what the first model that is loaded compiles
     torch.set_num_threads(1)
+    gc.freeze()  # no child looks through what was imported for garbage
     for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+        what, job = json.loads(line)
+        print(json.dumps({"run": run, "start": start, "wait": wait}[what](job)), flush=True)
 
 
 if __name__ == "__main__":

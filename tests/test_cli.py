@@ -530,19 +530,19 @@ def test_the_command_runs_as_a_process_and_is_quiet_about_a_broken_pipe(model_fo
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_its_lines_and_no_other_file(model_folder, tmp_path):
+def test_a_killed_run_leaves_its_lines_and_no_other_file(children, model_folder, tmp_path):
     (tmp_path / "in").write_text("the cat sat\n" * 40)
     paths = ["--file", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     code = "import sys; from fun_transformer import cli; from fun_transformer.commands import streams; "
     code += "streams.CHUNK_BATCHES = 1; sys.exit(cli.main(sys.argv[1:]))"
     argv = ["translate", "--model", str(model_folder), "--device", "cpu", "--batch-size", "1", *paths]
-    process = subprocess.Popen([sys.executable, "-c", code, *argv])
-    while not files.count_lines(tmp_path / "out") and process.poll() is None:
+    program = children.start("-c", code, *argv)
+    while not files.count_lines(tmp_path / "out") and program.wait(poll=True) is None:
         time.sleep(0.01)
-    process.terminate()
-    assert process.wait() == -signal.SIGTERM
+    os.kill(program.pid, signal.SIGTERM)
+    assert program.wait() == -signal.SIGTERM
     finished = (tmp_path / "out").read_bytes()
     assert finished.endswith(b"\n") and 0 < finished.count(b"\n") < 40
     assert names(tmp_path) == ["in", "model", "out"]
-    subprocess.run([sys.executable, "-c", code, *argv, "--resume"], check=True)
+    children.python("-c", code, *argv, "--resume")
     assert (tmp_path / "out").read_bytes() == finished.splitlines(keepends=True)[0] * 40
