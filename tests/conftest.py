@@ -154,3 +154,13 @@ def children():
     runner = Children()
     yield runner
     runner.close()
+
+
+@pytest.fixture(scope="session")
+def strangers():
+    """Runs programs in forked processes that have not imported our package, transformers or huggingface_hub."""
+    from forked_runs import Children
+
+    runner = Children(strangers=True)
+    yield runner
+    runner.close()

@@ -13,8 +13,7 @@ reads one job a line from stdin and answers with one line each, both JSON; `Chil
 
 The answer is {"codes": [exit code of each process; -9: killed], "seconds": ...}.
 
-`Children.start` runs any program in such a child, as `python -m NAME` or `python -c CODE` would in seconds more. What
-libraries read of the environment when they are imported can only be tested in a process of its own.
+`Children.start` runs any program in such a child, as `python -m NAME` or `python -c CODE` would in seconds more.
 """
 
 import gc
@@ -189,9 +188,13 @@ def start(job: dict) -> dict:
 
 
 def wait(job: dict) -> dict:
-    """Wait for a program; "code" is None as long as it runs, if the job is to "poll"."""
-    found, status = os.waitpid(job["pid"], os.WNOHANG if job["poll"] else 0)
-    return {"code": os.waitstatus_to_exitcode(status) if found else None}
+    """Wait this many seconds for the end of a program; "code" is None if it still runs."""
+    deadline = time.monotonic() + job["seconds"]
+    while True:
+        found, status = os.waitpid(job["pid"], os.WNOHANG)
+        if found or time.monotonic() >= deadline:
+            return {"code": os.waitstatus_to_exitcode(status) if found else None}
+        time.sleep(0.005)
 
 
 def write_digits_recipe(folder: Path) -> Path:
@@ -217,16 +220,22 @@ def read_metrics(output_dir: Path, split: str) -> list[dict]:
 
 
 class Children:
-    """Starts the process that forks, and hands it jobs."""
+    """Starts the process that forks, and hands it jobs.
 
-    def __init__(self):
+    Args:
+        strangers: The process imports torch and what else takes long, but neither our package nor a library that reads
+            the environment when it is imported, as those of Hugging Face do.
+    """
+
+    def __init__(self, strangers: bool = False):
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": "1",
         }
+        environment.pop("HF_TOKEN", None)
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *(["strangers"] if strangers else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -279,7 +288,10 @@ class Program:
     def wait(self, poll: bool = False) -> int | None:
         """Wait for its end and return its exit code, a negative one for a signal; with `poll`, None while it runs."""
         if self.code is None:
-            self.code = self.children.ask("wait", {"pid": self.pid, "poll": poll})["code"]
+            self.code = self.children.ask("wait", {"pid": self.pid, "seconds": 0 if poll else 300})["code"]
+        if self.code is None and not poll:
+            os.kill(self.pid, signal.SIGKILL)  # it would never end
+            return self.wait()
         return self.code
 
     @property
@@ -293,19 +305,37 @@ class Program:
         return self.paths[1].read_text(encoding="utf-8")
 
 
-def main() -> None:
-    """Serve jobs."""
-    import matplotlib.figure  # noqa: F401  imported once, not by each child
+def import_for_trainings() -> None:
+    """Import what a training needs, once and not in each child."""
+    import matplotlib.figure  # noqa: F401
     import sacrebleu  # noqa: F401
     import scipy.io  # noqa: F401
-    import torch
-    import torch.utils.tensorboard
+    import torch.utils.tensorboard  # noqa: F401
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import fun_transformer.training.train
     import fun_transformer.visualization  # noqa: F401
 
     get_checkpoint_conversion_mapping("fun_transformer")  # what the first model that is loaded compiles
+
+
+def import_for_strangers() -> None:
+    """Import what a process without our package needs, as far as it reads nothing of the environment."""
+    import scipy.optimize  # noqa: F401
+    import torch._dynamo
+    import torch.distributed.tensor  # noqa: F401
+
+    assert not {"transformers", "huggingface_hub", "datasets", "fun_transformer"} & sys.modules.keys()
+
+
+def main() -> None:
+    """Serve jobs."""
+    import torch
+
+    if sys.argv[1:] == ["strangers"]:
+        import_for_strangers()
+    else:
+        import_for_trainings()
     torch.set_num_threads(1)
     gc.freeze()  # no child looks through what was imported for garbage
     for line in sys.stdin:

@@ -239,30 +239,21 @@ def test_odd_custom_pipelines_do_not_hinder_translating(model_folder, expected, 
 
 
 @pytest.mark.slow
-def test_without_a_network_a_name_is_refused_at_once_or_read_from_the_cache(model_folder, expected, tmp_path):
+def test_without_a_network_a_name_is_refused_at_once_or_read_from_the_cache(
+    model_folder, expected, strangers, tmp_path
+):
     """And not after the five retries of huggingface_hub, which take half a minute for each file."""
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    command = [
-        sys.executable,
-        "-m",
-        "fun_transformer.cli",
-        "translate",
-        "--device",
-        "cpu",
-        "--model",
-        "me/cat",
-        LINES[0],
-    ]
-    options = {"env": os.environ | environment, "capture_output": True, "text": True, "timeout": 100}
-    child = subprocess.run(command, **options)
-    assert child.returncode == 2 and "Retry" not in child.stderr and child.stderr.count("\n") == 1
-    assert "There is no folder me/cat here, and the Hub could not be reached for a model me/cat" in child.stderr
+    command = ["-m", "fun_transformer.cli", "translate", "--device", "cpu", "--model", "me/cat", LINES[0]]
+    program = strangers.start(*command, **environment)
+    assert program.wait() == 2 and "Retry" not in program.error and program.error.count("\n") == 1
+    assert "There is no folder me/cat here, and the Hub could not be reached for a model me/cat" in program.error
     cached = tmp_path / "hub" / "models--me--cat"
     shutil.copytree(model_folder, cached / "snapshots" / "abc")
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
-    child = subprocess.run(command, **options)
-    assert child.stdout == f"{expected[0]}\n" and "Retry" not in child.stderr
+    program = strangers.start(*command, **environment)
+    assert program.wait() == 0 and program.output == f"{expected[0]}\n" and "Retry" not in program.error
 
 
 @pytest.mark.parametrize(
