@@ -28,7 +28,7 @@ pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a 
 	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
 
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
-	$(PY) -m pytest -n auto -m "not gpu and not library"
+	$(PY) -m pytest -n auto --dist worksteal -m "not gpu and not library"
 
 test-fast: $(READY)  ## the tests that take under two seconds each
 	$(PY) -m pytest -n auto -m "not gpu and not slow"

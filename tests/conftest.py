@@ -1,5 +1,6 @@
 """What every test gets: no network, one thread, a fixed seed; and the tiny configuration that most of them use."""
 
+import gc
 import os
 import sys
 
@@ -32,6 +33,11 @@ PAIRS = [
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session):
+    gc.collect()
+    gc.freeze()  # 700,000 objects of libraries that no later collection, as at the end of a training, looks through
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +148,19 @@ def fresh_accelerate():
 
 @pytest.fixture(scope="session")
 def children():
-    """Runs trainings in forked processes (tests/forked_runs.py)."""
+    """Runs trainings and programs in forked processes (tests/forked_runs.py)."""
     from forked_runs import Children
 
     runner = Children()
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="session")
+def strangers():
+    """Runs programs in forked processes that have not imported our package, transformers or huggingface_hub."""
+    from forked_runs import Children
+
+    runner = Children(strangers=True)
     yield runner
     runner.close()

@@ -2,7 +2,7 @@
 
     python tests/forked_runs.py
 
-reads one job a line from stdin and answers with one line each, both JSON; `Children` is the other end. A job is
+reads one job a line from stdin and answers with one line each, both JSON; `Children` is the other end. A training is
 
     {"argv": [...], "processes": 2, "log": PATH, "timeout": 60,
      "at_event": ["", 12],  # the child kills itself before the 12th change to a file of the run with "" in its path,
@@ -12,18 +12,25 @@ reads one job a line from stdin and answers with one line each, both JSON; `Chil
      "patch": ["module", "function", argument, ...]}  # called in the child; may return what trains instead of `train`
 
 The answer is {"codes": [exit code of each process; -9: killed], "seconds": ...}.
+
+`Children.start` runs any program in such a child, as `python -m NAME` or `python -c CODE` would in seconds more.
 """
 
+import gc
 import importlib
 import json
 import os
 import random
 import resource
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +110,6 @@ def child(job: dict, rank: int, port: int) -> None:
             run = getattr(importlib.import_module(module), name)(*values) or train
         code = main(argv, run)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -147,6 +152,51 @@ def run(job: dict) -> dict:
     return {"codes": [codes[pid] for pid in pids], "seconds": time.monotonic() - started}
 
 
+def program(job: dict) -> None:
+    """Run what would follow `python` on a command line, and never return."""
+    for number, name in ((0, os.devnull), (1, job["output"]), (2, job["error"])):
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(job["cwd"])
+    os.environ.update(job["environment"])
+    kind, *sys.argv = job["words"]
+    sys.path[0] = ""  # as for -c and -m
+    code: object = 0
+    try:
+        if kind == "-m":
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(sys.argv[0], "-c", "exec"), {"__name__": "__main__"})
+    except SystemExit as exit:
+        code = exit.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def start(job: dict) -> dict:
+    """Fork a program, and do not wait for it."""
+    pid = os.fork()
+    if not pid:
+        program(job)
+    return {"pid": pid}
+
+
+def wait(job: dict) -> dict:
+    """Wait this many seconds for the end of a program; "code" is None if it still runs."""
+    deadline = time.monotonic() + job["seconds"]
+    while True:
+        found, status = os.waitpid(job["pid"], os.WNOHANG)
+        if found or time.monotonic() >= deadline:
+            return {"code": os.waitstatus_to_exitcode(status) if found else None}
+        time.sleep(0.005)
+
+
 def write_digits_recipe(folder: Path) -> Path:
     """A recipe for a tiny model, and its data: 300 words of digits, to be written backwards."""
     rng = random.Random(0)
@@ -170,16 +220,22 @@ def read_metrics(output_dir: Path, split: str) -> list[dict]:
 
 
 class Children:
-    """Starts the process that forks, and hands it jobs."""
+    """Starts the process that forks, and hands it jobs.
 
-    def __init__(self):
+    Args:
+        strangers: The process imports torch and what else takes long, but neither our package nor a library that reads
+            the environment when it is imported, as those of Hugging Face do.
+    """
+
+    def __init__(self, strangers: bool = False):
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": "1",
         }
+        environment.pop("HF_TOKEN", None)
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *(["strangers"] if strangers else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -191,9 +247,23 @@ class Children:
         """Train in as many children as `processes` says; returns their exit codes, negative ones are signals."""
         argv = [*([str(recipe)] if recipe else []), "--output_dir", str(output_dir), *options]
         log = output_dir.with_name(f"{output_dir.name}.log")
-        self.process.stdin.write(json.dumps({"argv": argv, "log": str(log), **job}) + "\n")
+        return self.ask("run", {"argv": argv, "log": str(log), **job})["codes"]
+
+    def ask(self, what: str, job: dict) -> dict:
+        """Hand a job to one of the functions above; returns its answer."""
+        self.process.stdin.write(json.dumps([what, job]) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())["codes"]
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, *words: Any, cwd: Path = REPOSITORY, **environment: str) -> "Program":
+        """Start `python -m NAME ARGUMENTS` or `python -c CODE ARGUMENTS`, given without `python`."""
+        return Program(self, words, cwd, environment)
+
+    def python(self, *words: Any, cwd: Path = REPOSITORY, **environment: str) -> str:
+        """Run a program to its end, which must be a good one; returns what it printed."""
+        program = self.start(*words, cwd=cwd, **environment)
+        assert program.wait() == 0, f"{words}\n{program.output}\n{program.error}"
+        return program.output
 
     def log(self, output_dir: Path, rank: int = 0) -> str:
         """What the runs in this folder printed so far."""
@@ -205,17 +275,72 @@ class Children:
         self.process.wait()
 
 
+class Program:
+    """A program that was started."""
+
+    def __init__(self, children: Children, words: Sequence[Any], cwd: Path, environment: dict[str, str]):
+        self.children, self.folder, self.code = children, tempfile.TemporaryDirectory(), None
+        self.paths = [Path(self.folder.name, name) for name in ("output", "error")]
+        output, error = map(str, self.paths)
+        job = {"words": list(map(str, words)), "cwd": str(cwd), "environment": environment}
+        self.pid = children.ask("start", {**job, "output": output, "error": error})["pid"]
+
+    def wait(self, poll: bool = False) -> int | None:
+        """Wait for its end and return its exit code, a negative one for a signal; with `poll`, None while it runs."""
+        if self.code is None:
+            self.code = self.children.ask("wait", {"pid": self.pid, "seconds": 0 if poll else 300})["code"]
+        if self.code is None and not poll:
+            os.kill(self.pid, signal.SIGKILL)  # it would never end
+            return self.wait()
+        return self.code
+
+    @property
+    def output(self) -> str:
+        """What it printed so far."""
+        return self.paths[0].read_text(encoding="utf-8")
+
+    @property
+    def error(self) -> str:
+        """What it wrote to stderr so far."""
+        return self.paths[1].read_text(encoding="utf-8")
+
+
+def import_for_trainings() -> None:
+    """Import what a training needs, once and not in each child."""
+    import matplotlib.figure  # noqa: F401
+    import sacrebleu  # noqa: F401
+    import scipy.io  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    import fun_transformer.training.train
+    import fun_transformer.visualization  # noqa: F401
+
+    get_checkpoint_conversion_mapping("fun_transformer")  # what the first model that is loaded compiles
+
+
+def import_for_strangers() -> None:
+    """Import what a process without our package needs, as far as it reads nothing of the environment."""
+    import scipy.optimize  # noqa: F401
+    import torch._dynamo
+    import torch.distributed.tensor  # noqa: F401
+
+    assert not {"transformers", "huggingface_hub", "datasets", "fun_transformer"} & sys.modules.keys()
+
+
 def main() -> None:
     """Serve jobs."""
-    import sacrebleu  # noqa: F401  imported once, not by each child
     import torch
-    import torch.utils.tensorboard
 
-    import fun_transformer.training.train  # noqa: F401
-
+    if sys.argv[1:] == ["strangers"]:
+        import_for_strangers()
+    else:
+        import_for_trainings()
     torch.set_num_threads(1)
+    gc.freeze()  # no child looks through what was imported for garbage
     for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+        what, job = json.loads(line)
+        print(json.dumps({"run": run, "start": start, "wait": wait}[what](job)), flush=True)
 
 
 if __name__ == "__main__":

@@ -239,30 +239,21 @@ def test_odd_custom_pipelines_do_not_hinder_translating(model_folder, expected, 
 
 
 @pytest.mark.slow
-def test_without_a_network_a_name_is_refused_at_once_or_read_from_the_cache(model_folder, expected, tmp_path):
+def test_without_a_network_a_name_is_refused_at_once_or_read_from_the_cache(
+    model_folder, expected, strangers, tmp_path
+):
     """And not after the five retries of huggingface_hub, which take half a minute for each file."""
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
-    command = [
-        sys.executable,
-        "-m",
-        "fun_transformer.cli",
-        "translate",
-        "--device",
-        "cpu",
-        "--model",
-        "me/cat",
-        LINES[0],
-    ]
-    options = {"env": os.environ | environment, "capture_output": True, "text": True, "timeout": 100}
-    child = subprocess.run(command, **options)
-    assert child.returncode == 2 and "Retry" not in child.stderr and child.stderr.count("\n") == 1
-    assert "There is no folder me/cat here, and the Hub could not be reached for a model me/cat" in child.stderr
+    command = ["-m", "fun_transformer.cli", "translate", "--device", "cpu", "--model", "me/cat", LINES[0]]
+    program = strangers.start(*command, **environment)
+    assert program.wait() == 2 and "Retry" not in program.error and program.error.count("\n") == 1
+    assert "There is no folder me/cat here, and the Hub could not be reached for a model me/cat" in program.error
     cached = tmp_path / "hub" / "models--me--cat"
     shutil.copytree(model_folder, cached / "snapshots" / "abc")
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
-    child = subprocess.run(command, **options)
-    assert child.stdout == f"{expected[0]}\n" and "Retry" not in child.stderr
+    program = strangers.start(*command, **environment)
+    assert program.wait() == 0 and program.output == f"{expected[0]}\n" and "Retry" not in program.error
 
 
 @pytest.mark.parametrize(
@@ -530,19 +521,19 @@ def test_the_command_runs_as_a_process_and_is_quiet_about_a_broken_pipe(model_fo
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_its_lines_and_no_other_file(model_folder, tmp_path):
+def test_a_killed_run_leaves_its_lines_and_no_other_file(children, model_folder, tmp_path):
     (tmp_path / "in").write_text("the cat sat\n" * 40)
     paths = ["--file", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     code = "import sys; from fun_transformer import cli; from fun_transformer.commands import streams; "
     code += "streams.CHUNK_BATCHES = 1; sys.exit(cli.main(sys.argv[1:]))"
     argv = ["translate", "--model", str(model_folder), "--device", "cpu", "--batch-size", "1", *paths]
-    process = subprocess.Popen([sys.executable, "-c", code, *argv])
-    while not files.count_lines(tmp_path / "out") and process.poll() is None:
+    program = children.start("-c", code, *argv)
+    while not files.count_lines(tmp_path / "out") and program.wait(poll=True) is None:
         time.sleep(0.01)
-    process.terminate()
-    assert process.wait() == -signal.SIGTERM
+    os.kill(program.pid, signal.SIGTERM)
+    assert program.wait() == -signal.SIGTERM
     finished = (tmp_path / "out").read_bytes()
     assert finished.endswith(b"\n") and 0 < finished.count(b"\n") < 40
     assert names(tmp_path) == ["in", "model", "out"]
-    subprocess.run([sys.executable, "-c", code, *argv, "--resume"], check=True)
+    children.python("-c", code, *argv, "--resume")
     assert (tmp_path / "out").read_bytes() == finished.splitlines(keepends=True)[0] * 40

@@ -1,8 +1,6 @@
 """Models of ours as stock models of transformers and back: the same logits, and bit by bit the same weights."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -246,20 +244,14 @@ print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
 
 
 @pytest.mark.slow
-def test_a_process_without_our_package_answers_alike(tiny_model, tmp_path):
+def test_a_process_without_our_package_answers_alike(tiny_model, strangers, tmp_path):
     tokenizer = train_tokenizer(LINES * 5, settings=TokenizerSettings(type="unigram", vocab_size=300))
     model = save_translator(tiny_model, tokenizer, tmp_path / "model")
     export_model(model, tokenizer, find_format("marian"), tmp_path / "out", data=LINES)
-    child = subprocess.run(
-        [sys.executable, "-c", ALONE, tmp_path / "out", *LINES],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=True,
-    )
+    output = strangers.python("-c", ALONE, tmp_path / "out", *LINES, cwd=tmp_path)
     batch = tokenizer(LINES, return_tensors="pt", padding=True)
     answers = tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True)
-    assert child.stdout.strip().splitlines()[-1] == str(answers)
+    assert output.strip().splitlines()[-1] == str(answers)
 
 
 @pytest.fixture

@@ -180,7 +180,8 @@ def test_the_changelog_begins_with_what_is_not_released():
 def test_the_commands_without_make_are_those_of_make():
     """CONTRIBUTING.md gives the commands of `make check`, `make test` and the set-up for systems without make."""
     page, makefile = ((ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "Makefile"))
-    for command in ("ruff check .", "ruff format --check .", "mypy", 'pytest -n auto -m "not gpu and not library"'):
+    tests = 'pytest -n auto --dist worksteal -m "not gpu and not library"'
+    for command in ("ruff check .", "ruff format --check .", "mypy", tests):
         assert f"$(PY) -m {command}\n" in makefile and f".venv/bin/python -m {command}\n" in page
     extras = re.search(r"-e '(.+?)'\n\t@touch", makefile)[1]
     assert f'-c constraints.txt -e "{extras}"' in page

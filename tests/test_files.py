@@ -72,7 +72,7 @@ def test_a_file_grows_after_the_lines_that_are_kept(tmp_path, keep, kept):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files, as a full disk does")
-def test_a_full_disk_leaves_whole_lines(tmp_path):
+def test_a_full_disk_leaves_whole_lines(children, tmp_path):
     path = tmp_path / "a.txt"
     code = """if True:
         import resource, signal, sys
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
         except OSError as error:
             sys.exit(0)
         sys.exit("no error")"""
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    children.python("-c", code, path)
     assert path.read_text() == "one\ntwo\n"
 
 

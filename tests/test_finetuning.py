@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -386,7 +384,7 @@ def test_code_of_a_model_runs_only_where_it_is_trusted(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_model_works_where_this_package_is_not_installed(tmp_path):
+def test_the_model_works_where_this_package_is_not_installed(strangers, tmp_path):
     train(parse_arguments(options_for("marian", tmp_path)))
     code = (
         "import sys; sys.modules['fun_transformer'] = None\n"
@@ -395,8 +393,7 @@ def test_the_model_works_where_this_package_is_not_installed(tmp_path):
         "model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)\n"
         "print(tokenizer.batch_decode(model.generate(**tokenizer('w1 w2', return_tensors='pt'), max_new_tokens=4)))\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    strangers.python("-c", code)
 
 
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────────────────────

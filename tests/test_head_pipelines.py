@@ -1,10 +1,7 @@
 """transformers' own pipelines with a trained tokenizer and models that have learned a few sentences by heart."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -303,7 +300,7 @@ torch.save(vectors[0], f"{again}/vectors.pt")
 
 
 @pytest.mark.slow
-def test_feature_extraction_works_from_the_folder_of_one_stack_with_remote_code(build, tokenizer, tmp_path):
+def test_feature_extraction_works_from_the_folder_of_one_stack_with_remote_code(build, tokenizer, strangers, tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
     build(FunTransformerForMaskedLM).save_pretrained(first)
     tokenizer.save_pretrained(first)
@@ -314,9 +311,7 @@ def test_feature_extraction_works_from_the_folder_of_one_stack_with_remote_code(
     named = auto_map(*configs.values())
     for name, config in configs.items():
         (first / name).write_text(json.dumps(config | {"auto_map": named}))
-    command = [sys.executable, "-c", STRANGER, str(first), str(again)]
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    child = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert child.returncode == 0, child.stderr
-    assert child.stdout.split() == ["transformers_modules", "FunTransformerEncoderModel"]
+    modules = str(tmp_path / "modules")
+    output = strangers.python("-c", STRANGER, first, again, cwd=tmp_path, HF_MODULES_CACHE=modules)
+    assert output.split() == ["transformers_modules", "FunTransformerEncoderModel"]
     torch.testing.assert_close(torch.load(again / "vectors.pt"), expected, atol=1e-5, rtol=1e-5)

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -684,19 +682,12 @@ print(json.dumps(found))
 """
 
 
-def run_child(hub, cache, script, *arguments):
+def run_child(strangers, hub, cache, script, *arguments):
     """Runs a script against the server, with an empty cache, outside the checkout; gives the JSON it prints last."""
     cache.mkdir()
     constants = f"TEXTS, SOURCE, TARGET = {TEXTS!r}, {SOURCE!r}, {TARGET!r}\n"
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])
-    environment = os.environ | hub.environment(cache) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    environment.pop("HF_TOKEN", None)
-    child = subprocess.run(
-        [sys.executable, "-c", constants + script, *map(str, arguments)],
-        **{"env": environment, "cwd": cache, "capture_output": True, "text": True, "timeout": 300},
-    )
-    assert child.returncode == 0, child.stderr[-3000:]
-    return json.loads(child.stdout.splitlines()[-1])
+    output = strangers.python("-c", constants + script, *arguments, cwd=cache, **hub.environment(cache))
+    return json.loads(output.splitlines()[-1])
 
 
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1 << 18], "data_offsets": [0, 1 << 20]}}).encode()
@@ -710,7 +701,7 @@ DAMAGED = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(strangers, tmp_path_factory):
     """Two versions of a model pushed over HTTP, a private one, and an upload during which the server died."""
     tmp_path = tmp_path_factory.mktemp("hub")
     logits = {
@@ -723,7 +714,7 @@ def world(tmp_path_factory):
     hub.repos["me/damaged"] = Repo()
     hub.repos["me/damaged"].commit(DAMAGED)
     with hub:
-        found = run_child(hub, tmp_path / "1", PUSH, *folders, TOKEN)
+        found = run_child(strangers, hub, tmp_path / "1", PUSH, *folders, TOKEN)
     hub.die_at = None
     with hub:
         yield {"hub": hub, "logits": logits, "pushed": found, "tmp_path": tmp_path}
@@ -783,11 +774,11 @@ def test_nothing_is_published_without_a_token(world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("installed", ["package", "repo"])
-def test_the_same_line_works_with_the_package_and_without_it(world, installed):
+def test_the_same_line_works_with_the_package_and_without_it(world, strangers, installed):
     """`pipeline("translation", model="me/cat")`, without it plus trust_remote_code=True; and every Auto class."""
     tmp_path, logits = world["tmp_path"], world["logits"]
     arguments = installed, world["pushed"]["old"], TOKEN, tmp_path / f"saved-{installed}"
-    found = run_child(world["hub"], tmp_path / installed, PULL, *arguments)
+    found = run_child(strangers, world["hub"], tmp_path / installed, PULL, *arguments)
 
     pipe = pipeline("translation", model=str(tmp_path / "new"), device="cpu")
     texts = [record["translation_text"] for record in pipe(TEXTS)]

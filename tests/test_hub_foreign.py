@@ -1,11 +1,8 @@
 """The way out of a fine-tuning: folders of other families and adapters are published as what they are, and load."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -298,29 +295,23 @@ print(json.dumps(found))
 """
 
 
-def run_child(hub, cache, script, *arguments):
+def run_child(strangers, hub, cache, script, *arguments):
     """Run a script against the server, outside the checkout; return the JSON that it prints last."""
     cache.mkdir()
-    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])
-    variables = os.environ | hub.environment(cache) | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HF_TOKEN": TOKEN}
-    child = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        **{"env": variables, "cwd": cache, "capture_output": True, "text": True, "timeout": 300},
-    )
-    assert child.returncode == 0, child.stderr[-3000:]
-    return json.loads(child.stdout.splitlines()[-1])
+    output = strangers.python("-c", script, *arguments, cwd=cache, HF_TOKEN=TOKEN, **hub.environment(cache))
+    return json.loads(output.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_what_was_pushed_is_used_by_people_without_the_package(run, published, adapter, tmp_path):
+def test_what_was_pushed_is_used_by_people_without_the_package(run, published, adapter, strangers, tmp_path):
     folders = {"me/cat": run / "model", "me/base": adapter.parents[1] / "base", "me/adapter": published}
     (adapter.parents[1] / "base" / "README.md").unlink(missing_ok=True)
     with HubServer() as hub:
         words = [word for name, folder in folders.items() for word in (folder, name)]
-        pushed = run_child(hub, tmp_path / "push", PUSH, *words)
+        pushed = run_child(strangers, hub, tmp_path / "push", PUSH, *words)
         assert pushed == {name: [0, []] for name in folders}
         assert not any(file.endswith(".py") for repo in hub.repos.values() for file in repo.commits[-1][1])
-        found = run_child(hub, tmp_path / "pull", PULL, *folders)
+        found = run_child(strangers, hub, tmp_path / "pull", PULL, *folders)
     text = json.loads((run / "predictions.jsonl").read_text().splitlines()[6])["source"]
     pipe = pipeline("text2text-generation", model=str(run / "model"), device="cpu")
     config = pipe.model.generation_config

@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -249,7 +246,7 @@ print(type(model.lm_head).__module__.split(".")[0], model.lm_head.int8_weight.dt
 
 
 @pytest.mark.slow
-def test_the_code_travels_with_the_weights(tiny_model, tmp_path):
+def test_the_code_travels_with_the_weights(tiny_model, strangers, tmp_path):
     small = quantize_int8(tiny_model(**WIDE))
     expected = small.generate(torch.tensor([[5, 6, 7, 8, 9]]), max_new_tokens=9).tolist()
     folder = tmp_path / "model"
@@ -264,8 +261,6 @@ def test_the_code_travels_with_the_weights(tiny_model, tmp_path):
         "AutoModelForSeq2SeqLM": "modeling_fun_transformer.FunTransformerForConditionalGeneration",
     }
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", REMOTE, str(folder), str(tmp_path / "again")]
-    child = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert child.returncode == 0, child.stderr
-    assert child.stdout.rstrip("\n") == f"transformers_modules torch.int8 {expected}"
+    modules = str(tmp_path / "modules")
+    output = strangers.python("-c", REMOTE, folder, tmp_path / "again", cwd=tmp_path, HF_MODULES_CACHE=modules)
+    assert output.rstrip("\n") == f"transformers_modules torch.int8 {expected}"

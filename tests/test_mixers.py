@@ -5,10 +5,7 @@ That whole models equal NumPy, and their gradients its slopes, test_modeling_ora
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -463,7 +460,7 @@ print(type(model).__module__.split(".")[0], model.generate(torch.tensor([[5, 6, 
 
 
 @pytest.mark.slow
-def test_their_code_travels_with_the_model(tiny_model, tmp_path):
+def test_their_code_travels_with_the_model(tiny_model, strangers, tmp_path):
     model = likely_to_go_on(tiny_model(**LAYERS["mixed"]))
     expected = model.generate(torch.tensor([[5, 6, 7, 8, 9]]), max_new_tokens=9).tolist()
     folder = tmp_path / "model"
@@ -478,11 +475,9 @@ def test_their_code_travels_with_the_model(tiny_model, tmp_path):
         "AutoModelForSeq2SeqLM": "modeling_fun_transformer.FunTransformerForConditionalGeneration",
     }
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", STRANGER, str(folder), str(tmp_path / "again")]
-    child = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert child.returncode == 0, child.stderr
-    assert child.stdout.rstrip("\n") == f"transformers_modules {expected}"
+    modules = str(tmp_path / "modules")
+    output = strangers.python("-c", STRANGER, folder, tmp_path / "again", cwd=tmp_path, HF_MODULES_CACHE=modules)
+    assert output.rstrip("\n") == f"transformers_modules {expected}"
 
 
 @pytest.mark.slow

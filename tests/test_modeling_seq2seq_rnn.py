@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -511,7 +508,7 @@ torch.save(outputs.logits, f"{again}/logits.pt")
 
 
 @pytest.mark.slow
-def test_its_code_travels_with_it(folder, tmp_path):
+def test_its_code_travels_with_it(folder, strangers, tmp_path):
     expected = AutoModelForSeq2SeqLM.from_pretrained(folder)(
         input_ids=torch.tensor([[5, 6, 7]]), decoder_input_ids=torch.tensor([[1, 8]])
     )
@@ -526,11 +523,9 @@ def test_its_code_travels_with_it(folder, tmp_path):
     tasks = {"custom_pipelines": custom_pipelines(configs["config.json"], configs["tokenizer_config.json"])}
     (folder / "config.json").write_text(json.dumps(configs["config.json"] | named | tasks))
     (folder / "tokenizer_config.json").write_text(json.dumps(configs["tokenizer_config.json"] | named))
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", STRANGER, str(folder), str(tmp_path / "again")]
-    child = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert child.returncode == 0, child.stderr
-    assert child.stdout.rstrip("\n") == f"transformers_modules {text}"
+    modules = str(tmp_path / "modules")
+    output = strangers.python("-c", STRANGER, folder, tmp_path / "again", cwd=tmp_path, HF_MODULES_CACHE=modules)
+    assert output.rstrip("\n") == f"transformers_modules {text}"
     close(torch.load(tmp_path / "again" / "logits.pt"), expected.logits)
 
 

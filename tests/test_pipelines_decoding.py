@@ -1,8 +1,5 @@
 """What the pipelines do with the package's own decoding: sentences, guards, alignments, terms, beginnings."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from test_pipelines import OUR_SIZES, TINY_MODELS, build, copy_pipelines, tiny_tokenizer
@@ -276,14 +273,13 @@ for options in ({"guard": True}, {"return_alignments": True}, {"glossary": {"cat
 """
 
 
-def test_the_files_alone_know_sentences_and_say_what_needs_the_package(marian, tmp_path):
+def test_the_files_alone_know_sentences_and_say_what_needs_the_package(marian, strangers, tmp_path):
     pipe = build(marian)
     pipe.save_pretrained(tmp_path)
     copy_pipelines(tmp_path / "my_pipelines")
     code = ALONE.replace("import sys\n", f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n", 1)
-    child = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    first, *errors = child.stdout.splitlines()
-    assert first == text_of(pipe("the cat. 42", long_text="sentences")[0]), child.stderr
+    first, *errors = strangers.python("-c", code, tmp_path).splitlines()
+    assert first == text_of(pipe("the cat. 42", long_text="sentences")[0])
     names = ["guard=True", "return_alignments=True", "glossary=...", "prefix=..."]
     assert errors == [f"{name} needs the package: pip install fun-transformer" for name in names]
 

@@ -2,9 +2,8 @@
 
 import json
 import math
+import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -278,8 +277,9 @@ def test_texts_come_from_a_column_of_a_table(translator, tmp_path, name, content
     assert "has no column 'source'. Give --source-column one of: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
-def test_an_interrupted_run_goes_on_to_the_same_file(translator, tmp_path, suffix):
+def test_an_interrupted_run_goes_on_to_the_same_file(children, translator, tmp_path, suffix):
     """Ctrl-C after some answers, then --resume: the file of a run that nothing disturbed."""
     (tmp_path / "in").write_text("".join(f"{text or 'a mat'}\n" for text in TEXTS) * 12)
     code = "import sys; from fun_transformer import cli; from fun_transformer.commands import streams; "
@@ -287,19 +287,18 @@ def test_an_interrupted_run_goes_on_to_the_same_file(translator, tmp_path, suffi
 
     def command(output):
         options = ["--scores", "--batch-size", "1", "--device", "cpu", "--file", str(tmp_path / "in")]
-        return [sys.executable, "-c", code, "predict", str(translator), *options, "--output", str(output)]
+        return ["-c", code, "predict", str(translator), *options, "--output", str(output)]
 
     output, whole = tmp_path / f"out.{suffix}", tmp_path / f"whole.{suffix}"
-    process = subprocess.Popen(command(output), stderr=subprocess.PIPE, text=True)
-    while files.count_lines(output) < 3 and process.poll() is None:
+    program = children.start(*command(output))
+    while files.count_lines(output) < 3 and program.wait(poll=True) is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate()[1]
+    os.kill(program.pid, signal.SIGINT)
+    assert program.wait() == 130 and "the same command with --resume goes on after them" in program.error
     finished = output.read_bytes()
-    assert process.returncode == 130 and "the same command with --resume goes on after them" in error
     assert 0 < finished.count(b"\n") < 48
-    subprocess.run([*command(output), "--resume"], check=True)
-    subprocess.run(command(whole), check=True)
+    children.python(*command(output), "--resume")
+    children.python(*command(whole))
     assert output.read_bytes() == whole.read_bytes() and output.read_bytes().startswith(finished)
 
 

@@ -8,7 +8,6 @@ import json
 import lzma
 import os
 import re
-import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -471,23 +470,17 @@ print(json.dumps({name: split.to_list() for name, split in load_splits(DataArgum
 
 
 @pytest.mark.slow
-def test_a_repository_of_the_hub_is_read_as_its_files_are_and_found_again_offline(tmp_path):
+def test_a_repository_of_the_hub_is_read_as_its_files_are_and_found_again_offline(strangers, tmp_path):
     with HubServer() as hub:
         hub.repos["me/pairs"] = Repo()
         names = {"train.tsv": save(tmp_path, ".tsv"), "validation.tsv": save(tmp_path, ".tsv")}
         hub.repos["me/pairs"].commit({name: Path(path).read_bytes() for name, path in names.items()})
-        root = str(Path(__file__).parents[1])
-        variables = os.environ | hub.environment(tmp_path / "home") | {"PYTHONPATH": root}
+        variables = hub.environment(tmp_path / "home")
         for offline in ("0", "1"):
-            result = subprocess.run(
-                [sys.executable, "-c", READ_FROM_THE_HUB],
-                env=variables | {"HF_HUB_OFFLINE": offline},
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
+            output = strangers.python(
+                "-c", READ_FROM_THE_HUB, cwd=tmp_path, **(variables | {"HF_HUB_OFFLINE": offline})
             )
-            assert result.returncode == 0, result.stderr
-            splits = json.loads(result.stdout.splitlines()[-1])
+            splits = json.loads(output.splitlines()[-1])
             for name in ("train", "validation"):
                 assert [(row["source"], row["target"]) for row in splits[name]] == PAIRS
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -21,10 +22,19 @@ def run_main(*words: object) -> int:
     return main([str(word) for word in words])
 
 
+@pytest.fixture(scope="module")
+def digits(children, tmp_path_factory):
+    """A folder with data and a finished run."""
+    folder = tmp_path_factory.mktemp("digits")
+    run = folder / "run"
+    assert children.run(write_digits_recipe(folder), run, "--training.max_steps", "4") == [0], children.log(run)
+    return folder
+
+
 @pytest.fixture
-def finished(tmp_path):
-    """The folder of a finished run."""
-    train(parse_arguments([str(write_digits_recipe(tmp_path)), "--training.max_steps", "4"]))
+def finished(digits, tmp_path):
+    """The folder of a copy of the run, beside a copy of the data."""
+    shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
 
 

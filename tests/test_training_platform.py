@@ -42,22 +42,7 @@ def test_memory_and_cores_are_plausible():
 
 
 @pytest.mark.slow
-def test_every_module_of_the_trainer_imports_without_what_only_unix_has(tmp_path):
-    code = """
-import importlib, pkgutil
-import fun_transformer.training as training
-for module in pkgutil.walk_packages(training.__path__, "fun_transformer.training."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-from fun_transformer.training.platform import available_cores, keep_freed_memory, peak_process_memory
-keep_freed_memory()
-assert available_cores() == os.cpu_count() and 10e6 < peak_process_memory() < 1e12
-"""
-    run_script(WITHOUT_UNIX + code, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_run_trains_and_goes_on_without_what_only_unix_has(tmp_path):
+def test_every_module_imports_and_a_run_trains_and_goes_on_without_what_only_unix_has(tmp_path):
     sources = [f"{row % 7} {row % 5} {row % 3}" for row in range(120)]
     (tmp_path / "a.src").write_text("\n".join(sources) + "\n", encoding="utf-8")
     (tmp_path / "a.tgt").write_text("\n".join(source[::-1] for source in sources) + "\n", encoding="utf-8")
@@ -76,6 +61,14 @@ output_dir: run
     )
     code = """
 if __name__ == "__main__":
+    import importlib, pkgutil
+    import fun_transformer.training as training
+    for module in pkgutil.walk_packages(training.__path__, "fun_transformer.training."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    from fun_transformer.training.platform import available_cores, keep_freed_memory, peak_process_memory
+    keep_freed_memory()
+    assert available_cores() == os.cpu_count() and 10e6 < peak_process_memory() < 1e12
     from fun_transformer.training.train import main
     assert main(["recipe.yaml"]) == 0
     assert main(["recipe.yaml", "--training.max_steps", "6", "--resume", "--allow_changes"]) == 0
