@@ -210,7 +210,7 @@ NORM = "model.encoder.layers.0.self_attn_layer_norm.weight"
             change_config(vocab_size="abc"),
             "is damaged: config.json describes no FunTransformerForConditionalGeneration",
         ),
-        (change_config(d_model=17), "d_model=17 is not divisible by encoder_attention_heads"),
+        (change_config(encoder_attention_heads=5), "is not divisible by encoder_attention_heads=5"),
         (change_config(encoder_layers=10**9), "encoder_layers=1000000000, but"),
         (change_config(pad_token_id="x"), "pad_token_id"),
         (change_config(model_type=5), "model type `5`"),

@@ -51,7 +51,8 @@ def run(*command, cwd) -> str:
 
 
 def test_without_matplotlib_the_page_works_and_pictures_say_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.delattr(fun_transformer, "visualization", raising=False)
+    import_module("fun_transformer.visualization")  # so that it comes back afterwards
+    monkeypatch.delattr(fun_transformer, "visualization")
     for name in [name for name in sys.modules if name.startswith("fun_transformer.visualization")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
