@@ -2,12 +2,14 @@
 
 import json
 import platform
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from forked_runs import read_metrics, write_digits_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
@@ -17,6 +19,7 @@ from fun_transformer.training.platform import keep_freed_memory
 from fun_transformer.training.recipe.arguments import RunArguments, TrainingArguments
 from fun_transformer.training.recipe.model_config import check_kernel, check_packing, problem_with_kernel
 from fun_transformer.training.recipe.reading import parse_arguments
+from fun_transformer.training.run.stopping import StopRequest
 from fun_transformer.training.train import main, train
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -213,3 +216,19 @@ def test_freed_memory_is_used_again_without_page_faults():
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         del tensors
     assert min(faults[1:]) <= 4096  # of one tensor; a busy system may take pages back in between
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_a_signal_stops_the_run_where_nobody_reads_what_is_printed(monkeypatch):
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+    stop = StopRequest(Accelerator(cpu=True))
+    with monkeypatch.context() as context:
+        context.setattr(sys, "stdout", Closed())
+        stop.on_signal(signal.SIGTERM, None)
+    assert stop.received == signal.SIGTERM

@@ -37,7 +37,8 @@ def plot_attention(
     view = attention_map.view(kind)
     place, head = view.find_layer(layer), view.find_head(head)
     if head is None:
-        weights, name = view.weights[place].mean(dim=0), f"mean of {view.weights.shape[1]} heads"
+        count = view.weights.shape[1]
+        weights, name = view.weights[place].mean(dim=0), f"mean of {count} heads" if count > 1 else "its only head"
     else:
         weights, name = view.weights[place, head], f"head {head}"
     with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: a run finishes its step, saves, and ends."""
 
+import contextlib
 import signal
 import threading
 import time
@@ -48,7 +49,8 @@ class StopRequest:
                 raise KeyboardInterrupt
             return
         self.received, self.since = number, time.monotonic()
-        self.accelerator.print("\nStopping after this step. Press Ctrl-C again to stop at once, without saving.")
+        with contextlib.suppress(OSError, RuntimeError):  # nobody reads it, or a print was interrupted
+            self.accelerator.print("\nStopping after this step. Press Ctrl-C again to stop at once, without saving.")
 
     def agree(self, requests: int) -> None:
         """Learn how many processes were asked to stop."""
