@@ -43,13 +43,11 @@ def main() -> None:
     similarity = by_hand @ by_hand.T / (D_MODEL / 2)  # (seq_len, seq_len); cos(a - b) summed: 1 on the diagonal
     distances = [similarity[np.arange(LENGTH - 8), np.arange(LENGTH - 8) + distance] for distance in (0, 1, 8)]
     for distance, values in zip((0, 1, 8), distances):
-        print(
-            f"Positions {distance} apart: similarity {values.mean():.3f}, the same everywhere ({np.ptp(values):.0e})"
-        )
+        print(f"Positions {distance} apart: similarity {values.mean():.3f}, everywhere ({np.ptp(values):.0e})")
 
-    # Rotary positions turn queries and keys: here one query and one key, at all pairs of places.
-    rotary = RotaryPositions(encoder.config, num_heads=1, is_causal=False)
+    # Rotary positions turn queries and keys: here one of each, at all pairs of places.
     torch.manual_seed(0)
+    rotary = RotaryPositions(encoder.config, num_heads=1, is_causal=False)
     query, key = torch.randn(2, 1, 1, 1, D_MODEL).expand(2, 1, 1, LENGTH, D_MODEL)  # (batch, heads, seq_len, head_dim)
     scores = (rotary.rotate(query, position_ids) @ rotary.rotate(key, position_ids).mT / D_MODEL**0.5)[0, 0].numpy()
     np.testing.assert_allclose(scores[1:, 1:], scores[:-1, :-1], atol=1e-3)
@@ -61,10 +59,9 @@ def main() -> None:
     print(f"Relative: {len(np.unique(buckets[0]))} numbers for the distances from 0 to {LENGTH - 1}")
 
     # Without positions a permuted source gives permuted states: order is invisible.
-    encoder.eval()
+    layer = encoder.layers[0].eval()
     states, order = torch.randn(1, 5, D_MODEL), torch.tensor([4, 2, 0, 3, 1])
     with torch.no_grad():
-        layer = encoder.layers[0]
         torch.testing.assert_close(layer(states[:, order], None), layer(states, None)[:, order])
     print("An encoder layer alone does not see the order of its tokens")
 

@@ -22,16 +22,13 @@ LINES = ["The black cat sat.", "Another dog ran away.", "今天我们吃什么�
 class Copy(Format):
     """transformers' own format."""
 
-    quantizations = ("float16", "ruined")
+    quantizations = ("float16",)
 
     def check(self, model, tokenizer, quantization):
         if model.config.norm_position == "pre":
             raise ValueError("A copy is post-norm.")
 
     def write(self, model, tokenizer, output, quantization):
-        if quantization == "ruined":
-            for value in model.model.decoder.layers.parameters():
-                value.data.normal_()
         (model.half() if quantization == "float16" else model).save_pretrained(output)
         tokenizer.save_pretrained(output)
 
@@ -72,8 +69,8 @@ def test_an_export_agrees_and_leaves_the_model_as_it_is(model, tokenizer, tmp_pa
 
 def test_what_answers_differently_is_not_kept(model, tokenizer, tmp_path):
     class Ruined(Copy):
-        def write(self, model, tokenizer, output, quantization):
-            super().write(model, tokenizer, output, "ruined")
+        def open(self, output):
+            return lambda texts, num_beams, max_new_tokens: ["another answer"] * len(texts)
 
     with pytest.raises(NotKept, match="equal") as error:
         export_model(model, tokenizer, Ruined(), tmp_path / "out")

@@ -9,7 +9,7 @@ from fun_transformer import TranslationPipeline
 from fun_transformer.cli import build_parser
 from fun_transformer.commands.predict import load_answerer
 from fun_transformer.commands.translate import load_translator
-from fun_transformer.evaluation.systems import Generation, load_model
+from fun_transformer.evaluation.systems import Generation, load_models
 from fun_transformer.number_types import fastest_dtype, has_fast_bfloat16, set_dtype
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
@@ -95,7 +95,7 @@ def test_commands_load_a_model_in_the_type_that_is_named(folders, dtype, expecte
     assert load_translator(args).model.dtype == expected
     args = build_parser().parse_args(["predict", folder, *options])
     assert load_answerer(args, with_lists=False).model.dtype == expected
-    system = load_model(folder, "model", Generation(device="cpu", dtype=dtype or "auto"))
+    system = load_models([folder], "model", Generation(device="cpu", dtype=dtype or "auto"))
     assert system.pipe.model.dtype == expected
 
 

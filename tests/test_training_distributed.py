@@ -188,8 +188,8 @@ def test_evaluation_gives_each_process_equally_many_batches(count):
 @pytest.mark.slow
 def test_a_mistake_ends_all_processes_and_is_reported_once(children, recipe, tmp_path):
     output_dir = tmp_path / "run"
-    assert children.run(recipe, output_dir, "--model.d_model", "33", processes=2) == [2, 2]
-    assert "model: d_model=33 is not divisible" in children.log(output_dir)
+    assert children.run(recipe, output_dir, "--model.encoder_attention_heads", "3", processes=2) == [2, 2]
+    assert "model: d_model=32 is not divisible" in children.log(output_dir)
     assert children.run(recipe, tmp_path / "none", "--resume", processes=2) == [2, 2]
     output_dir = tmp_path / "none"
     assert "There is no checkpoint in" in children.log(output_dir)
