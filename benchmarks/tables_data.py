@@ -1,6 +1,6 @@
 """Which recipe and which files each table of docs/results.md is made of, for `benchmarks.tables`.
 
-The trainer reads most of the files as they are; those in a form of their own are written anew as rows.
+The trainer reads most of the files as they are; those in a form of their own become rows first.
 """
 
 import json
