@@ -122,6 +122,13 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             raise ValueError(f"{options.output} is of the table {found}, not of {options.name}. Name another file.")
     results["commands"] = list(dict.fromkeys([*results["commands"], options.command]))
     key = "pretrained" if options.pretrain else "from scratch"
+    for run in results["runs"]:
+        if run["start"] == key and run.get("settings", []) != options.settings:
+            found = shlex.join(run.get("settings", [])) or "none"
+            raise ValueError(
+                f"{options.output} has seed {run['seed']} with the settings {found}, got "
+                f"{shlex.join(options.settings) or 'none'}. Name another --output and --folder."
+            )
     if options.pretrain:
         facts = pretrain(table, words, options)
         results.setdefault("pretraining", facts)  # a second look at a finished one takes no time
@@ -131,7 +138,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     def one_seed(seed: int) -> None:
         folder = options.folder / f"{key.replace(' ', '-')}-{seed}"
         facts = run_trainer([recipe, *words, f"--training.seed={seed}", *options.settings], folder, options)
-        results["runs"].append({"seed": seed, "start": key, **facts, "environment": environment})
+        run = {"seed": seed, "start": key, "settings": options.settings, **facts, "environment": environment}
+        results["runs"].append(run)
         results["runs"].sort(key=lambda run: (run["start"], run["seed"]))
         write_atomically(options.output, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         print(f"{options.name}, {key}, seed {seed}: {facts.get('test')}", flush=True)

@@ -102,6 +102,10 @@ def test_finished_seeds_are_kept_and_summed_up(tmp_path, capsys):
     words = [f"--data={tmp_path}", f"--folder={tmp_path / 'runs'}", f"--output={output}"]
     tables.main(["sst2", *words])
     assert capsys.readouterr().out.splitlines()[-1] == "| accuracy | 72.00 | 71.00 - 73.00 | 3 | 1.0 | 1.5 |"
+    with pytest.raises(
+        ValueError, match=r"has seed 1 with the settings none, got --training.max_steps 8. Name another"
+    ):
+        tables.main(["sst2", *words, "--", "--training.max_steps", "8"])
     with pytest.raises(ValueError, match="is of the table sst2"):
         write_files(tmp_path, "conll2000")
         tables.main(["conll2000", *words])
