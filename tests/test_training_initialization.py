@@ -99,6 +99,16 @@ def test_embeddings_are_matched_by_token(tiny_config, tmp_path):
     assert f"{len(tokenizer) - 1} of {len(tokenizer)} rows of model.encoder.embed_tokens.weight" in report
 
 
+def test_weights_that_would_compute_something_else_are_told(tiny_config, tmp_path):
+    tokenizer = save(FunTransformerForMaskedLM(tiny_config()), tmp_path)
+    same, turned = (
+        take_weights(FunTransformerForMaskedLM(tiny_config(**fields)), tokenizer, tmp_path)
+        for fields in ({}, {"position_embedding_type": "rotary"})
+    )
+    assert "made for" not in same
+    assert "made for position_embedding_type=sinusoidal, here rotary" in turned
+
+
 def test_a_decoder_alone_takes_the_embedding_that_a_translator_shares(tiny_config, tmp_path):
     pretrained = FunTransformerForConditionalGeneration(tiny_config())
     tokenizer = save(pretrained, tmp_path)

@@ -24,9 +24,13 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel
 
 from ..recipe.arguments import TrainingArguments
+from ..recipe.model_config import read_json
 
 FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")  # a row for each token
+# What decides what weights mean and shows in no name and no shape.
+MEANINGS = ("position_embedding_type", "norm_position", "activation_function", "scale_embedding")
+MEANINGS += ("encoder_attention_heads", "decoder_attention_heads")
 
 
 def initialize(model: PreTrainedModel, tokenizer, settings: TrainingArguments) -> list[str]:
@@ -101,8 +105,20 @@ def take_weights(model: PreTrainedModel, tokenizer, folder: Path) -> str:
         )
     taken = {name for name, weights in own.items() if weights.data_ptr() in filled}  # tied ones too
     missing, unused = prefixes(own.keys() - taken, taken), prefixes(given.keys() - used, used)
-    parts = [f"{len(taken)} of {len(own)} weights were taken from {folder}", *notes]
+    parts = [f"{len(taken)} of {len(own)} weights were taken from {folder}", *notes, *other_meanings(model, folder)]
     return f"{', '.join(parts)}; not in it: {', '.join(missing) or 'none'}; not needed: {', '.join(unused) or 'none'}."
+
+
+def other_meanings(model: PreTrainedModel, folder: Path) -> list[str]:
+    """Name the fields in which the config of a folder differs so that its weights compute something else."""
+    path = folder / "config.json"
+    given = read_json(str(path), "training.init_from") if path.is_file() else {}
+    own = model.config.to_dict()
+    return [
+        f"made for {name}={given[name]}, here {own[name]}"
+        for name in MEANINGS
+        if name in own and given.get(name, own[name]) != own[name]
+    ]
 
 
 def read_weights(folder: Path, needed: Collection[str]) -> dict[str, torch.Tensor]:
