@@ -129,10 +129,26 @@ def test_resume_goes_on_and_gives_the_same_rows(save, tmp_path, monkeypatch, cap
     assert "line 2 is no answer to the sources" in capsys.readouterr().err
 
 
+def test_an_interrupted_run_says_how_to_go_on(save, tmp_path, monkeypatch, capsys):
+    chunks_after = streams.chunks_after
+
+    def stopped(texts, done, batch_size):
+        yield next(iter(chunks_after(texts, done, batch_size)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(streams, "chunks_after", stopped)
+    status, rows = distil(tmp_path, save(0), "--batch-size", "1")
+    assert status == 130 and rows
+    error = capsys.readouterr().err
+    assert f"lines finished in {tmp_path / 'rows.jsonl'}: {len(rows)}; the same command with --resume" in error
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--output", "rows.tsv"], "ending .jsonl"),
+        (["--min-score", "0.5"], "--min-score 0.5 keeps nothing"),
+        (["--min-score", "nan"], "at most 0"),
         (["--output", "nowhere/rows.jsonl"], "There is no folder"),
         (["--sources", "nothing.txt"], "There is no file nothing.txt"),
         (["--sources", "rows.jsonl"], "would overwrite"),

@@ -84,6 +84,10 @@ def check(args: argparse.Namespace) -> None:
     streams.check_nbest(args)
     if args.engine and len(args.models) > 1:
         raise ValueError(f"--engine {args.engine} computes one model, got {len(args.models)}. Leave out --engine.")
+    if args.min_score is not None and not args.min_score <= 0:
+        raise ValueError(
+            f"--min-score {args.min_score:g} keeps nothing: a mean log-probability is at most 0. Give -1, for example."
+        )
     if Path(args.output).suffix.lower() != ".jsonl":
         raise ValueError(f"--output {args.output} gets rows of JSON. Give it the ending .jsonl.")
     streams.check_writable(Path(args.output))

@@ -133,7 +133,8 @@ def say_what_is_finished(args: argparse.Namespace, above: int = 0) -> Iterator[N
         if not args.output or not Path(args.output).is_file():
             raise
         finished = f"lines finished in {args.output}: {max(count_lines(args.output) - above, 0)}"
-        hint = "; the same command with --resume goes on after them." if args.file else "."
+        has_files = getattr(args, "file", None) or getattr(args, "sources", None)  # what is typed in is gone
+        hint = "; the same command with --resume goes on after them." if has_files else "."
         kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ValueError
         raise kind(f"{str(error) or 'interrupted'}: {finished}{hint}") from error
 
