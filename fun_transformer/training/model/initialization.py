@@ -29,7 +29,7 @@ from ..recipe.model_config import read_json
 FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")  # a row for each token
 # What decides what weights mean and shows in no name and no shape.
-MEANINGS = ("position_embedding_type", "norm_position", "activation_function", "scale_embedding")
+MEANINGS: tuple[str, ...] = ("position_embedding_type", "norm_position", "activation_function", "scale_embedding")
 MEANINGS += ("encoder_attention_heads", "decoder_attention_heads")
 
 
