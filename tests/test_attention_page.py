@@ -216,9 +216,7 @@ def test_small_multiples_show_every_layer_and_head(attention_map):
 
 def test_layers_without_weights_keep_their_numbers(attention_map, tmp_path):
     found = replace(attention_map, layers={"decoder": [1, 3]})
-    assert (
-        plot_attention(found, kind="decoder", layer=1).axes[-1].get_ylabel() == "weights of layer 1, mean of 1 heads"
-    )
+    assert plot_attention(found, kind="decoder", layer=1).axes[-1].get_ylabel() == "weights of layer 1, its only head"
     assert plot_attention_heads(found, kind="decoder").axes[1].get_ylabel() == "layer 3"
     with pytest.raises(ValueError, match=r"layer=2 has no weights: layers 1, 3 have some\."):
         plot_attention(found, kind="decoder", layer=2)
