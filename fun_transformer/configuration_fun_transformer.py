@@ -5,14 +5,18 @@ d_ff (`*_ffn_dim`), h (`*_attention_heads`), P_drop (`dropout`) and epsilon_ls (
 """
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .config_checks import check_known, check_positive, check_probabilities, check_vocabularies, refuse_near_misses
+from .frontends import FRONT_ENDS, is_text, output_height
 from .mixers import MIXERS
 from .positions import POSITIONS
+
+FRONT_END_FIELDS = ("num_mel_bins", "num_channels", "image_height", "image_rows", "frontend_layers")
+FRONT_END_FIELDS += ("frontend_channels",)
 
 
 @strict
@@ -54,6 +58,13 @@ class FunTransformerConfig(PreTrainedConfig):
         label_smoothing: epsilon_ls, the probability mass spread over the whole vocabulary (section 5.4).
         pad_token_id, bos_token_id, eos_token_id, decoder_start_token_id: Special tokens; the decoder's input is the
             target shifted right by `decoder_start_token_id`.
+        source_modality: "text", or "speech" or "image" (Dong et al. 2018, Speech-Transformer), or what else
+            `FRONT_ENDS` of frontends.py names. There is then no embedding of the source to share or scale.
+        num_mel_bins: Height of a spectrogram.
+        num_channels, image_height: Colours and height of a picture; its width is free.
+        image_rows: Vectors that stand for a column of a picture, one for each of this many rows (Deng et al. 2017,
+            arXiv:1609.04938); with 1 they are one vector.
+        frontend_layers, frontend_channels: Convolutions before the encoder, each of which halves the length.
 
     Raises:
         StrictDataclassError: When a field has the wrong type or the fields do not fit together.
@@ -101,15 +112,25 @@ class FunTransformerConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 1
     is_encoder_decoder: bool = True
     use_cache: bool = True
+    source_modality: str = "text"
+    num_mel_bins: int = 80
+    num_channels: int = 3
+    image_height: int = 32
+    image_rows: int = 1
+    frontend_layers: int = 2
+    frontend_channels: int = 64
 
     def __post_init__(self, **kwargs):
         refuse_near_misses(self, kwargs)
+        if not is_text(self):
+            self.share_encoder_decoder_embeddings = False
         if self.decoder_vocab_size is None:
             self.decoder_vocab_size = self.vocab_size
         super().__post_init__(**kwargs)
 
     def validate_names(self):
-        """Refuse names that are not in the open tables of positions and mixers."""
+        """Refuse names that are not in the open tables of positions, mixers and front ends."""
+        check_known("source_modality", self.source_modality, {"text": None} | FRONT_ENDS)
         check_known("position_embedding_type", self.position_embedding_type, POSITIONS)
         for stack in ("encoder", "decoder"):
             for layer_type in getattr(self, f"{stack}_layer_types") or ():
@@ -121,8 +142,14 @@ class FunTransformerConfig(PreTrainedConfig):
             self,
             *("vocab_size", "decoder_vocab_size", "d_model", "encoder_layers", "decoder_layers"),
             *("encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
-            *("max_position_embeddings", "conv_kernel_size"),
+            *("max_position_embeddings", "conv_kernel_size", *FRONT_END_FIELDS),
         )
+        height = output_height(self)
+        if height % self.image_rows:
+            raise ValueError(
+                f"image_rows={self.image_rows} does not divide the {height} rows that {self.frontend_layers} "
+                f"convolutions leave of image_height={self.image_height}. Choose a divisor of {height}."
+            )
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             heads = getattr(self, name)
             if self.d_model % heads:
@@ -186,6 +213,11 @@ class FunTransformerConfig(PreTrainedConfig):
         """Refuse one embedding for two vocabularies of different sizes."""
         check_vocabularies(self)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what is saved; a model of text says nothing of front ends."""
+        left_out = ("source_modality", *FRONT_END_FIELDS) if is_text(self) else ()
+        return {name: value for name, value in super().to_diff_dict().items() if name not in left_out}
+
     def stack_layer_types(self, stack: Literal["encoder", "decoder"]) -> list[str]:
         """Return the type of each layer of a stack."""
         return getattr(self, f"{stack}_layer_types") or ["full_attention"] * getattr(self, f"{stack}_layers")
@@ -221,9 +253,23 @@ def fit_config(config: FunTransformerConfig, is_encoder_decoder: bool) -> FunTra
     return config
 
 
+def text_only(config: FunTransformerConfig) -> FunTransformerConfig:
+    """Return the config of one stack that reads text.
+
+    Raises:
+        ValueError: When the model reads something else.
+    """
+    if not is_text(config):
+        raise ValueError(
+            f"This head reads text, and the source of the model is {config.source_modality}. Load it as "
+            "FunTransformerForConditionalGeneration, or its encoder as FunTransformerEncoderModel."
+        )
+    return fit_config(config, is_encoder_decoder=False)
+
+
 def decoder_only(config: FunTransformerConfig) -> FunTransformerConfig:
     """Return a copy with the decoder's sizes everywhere: transformers reads a lone stack's in the encoder's fields."""
-    config = copy.deepcopy(fit_config(config, is_encoder_decoder=False))
+    config = copy.deepcopy(text_only(config))
     config.vocab_size = config.decoder_vocab_size
     config.encoder_layers = config.decoder_layers
     config.encoder_attention_heads = config.decoder_attention_heads

@@ -22,6 +22,7 @@ from .dropout import Dropout
 from .fast_decoder import FastDecoder, decoder_linears, lay_out_decoder
 from .fast_encoder import encode, encoder_linears, lay_out_encoder
 from .fast_products import tensors_of
+from .frontends import shrink
 from .int8 import Int8Embedding, Int8Linear
 from .layer_norm import LayerNorm
 from .positions import Positions
@@ -224,7 +225,7 @@ def fast_decoder_for(
     if not input_ids.device == states.device == model.device:
         return None
     beams = max(generation_config.num_beams, generation_config.num_return_sequences)
-    masks = [settings.get(name) for name in ("attention_mask", "decoder_attention_mask")]
+    masks = [shrink(model.config, settings.get("attention_mask")), settings.get("decoder_attention_mask")]
     source_mask, prompt_mask = (None if mask is None else mask[::beams].to(states.device) for mask in masks)
     weights = weights_of(model, decoder_linears(model), lay_out_decoder)
     decoder = FastDecoder(model, weights, states[::beams], source_mask, beams)

@@ -34,10 +34,11 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
-from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config
+from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config, text_only
 from .dropout import Dropout
 from .fast_generation import fast_decoder_for, fast_encoding, takes_usual_cache
 from .fast_search import BeamSearch, Sampling
+from .frontends import FRONT_ENDS, shrink, source_of
 from .int8 import Int8Quantizer  # noqa: F401 (`from_pretrained` asks the library for it by its name in config.json)
 from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX, number_of_labels
@@ -200,6 +201,9 @@ class FunTransformerPreTrainedModel(TokenModel):
         if isinstance(module, nn.Conv1d):  # variance 4, of which the gate lets a quarter through
             init.normal_(module.weight, mean=0.0, std=(4 / (module.in_channels * module.kernel_size[0])) ** 0.5)
             init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -208,9 +212,12 @@ class FunTransformerPreTrainedModel(TokenModel):
 class Stack(FunTransformerPreTrainedModel):
     """What encoder and decoder share: embeddings + positions, then layers, then a norm if norms come first."""
 
-    def __init__(self, config: FunTransformerConfig, vocab_size: int, layers: list[nn.Module]):
+    def __init__(self, config: FunTransformerConfig, vocab_size: int, layers: list[nn.Module], front_end=None):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(vocab_size, config.d_model)
+        if front_end is not None:
+            self.front_end = front_end(config)
+        else:
+            self.embed_tokens = nn.Embedding(vocab_size, config.d_model)
         self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         encoding = POSITIONS[config.position_embedding_type]
         self.embed_positions = encoding(config, layers[0].num_heads, layers[0].is_causal)
@@ -312,7 +319,7 @@ class Encoder(Stack):
 
     def __init__(self, config: FunTransformerConfig):
         layers = [EncoderLayer(config, i) for i in range(config.encoder_layers)]
-        super().__init__(config, config.vocab_size, layers)
+        super().__init__(config, config.vocab_size, layers, FRONT_ENDS.get(config.source_modality))
 
     @merge_with_config_defaults
     @capture_outputs
@@ -322,22 +329,32 @@ class Encoder(Stack):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         packing: Packing | None = None,
+        input_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Encode.
 
         Args:
             input_ids: (batch, source_len).
-            attention_mask: (batch, source_len), 1 = token, 0 = padding.
+            attention_mask: (batch, source_len), 1 = token, 0 = padding; (batch, frames) or (batch, width) of speech
+                and pictures, padded on the right.
             inputs_embeds: (batch, source_len, d_model), instead of `input_ids`.
             packing: The segments of packed rows.
+            input_features: (batch, frames, num_mel_bins), where the source is speech.
+            pixel_values: (batch, num_channels, image_height, width), where it is a picture.
 
         Returns:
             `last_hidden_state` (batch, source_len, d_model).
         """
-        embeds = self.look_up(input_ids, inputs_embeds)
+        given = {"input_ids": input_ids, "inputs_embeds": inputs_embeds}
+        features = source_of(self.config, **given, input_features=input_features, pixel_values=pixel_values)
+        if features is None:
+            embeds, position_ids = self.look_up(input_ids, inputs_embeds), None
+        else:
+            embeds, attention_mask, position_ids = self.front_end(features, attention_mask)
         segment_ids = packing and packing["source_segment_ids"]
-        positions = self.locate(embeds, attention_mask, segment_ids=segment_ids)
+        positions = self.locate(embeds, attention_mask, position_ids, segment_ids=segment_ids)
         hidden_states = self.embed(embeds, positions, embeds.shape[1] if packing is None else 0)
         settings, bias = mask_settings(self.config, hidden_states, kwargs), self.score_bias(positions, attention_mask)
         masks = encoder_masks(*settings, attention_mask, packing, bias)
@@ -488,16 +505,6 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
             return stack.from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the source's embedding, (vocab_size, d_model)."""
-        return self.encoder.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module):
-        """Replace the source's embedding, and the target's where they are one."""
-        self.encoder.embed_tokens = value
-        if self.config.share_encoder_decoder_embeddings:
-            self.decoder.embed_tokens = value
-
     @can_return_tuple
     def forward(
         self,
@@ -511,6 +518,8 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        input_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqModelOutput:
         """Encode the source, unless `encoder_outputs` are given, and decode the target.
@@ -525,6 +534,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
             past_key_values: Keys and values of earlier steps.
             inputs_embeds, decoder_inputs_embeds: (batch, len, d_model), instead of the ids.
             use_cache: Return keys and values for the next step.
+            input_features, pixel_values: Speech or pictures, as in `Encoder.forward`, and so is then their mask.
             kwargs: With `packing` (`masks.Packing`) a row holds several segments, and none sees another; there is
                 then no mask and no cache.
 
@@ -537,14 +547,15 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
                 "a text alone, load the same weights as FunTransformerEncoderModel."
             )
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, **kwargs)
+            features = {"input_features": input_features, "pixel_values": pixel_values}
+            encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds, **features, **kwargs)
         elif not isinstance(encoder_outputs, BaseModelOutput):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         decoder_outputs = self.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=encoder_outputs.last_hidden_state,
-            encoder_attention_mask=attention_mask,
+            encoder_attention_mask=shrink(self.config, attention_mask),
             past_key_values=past_key_values,
             inputs_embeds=decoder_inputs_embeds,
             position_ids=decoder_position_ids,
@@ -589,6 +600,11 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         return super().prepare_inputs_for_generation(
             input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
         )
+
+    def _prepare_attention_mask_for_generation(self, inputs_tensor, *args):
+        """Without a mask all columns of a picture count; the library would take its channels for them."""
+        columns = inputs_tensor[:, 0, 0] if inputs_tensor.dim() == 4 else inputs_tensor  # (batch, width)
+        return super()._prepare_attention_mask_for_generation(columns, *args)
 
     def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, name, generation_config):
         """Encode the source, unless the caller has; `name` is that of the inputs. Not asked in transformers 5.17."""
@@ -638,6 +654,8 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         label_smoothing: float | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
+        input_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqTokenOutput:
         """Score the next token at each position of the target, and compare with `labels`.
@@ -671,6 +689,8 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
+            input_features=input_features,
+            pixel_values=pixel_values,
             **kwargs,
         )
         loss = None
@@ -683,13 +703,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         return Seq2SeqTokenOutput(
             loss=loss,
             logits=None if skip_logits else self.lm_head(outputs.last_hidden_state),
-            past_key_values=outputs.past_key_values,
-            decoder_hidden_states=outputs.decoder_hidden_states,
-            decoder_attentions=outputs.decoder_attentions,
-            cross_attentions=outputs.cross_attentions,
-            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-            encoder_attentions=outputs.encoder_attentions,
+            **{name: value for name, value in outputs.items() if name != "last_hidden_state"},
         )
 
 
@@ -705,14 +719,6 @@ class FunTransformerEncoderModel(FunTransformerPreTrainedModel):
         super().__init__(fit_config(config, is_encoder_decoder=False))
         self.encoder = Encoder(self.config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding, (vocab_size, d_model)."""
-        return self.encoder.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module):
-        """Replace the embedding."""
-        self.encoder.embed_tokens = value
 
     @can_return_tuple
     def forward(
@@ -735,7 +741,7 @@ class FunTransformerForMaskedLM(FunTransformerPreTrainedModel):
     _tp_plan = {"mask_head": "colwise_gather_output"}
 
     def __init__(self, config: FunTransformerConfig):
-        super().__init__(fit_config(config, is_encoder_decoder=False))
+        super().__init__(text_only(config))
         if config.tie_word_embeddings:
             self._tied_weights_keys = {"mask_head.weight": "model.encoder.embed_tokens.weight"}
         self.model = FunTransformerEncoderModel(self.config)
@@ -800,7 +806,7 @@ class FunTransformerForSequenceClassification(FunTransformerPreTrainedModel):
     """
 
     def __init__(self, config: FunTransformerConfig):
-        super().__init__(fit_config(config, is_encoder_decoder=False))
+        super().__init__(text_only(config))
         self.model = FunTransformerEncoderModel(self.config)
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, config.num_labels)
@@ -852,7 +858,7 @@ class FunTransformerForTokenClassification(FunTransformerPreTrainedModel):
     """A label for each token, such as the kind of name that it belongs to: the encoder and a linear layer."""
 
     def __init__(self, config: FunTransformerConfig):
-        super().__init__(fit_config(config, is_encoder_decoder=False))
+        super().__init__(text_only(config))
         self.model = FunTransformerEncoderModel(self.config)
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(config.d_model, config.num_labels)
@@ -900,14 +906,6 @@ class FunTransformerDecoderModel(FunTransformerPreTrainedModel):
         super().__init__(decoder_only(config))
         self.decoder = DecoderOnly(self.config)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding, (vocab_size, d_model)."""
-        return self.decoder.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module):
-        """Replace the embedding."""
-        self.decoder.embed_tokens = value
 
     @can_return_tuple
     def forward(self, *args, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPast:

@@ -521,16 +521,6 @@ class Seq2SeqRNNForConditionalGeneration(TokenModel, GenerationMixin):
                         forget = isinstance(module, nn.LSTM) and number == 1 and name.startswith("bias_ih")
                         init.constant_(gate, 1.0 if forget else 0.0)
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the source's embedding, (vocab_size, d_model)."""
-        return self.encoder.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module):
-        """Replace the source's embedding, and the target's where they are one."""
-        self.encoder.embed_tokens = value
-        if self.config.share_encoder_decoder_embeddings:
-            self.decoder.embed_tokens = value
-
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """Return the encoder."""
         return self.encoder

@@ -10,6 +10,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput, Seq2SeqLMOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .frontends import input_name, is_text
 from .losses import IGNORE_INDEX, linear_cross_entropy, number_of_labels, shift_tokens_right
 
 
@@ -103,6 +104,24 @@ class CausalTokenOutput(TokenOutput, CausalLMOutputWithPast):
 class TokenModel(PreTrainedModel):
     """The base of both model families."""
 
+    def __init__(self, config: PreTrainedConfig, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        self.main_input_name = input_name(self.config)
+
+    def embedding_stacks(self) -> list[nn.Module]:
+        """Return the stacks that look tokens up, the source's first."""
+        stacks = [getattr(self.base_model, name, None) for name in ("encoder", "decoder")]
+        return [stack for stack in stacks if hasattr(stack, "embed_tokens")] or [self.base_model]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding of the tokens that are read first, (vocab_size, d_model)."""
+        return self.embedding_stacks()[0].embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replace that embedding, and the target's where they are one."""
+        for stack in self.embedding_stacks()[: 1 + self.config.share_encoder_decoder_embeddings]:
+            stack.embed_tokens = value
+
     @torch.no_grad()
     def _init_weights(self, module):
         """Xavier for projections (Glorot & Bengio 2010); N(0, 1 / d_model) for embeddings, variance 1 once scaled."""
@@ -154,7 +173,8 @@ class TokenModel(PreTrainedModel):
             ValueError: When source and target have embeddings of their own.
         """
         one_vocabulary = self.config.decoder_vocab_size == self.config.vocab_size
-        if self.config.is_encoder_decoder and not self.config.share_encoder_decoder_embeddings:
+        has_two = self.config.is_encoder_decoder and is_text(self.config)
+        if has_two and not self.config.share_encoder_decoder_embeddings:
             raise ValueError(
                 "Source and target have separate embeddings, so it is not clear which to resize. Build a model with "
                 "the new vocab_size and decoder_vocab_size, and copy the weights."

@@ -21,7 +21,7 @@ PACKAGE = "fun_transformer"
 
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["int8", "positions", "losses", "dropout", "layer_norm", "config_checks"]
-LEVEL_1 = ["attention", "mixers", "token_model"]
+LEVEL_1 = ["attention", "mixers", "frontends", "token_model"]
 LEVEL_2 = ["configuration_*", "masks", "fast_search", "fast_generation"]
 FLAT = {
     "int8": [],
@@ -32,14 +32,15 @@ FLAT = {
     "config_checks": LEVEL_0,
     "attention": LEVEL_0,
     "mixers": [*LEVEL_0, "attention"],
-    "token_model": LEVEL_0,
-    "configuration_*": [*LEVEL_0, "mixers"],
+    "frontends": [],
+    "token_model": [*LEVEL_0, "frontends"],
+    "configuration_*": [*LEVEL_0, "mixers", "frontends"],
     "masks": [*LEVEL_0, "mixers", "configuration_*"],
     "fast_products": ["int8"],
     "fast_encoder": ["fast_products"],
     "fast_decoder": ["positions", "fast_products"],
     "fast_search": ["fast_decoder"],
-    "fast_generation": [*LEVEL_0, "attention", "fast_products", "fast_encoder", "fast_decoder"],
+    "fast_generation": [*LEVEL_0, "attention", "frontends", "fast_products", "fast_encoder", "fast_decoder"],
     "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],
     "tokenization_*": [],
     "text_parts": [],
