@@ -67,7 +67,7 @@ def last_line(output_dir: Path) -> str:
     seconds = max(line["seconds"] for line in lines if "seconds" in line)
     rows = sum(1 for _ in (output_dir / "predictions.jsonl").open(encoding="utf-8"))
     if "per" in test:
-        scores, unit = f"PER {test['per']:.1f} % WER {test['wer']:.1f} %", "words"
+        scores, unit = f"PER {test['per']:.1f} % WER {test['g2p_wer']:.1f} %", "words"
     else:
         scores, unit = f"BLEU {test['bleu']:.1f} chrF {test['chrf']:.1f}", "sentences"
     return f"demo: {scores} on {rows} held-out {unit}, {seconds:.0f} s of training"

@@ -161,7 +161,9 @@ def generate_hsk(split: str, source_column: str, target_column: str, stamp: tupl
         yield to_pair(Row(f"row {number}", values), source_column, target_column)
 
 
-def load_built_in(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:
+def load_built_in(
+    split: SplitArguments, name: str, keep_stress: bool, report: RowReport, modality: str = "text"
+) -> datasets.Dataset:
     """Return one split of a built-in data set; rows that its file has besides are reported under the data set's name.
 
     Raises:
