@@ -9,6 +9,7 @@ Those that compare generated texts are `evaluate.Metric`s that need no network, 
 - WER, the word error rate of speech recognition, is the same of words, and CER of characters.
 - G2P WER, the word error rate of papers on grapheme-to-phoneme conversion: the share of *sequences* (one for each word
   of the dictionary) that equal none of their references. Before version 0.2 it was `wer`, too, in our recipes and cards.
+- Same picture: the share of formulas in LaTeX that look like their reference when both are drawn.
 - Exact match: the share of sequences that equal one of their references, character by character.
 
 A metric of your own is a class like these, in a file that `--plugin` names (docs/plugins.md).
@@ -25,6 +26,7 @@ import evaluate
 import sacrebleu
 from sacrebleu.metrics.base import Metric as SacreMetric
 
+from .data.formulas import draw_formula
 from .tables import METRICS, register_metric, unknown_name
 
 
@@ -276,6 +278,19 @@ class ExactMatch(RatioMetric):
     def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
         """Return 1 for a right sequence, and 1."""
         return int(prediction.strip() in [other.strip() for other in accepted]), 1
+
+
+@register_metric
+class SamePicture(RatioMetric):
+    """Share of formulas in LaTeX that look like one of their references where matplotlib draws them."""
+
+    name = "same_picture"
+    title = "same picture (%)"
+
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return 1 for a formula of the same picture, and 1."""
+        picture = draw_formula(prediction)
+        return int(picture is not None and picture in map(draw_formula, accepted)), 1
 
 
 def label_scores(predicted: list[str], true: list[str]) -> dict[str, float]:

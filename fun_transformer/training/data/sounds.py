@@ -12,7 +12,7 @@ import numpy as np
 
 RATE = 16_000  # samples a second
 ZEROS = 16  # zeros of the sinc on each side of its middle: the more, the sharper the filter
-BLOCK = 2**16  # samples that are resampled at once
+BLOCK = 2**12  # samples that are resampled at once, times `up`
 SHORTEST = 0.025  # seconds: a frame of the spectrogram
 
 
@@ -119,8 +119,11 @@ def resample(samples: np.ndarray, old_rate: int, rate: int) -> np.ndarray:
     reach = table.shape[1] // 2
     padded = np.pad(samples, (reach, reach + 1))
     parts = [np.zeros(0, np.float32)]
-    for first in range(0, len(samples) * up // down, BLOCK):
-        wanted = np.arange(first, min(first + BLOCK, len(samples) * up // down)) * down  # in parts of an old sample
-        windows = np.lib.stride_tricks.sliding_window_view(padded, table.shape[1])[wanted // up]  # (block, taps)
-        parts.append(np.einsum("nt,nt->n", windows, table[wanted % up]))
+    for first in range(0, len(samples) * up // down, BLOCK * up):
+        wanted = np.arange(first, min(first + BLOCK * up, len(samples) * up // down)) * down  # in parts of an old sample
+        windows = np.lib.stride_tricks.sliding_window_view(padded, table.shape[1])  # (places, taps)
+        if down == 1:  # all new samples of a place at once
+            parts.append((windows[first // up : -(-(wanted[-1] + 1) // up)] @ table.T).ravel()[: len(wanted)])
+        else:
+            parts.append(np.einsum("nt,nt->n", windows[wanted // up], table[wanted % up]))
     return np.concatenate(parts)

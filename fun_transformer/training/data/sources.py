@@ -9,7 +9,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -218,6 +218,12 @@ def load_repository(split: SplitArguments, name: str, report: RowReport, columns
         with progress_bars(shown=True):
             builder = find_builder(split.dataset or "", split.config)
             parts = split_files(builder, spec)
+            if parts is None and builder.name == "audiofolder" and Path(split.dataset or "").is_dir():
+                # `datasets` reads no recordings without torchcodec; what is said in them is in files that we read.
+                parts = metadata_files(builder, spec)
+                if split.source_column == "audio":
+                    split = replace(split, source_column="file_name")
+                    columns = columns._replace(source="file_name")
             if parts is None:
                 as_text = {"keep_default_na": False} if builder.name == "csv" else {}
                 rows = datasets.load_dataset(split.dataset or "", split.config, split=spec, **as_text)
@@ -283,6 +289,16 @@ def split_files(builder: datasets.DatasetBuilder, spec: str) -> dict[str, list[D
         is_plain = config.quoting == csv.QUOTE_NONE
         options = {"delimiter": config.sep, "is_quoted": not is_plain, "header": tuple(config.names or ())}
     return {part: [local_file(path)._replace(**options) for path in found[part]] for part in dict.fromkeys(parts)}
+
+
+def metadata_files(builder: datasets.DatasetBuilder, spec: str) -> dict[str, list[DataFile]] | None:
+    """Return the files that say what is in the recordings of a split of a folder; None where there are none."""
+    found = {str(part): list(files) for part, files in builder.config.data_files.items()}
+    parts = {
+        part: [DataFile(path, path) for path in files if Path(path).stem == "metadata" and is_known_form(path)]
+        for part, files in found.items()
+    }
+    return {spec: parts[spec]} if parts.get(spec) else None
 
 
 def is_known_form(path: str) -> bool:
