@@ -79,8 +79,9 @@ class Text2TextGenerationPipeline(PartsPipeline):
             )
         if self.model.main_input_name != "input_ids":
             raise ValueError(
-                f'{type(self.model).__name__} reads {self.model.main_input_name}, not text, which the task "{self.task}" '
-                'needs. Use the task "automatic-speech-recognition" for speech, "image-to-text" for pictures.'
+                f"{type(self.model).__name__} reads {self.model.main_input_name}, not text, which the task "
+                f'"{self.task}" needs. Use the task "automatic-speech-recognition" for speech, "image-to-text" for '
+                "pictures."
             )
         if self.tokenizer is None:
             raise ValueError(f'The task "{self.task}" needs a tokenizer: pass tokenizer=...')
