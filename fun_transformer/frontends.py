@@ -57,6 +57,24 @@ def rows_of(config: PreTrainedConfig) -> int:
     return config.image_rows if config.source_modality == "image" else 1
 
 
+def refuse_features(config: PreTrainedConfig, reader: str) -> None:
+    """Refuse a model whose source is no text.
+
+    Args:
+        config: The model's.
+        reader: What can read texts only, for the message.
+
+    Raises:
+        ValueError: Saying how to use the model.
+    """
+    if not is_text(config):
+        front_end = FRONT_ENDS[config.source_modality]
+        raise ValueError(
+            f"{reader} reads text, and the source of this model is {config.source_modality}. Load it with "
+            f'{front_end.auto_class}, or use pipeline("{front_end.task}", model=...).'
+        )
+
+
 def source_of(config: PreTrainedConfig, **inputs: torch.Tensor | None) -> torch.Tensor | None:
     """Return the features among the inputs of an encoder; None for a text, which has none.
 
@@ -187,4 +205,5 @@ class ImageFrontEnd(FrontEnd):
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {"speech": SpeechFrontEnd, "image": ImageFrontEnd}
 
-__all__ = ["FRONT_ENDS", "FrontEnd", "input_name", "is_text", "output_height", "output_lengths", "shrink", "source_of"]
+__all__ = ["FRONT_ENDS", "FrontEnd", "input_name", "is_text", "output_height", "output_lengths", "refuse_features"]
+__all__ += ["shrink", "source_of"]

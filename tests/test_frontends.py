@@ -155,8 +155,8 @@ def test_a_batch_generates_what_its_parts_do_alone(build, fields, search, cache)
     """Our searches, and with cache="dynamic" the loops of transformers."""
     model = build(fields | {"tie_word_embeddings": False})
     for layer in model.get_decoder().layers:  # the source decides more than the target so far
-        layer.encoder_attn.v_proj.weight.data *= 10
-        layer.encoder_attn.out_proj.weight.data *= 10
+        for projection in (layer.encoder_attn.q_proj, layer.encoder_attn.k_proj, layer.encoder_attn.out_proj):
+            projection.weight.data *= 10
     parts = [part + 3 * torch.randn(1) for part in sources(model)]
     settings = {"max_new_tokens": 8, "min_new_tokens": 8, "cache_implementation": cache, **search}
     together = model.generate(**join(model, parts), **settings)
