@@ -11,6 +11,10 @@ after the other, each with a learned vector (as in Deng et al. 2017, arXiv:1609.
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+
+# `pipeline("automatic-speech-recognition")` takes models of all other classes for CTC. Told here, for remote code too.
+MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES["fun_transformer"] = "FunTransformerForConditionalGeneration"
 
 
 def is_text(config: PreTrainedConfig) -> bool:
@@ -53,6 +57,24 @@ def rows_of(config: PreTrainedConfig) -> int:
     return config.image_rows if config.source_modality == "image" else 1
 
 
+def refuse_features(config: PreTrainedConfig, reader: str) -> None:
+    """Refuse a model whose source is no text.
+
+    Args:
+        config: The model's.
+        reader: What can read texts only, for the message.
+
+    Raises:
+        ValueError: Saying how to use the model.
+    """
+    if not is_text(config):
+        front_end = FRONT_ENDS[config.source_modality]
+        raise ValueError(
+            f"{reader} reads text, and the source of this model is {config.source_modality}. Load it with "
+            f'{front_end.auto_class}, or use pipeline("{front_end.task}", model=...).'
+        )
+
+
 def source_of(config: PreTrainedConfig, **inputs: torch.Tensor | None) -> torch.Tensor | None:
     """Return the features among the inputs of an encoder; None for a text, which has none.
 
@@ -88,7 +110,9 @@ class FrontEnd(nn.Module):
         height: Its height.
     """
 
-    input_name: str
+    input_name: str  # the model's argument
+    auto_class: str  # the Auto class of models that write text
+    task: str  # their pipeline
 
     def __init__(self, config: PreTrainedConfig, channels: int, height: int):
         super().__init__()
@@ -144,7 +168,8 @@ class FrontEnd(nn.Module):
 class SpeechFrontEnd(FrontEnd):
     """Reads spectrograms, (batch, frames, num_mel_bins)."""
 
-    input_name = "input_features"
+    input_name, auto_class = "input_features", "AutoModelForSpeechSeq2Seq"
+    task = "automatic-speech-recognition"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, 1, config.num_mel_bins)
@@ -163,7 +188,7 @@ class SpeechFrontEnd(FrontEnd):
 class ImageFrontEnd(FrontEnd):
     """Reads pictures, (batch, num_channels, image_height, width), column by column."""
 
-    input_name = "pixel_values"
+    input_name, auto_class, task = "pixel_values", "AutoModelForImageTextToText", "image-to-text"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, config.num_channels, config.image_height)
@@ -180,4 +205,5 @@ class ImageFrontEnd(FrontEnd):
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {"speech": SpeechFrontEnd, "image": ImageFrontEnd}
 
-__all__ = ["FRONT_ENDS", "FrontEnd", "input_name", "is_text", "output_height", "output_lengths", "shrink", "source_of"]
+__all__ = ["FRONT_ENDS", "FrontEnd", "input_name", "is_text", "output_height", "output_lengths", "refuse_features"]
+__all__ += ["shrink", "source_of"]

@@ -53,6 +53,7 @@ def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("
     import transformers
     from transformers.utils import logging
 
+    from ..frontends import refuse_features
     from ..hub.weights import folder_damage, some
 
     load_plugins(plugins)
@@ -78,6 +79,7 @@ def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("
         raise
     except Exception as error:  # whatever a damaged file makes a library raise
         raise ValueError(f"The model {name} cannot be loaded: {error}") from error
+    refuse_features(model.config, "This command")
     if report["missing_keys"]:
         raise ValueError(f"{name} lacks weights of a {type(model).__name__}: {some(sorted(report['missing_keys']))}.")
     if bad := [key for key, value in model.named_parameters() if not value.isfinite().all()]:
