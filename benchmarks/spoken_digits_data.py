@@ -2,9 +2,9 @@
 
     python -m benchmarks.spoken_digits_data recordings.tar.xz data/spoken-digits
 
-The recordings are those of the Free Spoken Digit Dataset (Jackson and others, CC BY-SA 4.0), 50 of each digit by each of
-six speakers. Its official test recordings, 0 to 4 of each, are in the test strings and nowhere else; 5 to 9 are those
-of validation. `digits.jsonl` has the official test recordings one by one.
+The recordings are those of the Free Spoken Digit Dataset (Jackson and others, CC BY-SA 4.0), 50 of each digit by each
+of six speakers. Its official test recordings, 0 to 4 of each, are in the test strings and nowhere else; 5 to 9 are
+those of validation. `digits.jsonl` has the official test recordings one by one.
 """
 
 import argparse

@@ -17,8 +17,7 @@ READY = (
     ("translation", "en-zh-small", ["I like reading books.", "Where is the station?", "She is my teacher."]),
     ("text2text-generation", "g2p-en-distilled", ["attention", "translator", "everyday"]),
 )
-# What each demo shows: texts that no data set has (of speech and pictures test rows), and what has to be said about the
-# model.
+# What each demo shows: texts that no data set has, of speech and pictures test rows, and what has to be said about it.
 SHOWN = {
     "g2p-en": (["transformer", "huggingface", "datawhale"], ""),
     "zh-en-tiny": (
@@ -67,14 +66,15 @@ def use(model: Path, texts: list[str]) -> None:
 
 def use_on_files(model: Path, recipe: Path, data: list[str]) -> None:
     """Read the first test rows with transformers' pipeline; of speech, draw what the last one listens to."""
+    from PIL import Image
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
     import fun_transformer  # noqa: F401  registers the model and the pipelines
     from fun_transformer.analysis import attention_over_features
     from fun_transformer.training.data.media import READERS, row_content
+    from fun_transformer.training.data.report import RowReport
     from fun_transformer.training.data.sounds import RATE, read_sound
     from fun_transformer.training.data.splits import load_split
-    from fun_transformer.training.data.report import RowReport
     from fun_transformer.training.recipe.reading import parse_arguments
     from fun_transformer.visualization import plot_speech_attention
 
@@ -97,7 +97,9 @@ def use_on_files(model: Path, recipe: Path, data: list[str]) -> None:
     inputs = reader.collate([{"features": features}])
     weights, tokens = attention_over_features(loaded, AutoTokenizer.from_pretrained(model), inputs)
     if modality == "speech":
-        plot_speech_attention(features.astype("float32"), weights[-1].mean(0).numpy(), tokens, model.parent / "attention.png")
+        plot_speech_attention(
+            features.astype("float32"), weights[-1].mean(0).numpy(), tokens, model.parent / "attention.png"
+        )
         print(f"Attention: {model.parent / 'attention.png'}")
 
 

@@ -1,9 +1,10 @@
-"""Recordings and pictures as training sources: how they are read, refused and kept, and that models learn from them."""
+"""Recordings and pictures as training sources: how they are read, refused and kept, and that models learn of them."""
 
 import io
 import json
 import struct
 import wave
+from itertools import combinations, islice, pairwise
 
 import datasets
 import numpy as np
@@ -17,14 +18,22 @@ from transformers.image_utils import load_image
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.training import TokenBudgetSampler
+from fun_transformer.training.data.built_in_files import (
+    DIGIT_IMAGES,
+    VOICES,
+    formulas,
+    handwritten_digits,
+    spoken_digits,
+)
+from fun_transformer.training.data.formulas import draw_formula
 from fun_transformer.training.data.media import ImageReader, SpeechReader
 from fun_transformer.training.data.rows import TokenRows
 from fun_transformer.training.data.sounds import BadSource, read_sound, resample
 from fun_transformer.training.data.spec_augment import HiddenPartsRows
+from fun_transformer.training.engine import build_accelerator
 from fun_transformer.training.evaluate import main as evaluate
 from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.train import prepare, train
-from fun_transformer.training.engine import build_accelerator
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -240,7 +249,7 @@ def test_sources_are_bytes_paths_and_columns_of_sound(tmp_path):
     write_rows(folder / "metadata.jsonl", lines)
     for name in ("saved", "sound.parquet", "bytes.parquet", "folder"):
         column = ["--data.train.source_column=audio"] if name == "folder" else []
-        run, report = prepared(recipe, f"--data.train.dataset={tmp_path / name}", *column)
+        run, _ = prepared(recipe, f"--data.train.dataset={tmp_path / name}", *column)
         assert TokenRows(run.splits["train"]).checksum() == expected, name
 
 
@@ -338,9 +347,8 @@ def test_what_is_for_other_sources_is_refused(tmp_path, words, message):
 def test_a_model_of_text_does_not_go_on_with_speech(tmp_path, tiny_config):
     FunTransformerForConditionalGeneration(tiny_config()).save_pretrained(tmp_path / "text")
     recipe = write_recipe(tmp_path / "speech")
-    recipe_text = yaml.safe_load(open(recipe, encoding="utf-8"))
-    recipe_text["model"] = {"path": str(tmp_path / "text")}
-    (tmp_path / "speech" / "recipe.yaml").write_text(yaml.safe_dump(recipe_text))
+    path = tmp_path / "speech" / "recipe.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"model": {"path": str(tmp_path / "text")}}))
     with pytest.raises(ValueError, match="reads text, and objective: speech_to_text gives it speech"):
         train(parse_arguments([recipe]))
 
@@ -353,3 +361,44 @@ def test_pictures_that_are_taller_than_wide_are_bad_rows():
         reader.read(content.getvalue())
     with pytest.raises(BadSource, match="not readable"):
         reader.read(struct.pack("<I", 7))
+
+
+def test_handwritten_digits_are_the_same_each_time_and_no_picture_is_in_two_splits():
+    pytest.importorskip("sklearn")
+    first, again = (list(islice(handwritten_digits("test"), 20)) for _ in range(2))
+    assert first == again
+    assert {len(text.split()) for _, text, _ in first} <= set(range(1, 8))
+    ranges = sorted(DIGIT_IMAGES.values())
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(ranges))
+    heights = {Image.open(io.BytesIO(content)).height for *_, content in first}
+    assert heights == {32}
+
+
+def test_formulas_differ_in_their_pictures_and_are_drawn_alike():
+    pytest.importorskip("matplotlib")
+    rows = list(islice(formulas("test"), 30))
+    assert len({content for *_, content in rows}) == 30
+    assert all(draw_formula(text) == content for _, text, content in rows)
+    assert all(Image.open(io.BytesIO(content)).size[1] == 64 for *_, content in rows)
+    assert draw_formula(r"\frac { x") is None and draw_formula(r"\nonsense") is None
+
+
+def test_espeak_speaks_digits_in_voices_of_one_split_each():
+    pytest.importorskip("espeakng_loader")
+    first, again = (list(islice(spoken_digits("test"), 3)) for _ in range(2))
+    assert first == again
+    for name, text, content in first:
+        samples, _ = read_sound(content)
+        assert 0.1 < len(samples) / RATE / len(text.split()) < 1.0
+        assert name.split("+")[1] in VOICES["test"]
+    voices = [set(part) for part in VOICES.values()]
+    assert not any(left & right for left, right in combinations(voices, 2))
+
+
+def test_built_in_files_are_for_their_objective(tmp_path):
+    recipe = write_recipe(tmp_path)
+    own = ["--data.train.source_column=source", "--data.train.target_column=target"]
+    with pytest.raises(ValueError, match="Choose objective: image_to_text"):
+        prepared(recipe, "--data.train.dataset=builtin:handwritten-digits", *own)
+    with pytest.raises(ValueError, match="has sources of text, and the objective reads speech"):
+        prepared(recipe, "--data.train.dataset=builtin:cmudict", *own)

@@ -41,8 +41,8 @@ except ModuleNotFoundError as error:
 __all__ = [
     "DataArguments",
     "GenerationArguments",
-    "Objective",
     "ImageToText",
+    "Objective",
     "PackedBatches",
     "PackingSampler",
     "PaddedBatches",

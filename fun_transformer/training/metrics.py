@@ -8,7 +8,7 @@ Those that compare generated texts are `evaluate.Metric`s that need no network, 
   reference's length, both summed over the corpus. A unit is a word between spaces, so a phoneme.
 - WER, the word error rate of speech recognition, is the same of words, and CER of characters.
 - G2P WER, the word error rate of papers on grapheme-to-phoneme conversion: the share of *sequences* (one for each word
-  of the dictionary) that equal none of their references. Before version 0.2 it was `wer`, too, in our recipes and cards.
+  of the dictionary) that equal none of their references. In recipes and cards of version 0.1 it is called `wer`, too.
 - Same picture: the share of formulas in LaTeX that look like their reference when both are drawn.
 - Exact match: the share of sequences that equal one of their references, character by character.
 

@@ -69,8 +69,8 @@ class TokenBudgetSampler:
     and only if all hold a single row are some repeated. It is a `batch_sampler` of torch's `DataLoader`, too. There is
     deliberately no attribute `batch_size`: `accelerate.prepare` would drop batches of other sizes.
 
-    Where `begins_short` is set, the batches of the first epoch come by length, short ones first (Platanios et al. 2019,
-    arXiv:1903.09848, is about such curricula); later epochs are shuffled as ever.
+    Where `begins_short` is set, the batches of the first epoch come by length, short ones first; later epochs are
+    shuffled as ever.
 
     Args:
         source_lengths: (rows,) Tokens of each source.

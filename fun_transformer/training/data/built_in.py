@@ -179,7 +179,9 @@ def load_built_in(
             f"{', '.join(sorted(MADE))}."
         )
     if modality != "text":
-        raise ValueError(f"data.{name}.dataset={split.dataset} has sources of text, and the objective reads {modality}.")
+        raise ValueError(
+            f"data.{name}.dataset={split.dataset} has sources of text, and the objective reads {modality}."
+        )
     if part not in SPLITS:
         raise ValueError(f"data.{name}.split={part}: {split.dataset} has {', '.join(SPLITS)}.")
     columns = {"source": "", "target": ""}

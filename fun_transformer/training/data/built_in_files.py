@@ -33,7 +33,11 @@ VOICES = {
     "validation": ("m4", "linda"),
     "test": ("m7", "f3", "Alicia", "Michael"),
 }
-DIGIT_IMAGES = {"train": (0, 1_300), "validation": (1_300, 1_500), "test": (1_500, 1_797)}  # written by different people
+DIGIT_IMAGES = {
+    "train": (0, 1_300),
+    "validation": (1_300, 1_500),
+    "test": (1_500, 1_797),
+}  # written by different people
 HEIGHT = 32  # pixels of a picture of digits
 
 
@@ -194,6 +198,11 @@ def load_made(split: SplitArguments, name: str, report: RowReport, modality: str
             f"Choose objective: {made.modality}_to_text."
         )
     check_columns({"source": "", "target": ""}, split, name)
-    rows = from_generator(generate_made, [str(Path(__file__).with_name("formulas.py"))], FILE_PAIR, **{"split": part, "name": split.dataset})
+    rows = from_generator(
+        generate_made,
+        [str(Path(__file__).with_name("formulas.py"))],
+        FILE_PAIR,
+        **{"split": part, "name": split.dataset},
+    )
     report.add(split.dataset or "", "made here", len(rows), {})
     return rows

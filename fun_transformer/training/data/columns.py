@@ -45,7 +45,12 @@ class Columns(NamedTuple):
         has_references = bool(self.references) and not self.is_train
         content = {BYTES: datasets.Value("large_binary")} if self.modality != "text" else {}
         return datasets.Features(
-            {**PAIR, **content, **({"references": texts} if has_references else {}), **({"tags": texts} if self.features else {})}
+            {
+                **PAIR,
+                **content,
+                **({"references": texts} if has_references else {}),
+                **({"tags": texts} if self.features else {}),
+            }
         )
 
 

@@ -106,7 +106,9 @@ class SpeechReader(SourceReader):
     @classmethod
     def build(cls, config):
         bins = config.num_mel_bins
-        return cls(Speech2TextFeatureExtractor(feature_size=bins, num_mel_bins=bins, sampling_rate=sounds.RATE), config)
+        return cls(
+            Speech2TextFeatureExtractor(feature_size=bins, num_mel_bins=bins, sampling_rate=sounds.RATE), config
+        )
 
     @property
     def width(self):

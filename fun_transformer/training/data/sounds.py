@@ -120,7 +120,9 @@ def resample(samples: np.ndarray, old_rate: int, rate: int) -> np.ndarray:
     padded = np.pad(samples, (reach, reach + 1))
     parts = [np.zeros(0, np.float32)]
     for first in range(0, len(samples) * up // down, BLOCK * up):
-        wanted = np.arange(first, min(first + BLOCK * up, len(samples) * up // down)) * down  # in parts of an old sample
+        wanted = (
+            np.arange(first, min(first + BLOCK * up, len(samples) * up // down)) * down
+        )  # in parts of an old sample
         windows = np.lib.stride_tricks.sliding_window_view(padded, table.shape[1])  # (places, taps)
         if down == 1:  # all new samples of a place at once
             parts.append((windows[first // up : -(-(wanted[-1] + 1) // up)] @ table.T).ravel()[: len(wanted)])

@@ -19,9 +19,7 @@ from .sources import load_pairs
 EXAMPLES = 2000  # rows that show what kind of text a corpus has
 
 
-def load_splits(
-    data_args: DataArguments, seed: int, modality: str = "text"
-) -> tuple[datasets.DatasetDict, RowReport]:
+def load_splits(data_args: DataArguments, seed: int, modality: str = "text") -> tuple[datasets.DatasetDict, RowReport]:
     """Load and check all splits that the recipe names; without a validation split, hold some of train out.
 
     Args:

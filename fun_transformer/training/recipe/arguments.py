@@ -209,7 +209,8 @@ class DataArguments:
     )
     noise: NoiseArguments = field(default_factory=NoiseArguments)
     curriculum: Literal["none", "shortest_first"] = arg(
-        "none", "order of the first epoch: none is by chance; short sources first help where long ones teach nothing yet"
+        "none",
+        "order of the first epoch: none is by chance; short sources first help where long ones teach nothing yet",
     )
     spec_augment: bool = arg(False, "speech: hide two bands of frequencies and a stretch of time, others each time")
     keep_stress: bool = arg(False, "builtin:cmudict: keep the stress digits of vowels (AH0)")
