@@ -2,6 +2,7 @@
 
     python -m benchmarks.spoken_digits_data recordings.tar.xz data/spoken-digits
 
+The training rows are strings and each recording alone.
 The recordings are those of the Free Spoken Digit Dataset (Jackson and others, CC BY-SA 4.0), 50 of each digit by each
 of six speakers. Its official test recordings, 0 to 4 of each, are in the test strings and nowhere else; 5 to 9 are
 those of validation. `digits.jsonl` has the official test recordings one by one.
@@ -21,7 +22,7 @@ LONGEST = 7  # digits of a string
 PAUSE = 0.15  # seconds at most, before, between and after the digits
 NOISE = 4  # of the pauses: standard deviation, of 32,768
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PARTS = {"train": (range(10, 50), 6_000), "validation": (range(5, 10), 300), "test": (range(5), 600)}
+PARTS = {"train": (range(10, 50), 4_000), "validation": (range(5, 10), 300), "test": (range(5), 600)}
 
 
 def read_recordings(archive: Path) -> dict[tuple[int, str, int], np.ndarray]:
@@ -54,8 +55,8 @@ def write_sound(path: Path, samples: np.ndarray) -> None:
 
 def write_strings(
     recordings: dict[tuple[int, str, int], np.ndarray], part: str, folder: Path, rng: np.random.Generator
-) -> None:
-    """Write the strings of a part of the data: recordings, and a file that says what is in them."""
+) -> list[dict[str, str]]:
+    """Write the strings of a part of the data; return their rows."""
     numbers, count = PARTS[part]
     speakers = sorted({speaker for _, speaker, _ in recordings})
     rows = []
@@ -67,12 +68,20 @@ def write_strings(
         path = Path(part, f"{row:05}.wav")
         write_sound(folder / path, np.concatenate(pieces))
         rows.append({"audio": str(path), "text": " ".join(WORDS[digit] for digit in digits), "speaker": str(speaker)})
-    write_rows(folder / f"{part}.jsonl", rows)
+    return rows
 
 
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write a file of rows."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def write_singles(
+    recordings: dict[tuple[int, str, int], np.ndarray], part: str, folder: Path
+) -> list[dict[str, str]]:
+    """Write the recordings of a part of the data one by one; return their rows."""
+    rows = []
+    for (digit, speaker, number), samples in sorted(recordings.items()):
+        if number in PARTS[part][0]:
+            path = Path(part, f"{digit}_{speaker}_{number}.wav")
+            write_sound(folder / path, samples)
+            rows.append({"audio": str(path), "text": WORDS[digit], "speaker": speaker})
+    return rows
 
 
 def main() -> None:
@@ -82,16 +91,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="gets train, validation and test: recordings and .jsonl")
     arguments = parser.parse_args()
     recordings, rng = read_recordings(arguments.archive), np.random.default_rng(2017)
+    rows = {}
     for part in PARTS:
         (arguments.folder / part).mkdir(parents=True, exist_ok=True)
-        write_strings(recordings, part, arguments.folder, rng)
-    single = []
-    for (digit, speaker, number), samples in sorted(recordings.items()):
-        if number in PARTS["test"][0]:
-            path = Path("test", f"{digit}_{speaker}_{number}.wav")
-            write_sound(arguments.folder / path, samples)
-            single.append({"audio": str(path), "text": WORDS[digit], "speaker": speaker})
-    write_rows(arguments.folder / "digits.jsonl", single)
+        singles = write_singles(recordings, part, arguments.folder)
+        rows[part] = write_strings(recordings, part, arguments.folder, rng)
+        if part == "train":  # what is short is learned first
+            rows[part] += singles
+        if part == "test":
+            rows["digits"] = singles
+    for name, part_rows in rows.items():
+        lines = "".join(json.dumps(row) + "\n" for row in part_rows)
+        (arguments.folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
 if __name__ == "__main__":
