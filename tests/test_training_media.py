@@ -13,7 +13,7 @@ import torch
 import yaml
 from forked_runs import read_metrics
 from PIL import Image
-from transformers import AutoFeatureExtractor, AutoImageProcessor, Speech2TextFeatureExtractor
+from transformers import AutoFeatureExtractor, AutoImageProcessor, Speech2TextFeatureExtractor, pipeline
 from transformers.image_utils import load_image
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
@@ -322,6 +322,15 @@ def test_eight_files_are_learned_by_heart(tmp_path, objective):
     words = ["--model.d_model=32", "--model.frontend_channels=8", "--training.schedule=linear"]
     scores = train(parse_arguments([recipe, *words, "--generation.metrics=wer,cer"])).scores
     assert scores["test"]["cer"] == 0
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    contents = [(tmp_path / row["file"]).read_bytes() for row in rows]
+    if objective == "speech_to_text":
+        pipe, key = pipeline("automatic-speech-recognition", model=str(tmp_path / "run" / "model")), "text"
+        answers = [pipe({"raw": read_sound(content)[0], "sampling_rate": RATE}) for content in contents]
+    else:
+        pipe, key = pipeline("image-to-text", model=str(tmp_path / "run" / "model")), "generated_text"
+        answers = [pipe(Image.open(io.BytesIO(content)))[0] for content in contents]
+    assert [answer[key] for answer in answers] == [row["text"] for row in rows]
 
 
 @pytest.mark.parametrize(
