@@ -111,6 +111,7 @@ class FrontEnd(nn.Module):
     """
 
     input_name: str  # the model's argument
+    length_axis: int  # of it, along which sources differ in length
     auto_class: str  # the Auto class of models that write text
     task: str  # their pipeline
 
@@ -124,6 +125,10 @@ class FrontEnd(nn.Module):
         self.out_proj = nn.Linear(channels * height // self.rows, config.d_model)
         if self.rows > 1:
             self.embed_rows = nn.Embedding(self.rows, config.d_model)
+
+    def sample(self, length: int) -> torch.Tensor:
+        """Return random features of one source, as the class says."""
+        raise NotImplementedError
 
     def to_picture(self, features: torch.Tensor) -> torch.Tensor:
         """Turn what the model is given into (batch, channels, length, height)."""
@@ -168,11 +173,15 @@ class FrontEnd(nn.Module):
 class SpeechFrontEnd(FrontEnd):
     """Reads spectrograms, (batch, frames, num_mel_bins)."""
 
-    input_name, auto_class = "input_features", "AutoModelForSpeechSeq2Seq"
-    task = "automatic-speech-recognition"
+    input_name, length_axis = "input_features", 1
+    auto_class, task = "AutoModelForSpeechSeq2Seq", "automatic-speech-recognition"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, 1, config.num_mel_bins)
+
+    def sample(self, length: int) -> torch.Tensor:
+        """Return random features, (1, frames, num_mel_bins)."""
+        return torch.randn(1, length, self.shape[1])
 
     def to_picture(self, features: torch.Tensor) -> torch.Tensor:
         """Turn (batch, frames, num_mel_bins) into (batch, 1, frames, num_mel_bins)."""
@@ -188,10 +197,15 @@ class SpeechFrontEnd(FrontEnd):
 class ImageFrontEnd(FrontEnd):
     """Reads pictures, (batch, num_channels, image_height, width), column by column."""
 
-    input_name, auto_class, task = "pixel_values", "AutoModelForImageTextToText", "image-to-text"
+    input_name, length_axis = "pixel_values", 3
+    auto_class, task = "AutoModelForImageTextToText", "image-to-text"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, config.num_channels, config.image_height)
+
+    def sample(self, length: int) -> torch.Tensor:
+        """Return random pixels, (1, num_channels, image_height, width)."""
+        return torch.randn(1, *self.shape, length)
 
     def to_picture(self, features: torch.Tensor) -> torch.Tensor:
         """Turn (batch, num_channels, image_height, width) into (batch, num_channels, width, image_height)."""

@@ -361,7 +361,7 @@ def test_a_source_of_another_kind_is_refused(tiny_config, fields, inputs, words)
     ],
 )
 def test_heads_of_text_refuse_other_sources(tiny_config, head):
-    with pytest.raises(ValueError, match="This head reads text, and the source of the model is speech"):
+    with pytest.raises(ValueError, match="This head reads text, and the source of this model is speech"):
         head(tiny_config(**SPEECH))
 
 
