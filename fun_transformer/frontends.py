@@ -8,6 +8,8 @@ after the other, each with a learned vector (as in Deng et al. 2017, arXiv:1609.
 `FRONT_ENDS` is an open table: add a class to it, and `source_modality` of a config may name it.
 """
 
+import math
+
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
@@ -101,6 +103,10 @@ def source_of(config: PreTrainedConfig, **inputs: torch.Tensor | None) -> torch.
 class FrontEnd(nn.Module):
     """Y = ReLU(W * X) with 3 x 3 convolutions of stride 2, then a linear layer; one vector for each place left.
 
+    Weights begin so that the variance is kept on the way (He et al. 2015, arXiv:1502.01852): nothing needs to be
+    scaled then before positions are added. With strings of spoken digits a factor of sqrt(d_model), as token embeddings
+    have it, made learning slower.
+
     Padding is set to 0 before each convolution: the bias makes it something else again, which the next one would see.
     With kernel 3, padding 1 and stride 2 a length n becomes ceil(n / 2), and the mask of that is each second element.
 
@@ -163,8 +169,8 @@ class FrontEnd(nn.Module):
             states = nn.functional.relu(convolution(states))  # (batch, channels, length / 2, height / 2)
         states = states.unflatten(-1, (self.rows, -1)).permute(0, 2, 3, 1, 4).flatten(-2)
         embeds = self.out_proj(states)  # (batch, length, rows, d_model)
-        if self.rows > 1:
-            embeds = embeds + self.embed_rows.weight
+        if self.rows > 1:  # begins with variance 1 / d_model, as all embeddings do
+            embeds = embeds + math.sqrt(self.config.d_model) * self.embed_rows.weight
         embeds = embeds.flatten(1, 2)  # (batch, source_len, d_model)
         places = torch.arange(embeds.shape[1], device=embeds.device) // self.rows  # (source_len,)
         return embeds, shrink(self.config, attention_mask), places.unsqueeze(0)
