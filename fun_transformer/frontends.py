@@ -104,8 +104,8 @@ class FrontEnd(nn.Module):
     """Y = ReLU(W * X) with 3 x 3 convolutions of stride 2, then a linear layer; one vector for each place left.
 
     Weights begin so that the variance is kept on the way (He et al. 2015, arXiv:1502.01852): nothing needs to be
-    scaled then before positions are added. With strings of spoken digits a factor of sqrt(d_model), as token embeddings
-    have it, made learning slower.
+    scaled then before positions are added. With strings of spoken digits a factor of sqrt(d_model), which token
+    embeddings have, made learning slower.
 
     Padding is set to 0 before each convolution: the bias makes it something else again, which the next one would see.
     With kernel 3, padding 1 and stride 2 a length n becomes ceil(n / 2), and the mask of that is each second element.
