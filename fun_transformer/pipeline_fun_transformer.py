@@ -33,6 +33,7 @@ from .pipeline_options import (
     fill_generate_kwargs,
     home,
     max_length_of,
+    position_limit,
     ruling_params,
     sort_options,
     without_none,
@@ -224,9 +225,15 @@ class Text2TextGenerationPipeline(PartsPipeline):
         batch, source_len = model_inputs["input_ids"].shape
         own = self.model.generation_config
         generate_kwargs = fill_generate_kwargs(
-            without_none(generate_kwargs), self.task_params, own, self.tokenizer.pad_token_id
+            without_none(generate_kwargs),
+            self.task_params,
+            own,
+            self.tokenizer.pad_token_id,
+            position_limit(self.model),
         )
         params = ruling_params(generate_kwargs, self.task_params, own)
+        if params.get("num_beams") == 1 and "generation_config" not in generate_kwargs:
+            generate_kwargs.setdefault("length_penalty", 1.0)  # the model's is for beams, as transformers would say
         check_counts(params)
         self.check_lengths(source_len, params)
         if glossary is not None or protected:
