@@ -134,7 +134,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
         options = self._preprocess_params | self._sanitize_parameters(**kwargs)[0]
         in_parts = options.get("long_text") in ("split", "sentences") or options.get("guard") or options.get("mbr")
         check_mbr(options | self._forward_params | kwargs)
-        if isinstance(inputs, str) and in_parts:
+        if isinstance(inputs, str) and (in_parts or self._is_blank(inputs, kwargs)):
             return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
             is_stream = isinstance(inputs, (GeneratorType, torch.utils.data.Dataset))

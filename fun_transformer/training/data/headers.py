@@ -206,9 +206,14 @@ def refuse_unclear(verdict: Verdict, split: SplitArguments, name: str, first: Se
     if verdict != "data":
         return
     shown = " | ".join(field[:40] for field in first[:6])
-    sign, other = (": ", min(1, len(first) - 1)) if name else (" ", min(1, len(first) - 1))
-    source, target = (option_of("", option) if not name else option for option in ("source_column", "target_column"))
-    raise ValueError(
-        f"{f'data.{name}: ' if name else ''}{split.dataset} has no header: its first row is data ({shown}). Name its "
-        f"{len(first)} columns by number, such as {source}{sign}0 and {target}{sign}{other}."
-    )
+    place = f"data.{name}: " if name else ""
+    begin = f"{place}{split.dataset} has no header: its first row is data ({shown})."
+    if len(first) == 1:
+        sides = {split.source_column, split.target_column}
+        raise ValueError(
+            f"{begin} It has one column, and pairs need two."
+            if name and len(sides) > 1
+            else f"{begin} Name its only column by number: {'source_column: 0' if name else '--source-column 0'}."
+        )
+    way = "source_column: 0 and target_column: 1" if name else "--source-column 0 and --target-column 1"
+    raise ValueError(f"{begin} Name its {len(first)} columns by number, such as {way}.")
