@@ -89,8 +89,11 @@ def check_columns(values: dict[str, Any], split: SplitArguments, name: str, is_t
     more = [f"{len(names) - len(shown):,} more"] if len(names) > len(shown) else []
     hint = ""
     if len(names) > 1:
-        hint = f" Name two of them, such as source_column: {shown[0]} and target_column: {shown[1]}."
-        hint += " If that row is data, name them by number: source_column: 0 and target_column: 1." if is_table else ""
+        named = f"source_column: {shown[0]}, target_column: {shown[1]}"
+        by_number = (
+            " If that row is data, name the columns by number: source_column: 0, target_column: 1; else by name"
+        )
+        hint = f"{by_number if is_table else ' Name two of them'}: {named}."
     elif split.source_column != split.target_column:
         hint = " Pairs need two columns; objective: denoising, masked_lm and causal_lm read one, the source_column."
     raise ValueError(
