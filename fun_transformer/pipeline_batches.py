@@ -83,16 +83,17 @@ class PartsPipeline(Pipeline):
         parts_of_texts = [self._parts(text, **options) for text in texts]
         parts = list(chain.from_iterable(parts_of_texts))
         may_copy = options.get("long_text") == "sentences"
-        read = [
-            i for i, part in enumerate(parts) if (not may_copy or has_words(part)) and not self._is_blank(part, kwargs)
-        ]
+        is_read = [not self._is_blank(part, kwargs) and (not may_copy or has_words(part)) for part in parts]
+        read = [i for i, is_one in enumerate(is_read) if is_one]
         generate = self._generate_guarded if options.get("guard") else self._generate
         found = dict(zip(read, generate([parts[i] for i in read], *args, **kwargs)))
-        results = (found.get(i) or [self._copied(part, **kwargs)] for i, part in enumerate(parts))
+        copies = 1 if may_copy else (self._forward_params | kwargs).get("num_return_sequences") or 1
+        results = (
+            found.get(i) or [self._copied(part, **kwargs) for _ in range(copies)] for i, part in enumerate(parts)
+        )
         answers = [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
         for parts, records in zip(parts_of_texts, answers):
-            is_blank = all(self._is_blank(part, kwargs) for part in parts)
-            if is_blank or (may_copy and not any(map(has_words, parts))):  # the model had no part in it
+            if may_copy and not any(map(has_words, parts)):  # the model had no part in it
                 for record in records:
                     record |= {name: None for name in FIGURES if name in record}
         return answers

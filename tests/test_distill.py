@@ -70,7 +70,7 @@ def test_there_is_a_row_for_each_different_source_as_predict_answers_it(save, tm
 def test_several_models_answer_together_in_all_commands(save, tmp_path, capsys):
     folders = [save(0), save(1)]
     _, together = distil(tmp_path, *folders)
-    alone = [distil(tmp_path, folder)[1] for folder in folders]
+    alone = [distil(tmp_path, folder, "--overwrite")[1] for folder in folders]
     assert together not in alone
     texts = [row["source"] for row in together]
     capsys.readouterr()
@@ -95,7 +95,8 @@ def test_several_answers_and_those_below_a_score(save, tmp_path, capsys):
     assert len({(row["source"], row["target"]) for row in rows}) == len(rows)
     middle = sorted(row["score"] for row in rows)[len(rows) // 2]
     capsys.readouterr()
-    _, kept = distil(tmp_path, folder, "--nbest", "3", "--num-beams", "3", "--min-score", str(middle - 1e-4))
+    words = [folder, "--nbest", "3", "--num-beams", "3", "--min-score", str(middle - 1e-4), "--overwrite"]
+    _, kept = distil(tmp_path, *words)
     assert kept == [row for row in rows if row["score"] >= middle] and len(kept) < len(rows)
     assert f"{len(kept)} rows; left out: " in (said := capsys.readouterr().err) and "below --min-score" in said
 

@@ -377,7 +377,7 @@ def test_numbers_that_were_computed_are_numbers():
 
 def test_one_column_cannot_be_both_sides_of_a_pair():
     words = ["--data.train.dataset", "rows.tsv", "--data.train.source_column", "0", "--data.train.target_column", "0"]
-    with pytest.raises(ValueError, match="data.train: source_column and target_column are both 0"):
+    with pytest.raises(ValueError, match=r"data.train: source_column and target_column are both 0"):
         parse_arguments(words)
     assert parse_arguments([*words, "--objective", "denoising"]).data.train.target_column == "0"
 
