@@ -128,11 +128,11 @@ def check_existing(args: argparse.Namespace) -> None:
     if args.overwrite or not path.is_file():
         return
     before, now = read_object(path.read_text(encoding="utf-8")), made_with(args)
-    changed = [name for name in now if before.get(name) != now[name]]
+    changed = [name for name in now if name in before and before[name] != now[name]]
     if changed:
         name = changed[0]
         raise ValueError(
-            f"{args.output} was made with other options: {name} was {before.get(name)!r} and is {now[name]!r} now. "
+            f"{args.output} was made with other options: {name} was {before[name]!r} and is {now[name]!r} now. "
             "Use those of before, give another --output, or begin again with --overwrite."
         )
 
@@ -247,7 +247,8 @@ class Rows:
             return f"with the fault {record['faults_left'][0]}"
         if self.min_score is None:
             return ""
-        return "" if record["mean_log_probability"] >= self.min_score else f"below --min-score {self.min_score:g}"
+        score = record["mean_log_probability"]
+        return "" if score is not None and score >= self.min_score else f"below --min-score {self.min_score:g}"
 
     def line(self, source: str, target: str, record: dict[str, Any]) -> str:
         """Return a row as JSON."""

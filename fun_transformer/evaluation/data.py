@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..text_parts import FEATURE_TAG
 from ..training.data.columns import row_tags
 from ..training.data.features import tag_source
 from ..training.data.readers import (
@@ -399,7 +400,8 @@ def check_sources(path: str, data: EvaluationData, kept: Sequence[int]) -> None:
     for number, row in enumerate(rows_of(path)):
         given = column_value(row.values, "source") if has_column(row.values, "source") else None
         wanted = data.sources[rows_of_data[number]] if number in rows_of_data else None
-        if isinstance(given, str) and wanted is not None and given.split() != wanted.split():
+        same = [text.split() for text in (wanted, FEATURE_TAG.sub("", wanted or "")) if text is not None]
+        if isinstance(given, str) and wanted is not None and given.split() not in same:
             raise ValueError(
                 f"{path}, {row.place}: its source is {shorten(given)}, and that of the row of {data.name} is "
                 f"{shorten(wanted)}. Bring the outputs into the order of the rows; where the source is the same and "
