@@ -165,14 +165,15 @@ def test_the_smallest_number_of_positions_holds_in_any_order(few_positions, orde
     pipe = pipeline_fun_transformer.TranslationPipeline(ensemble, char_tokenizer)
     assert ensemble.position_limit == pipe.max_source_tokens == 12
     assert ensemble.generation_config.max_length in (None, 12)
-    assert pipe("abc", num_beams=1, return_scores=True)[0]["translation_text"]
+    for num_beams in (1, 3):
+        assert len(pipe("abc", num_beams=num_beams, return_tensors=True)[0]["translation_token_ids"]) == 13
     with pytest.raises(ValueError, match="max_new_tokens=13, but the model has 12 positions"):
         pipe("abc", max_new_tokens=13)
 
 
 def test_a_model_of_few_positions_writes_no_more_by_itself(few_positions, char_tokenizer):
     pipe = pipeline_fun_transformer.TranslationPipeline(few_positions[1], char_tokenizer)
-    assert len(pipe("abc", num_beams=1, return_tensors=True)[0]["translation_token_ids"]) <= 13
+    assert len(pipe("abc", num_beams=1, return_tensors=True)[0]["translation_token_ids"]) == 13
 
 
 def test_one_model_is_no_list_of_models(models):
