@@ -20,6 +20,8 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ..files import write_atomically
+from ..text_parts import trained_features
+from .data.features import check_features
 from .data.report import RowReport
 from .data.sources import find_shards
 from .data.splits import load_split, load_splits
@@ -67,6 +69,8 @@ def evaluate(
     of_model = replace(arguments, model={"path": str(model)})
     objective.read_sources(loaded.config, of_model)
     tokenizer = AutoTokenizer.from_pretrained(model, **trusts_code(arguments))
+    if features := trained_features(tokenizer):
+        check_features({tuple(features)}, splits[split], split)
     data = limit_lengths(arguments.data, longest_text(loaded.config))
     splits, of_tokens = main_process_first(objective.prepare_rows, splits, tokenizer, data)
     accelerator.print(report.followed_by(of_tokens))
