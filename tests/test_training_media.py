@@ -253,6 +253,21 @@ def test_sources_are_bytes_paths_and_columns_of_sound(tmp_path):
         assert TokenRows(run.splits["train"]).checksum() == expected, name
 
 
+def test_a_folder_of_pictures_is_read(tmp_path):
+    recipe = write_recipe(tmp_path, "image_to_text")
+    run, _ = prepared(recipe)
+    expected = TokenRows(run.splits["train"]).checksum()
+    folder = tmp_path / "folder" / "train"
+    folder.mkdir(parents=True)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        (folder / f"{number}.png").write_bytes((tmp_path / row["file"]).read_bytes())
+    write_rows(folder / "metadata.jsonl", [{"file_name": f"{n}.png", "text": r["text"]} for n, r in enumerate(rows)])
+    column = "--data.train.source_column=image"
+    run, _ = prepared(recipe, f"--data.train.dataset={tmp_path / 'folder'}", column)
+    assert TokenRows(run.splits["train"]).checksum() == expected
+
+
 def test_features_are_found_again_by_the_content_of_the_files(tmp_path, monkeypatch):
     recipe = write_recipe(tmp_path)
     run, _ = prepared(recipe)

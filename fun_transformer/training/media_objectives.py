@@ -38,8 +38,11 @@ class FromFiles(Seq2Seq):
     takes_noise = False
     options = frozenset({"r_drop", "scheduled_sampling"})
     default_fields = {"norm_position": "pre"}  # with norms after each part the model does not begin to learn
-    unit: str
     reader: SourceReader
+
+    def unit(self) -> str:
+        """Say what a source is measured in."""
+        return "vectors"
 
     def config_fields(self):
         return {"source_modality": self.modality}
@@ -70,7 +73,7 @@ class FromFiles(Seq2Seq):
             lengths = self.reader.lengths(np.array(made["frames"]))  # (rows,)
             problems = np.array(made["problem"], dtype=object)
             too_long = (
-                (lengths, data.max_source_tokens, f"source has more than {data.max_source_tokens} {self.unit}"),
+                (lengths, data.max_source_tokens, f"source has more than {data.max_source_tokens} {self.unit()}"),
                 (np.array(list(map(len, labels))), data.max_target_tokens, "target has too many tokens"),
             )
             for sizes, limit, problem in too_long:
@@ -110,7 +113,9 @@ class SpeechToText(FromFiles):
     modality = "speech"
     pipeline = "automatic-speech-recognition"
     usual_metrics = ("wer", "cer")
-    unit = "vectors of 40 ms"
+
+    def unit(self):
+        return f"vectors of {10 * 2**self.reader.config.frontend_layers} ms"
 
 
 @register_objective
@@ -121,4 +126,3 @@ class ImageToText(FromFiles):
     modality = "image"
     pipeline = "image-to-text"
     usual_metrics = ("exact", "cer")
-    unit = "vectors"

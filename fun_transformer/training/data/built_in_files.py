@@ -23,6 +23,7 @@ from .report import RowReport
 
 SEED = 2017
 SIZES = {"train": 4_000, "validation": 300, "test": 500}
+FORMULAS = {"train": 8_000, "validation": 300, "test": 500}
 FILE_PAIR = datasets.Features({**PAIR, BYTES: datasets.Value("large_binary")})
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MOST_DIGITS = 7
@@ -145,7 +146,7 @@ def handwritten_digits(split: str) -> Iterator[tuple[str, str, bytes]]:
 def formulas(split: str) -> Iterator[tuple[str, str, bytes]]:
     """Yield (name, LaTeX, PNG file) of formulas; none is in two splits, and no two have the same picture."""
     rng, seen = random.Random(SEED), set[bytes]()
-    for name in (*SPLITS[::-1],):  # the test rows first: they stay those if there are more for training
+    for name in SPLITS[::-1]:  # the test rows first: they stay those if there are more for training
         count = 0
         while count < FORMULAS[name]:
             formula = random_formula(rng)
@@ -158,9 +159,6 @@ def formulas(split: str) -> Iterator[tuple[str, str, bytes]]:
                 yield f"{count:05}", formula, picture
         if name == split:
             return
-
-
-FORMULAS = {"train": 20_000, "validation": 300, "test": 500}
 
 
 class MadeData(NamedTuple):
