@@ -71,9 +71,7 @@ def write_strings(
     return rows
 
 
-def write_singles(
-    recordings: dict[tuple[int, str, int], np.ndarray], part: str, folder: Path
-) -> list[dict[str, str]]:
+def write_singles(recordings: dict[tuple[int, str, int], np.ndarray], part: str, folder: Path) -> list[dict[str, str]]:
     """Write the recordings of a part of the data one by one; return their rows."""
     rows = []
     for (digit, speaker, number), samples in sorted(recordings.items()):

@@ -194,7 +194,12 @@ def test_nothing_generated_is_all_wrong_but_finite():
     "names, predictions, references, message",
     [
         (["blue"], ["a"], [["a"]], "no metric of texts 'blue'. .* Did you mean bleu"),
-        (["loss"], ["a"], [["a"]], "There are bleu, chrf, chrf\\+\\+, ter, per, g2p_wer, wer, cer, same_picture"),
+        (
+            ["loss"],
+            ["a"],
+            [["a"]],
+            "There are bleu, chrf, chrf\\+\\+, ter, per, g2p_wer, wer, cer, exact, same_picture",
+        ),
         (["bleu"], [], [], "cannot be compared"),
         (["bleu"], ["a"], [["a"], ["b"]], "cannot be compared"),
         (["bleu"], ["a", "b"], [["a"], []], "Row 1 has no reference"),

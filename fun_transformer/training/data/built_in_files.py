@@ -1,6 +1,7 @@
 """Data sets of files that are made here: `builtin:espeak-digits`, `builtin:handwritten-digits`, `builtin:formulas`.
 
-They are always the same, and no part of a test row is in training: neither its voice, nor its digits, nor its formula.
+Their rows are always the same (a voice is a little hoarser in one breath than in the next), and no part of a test row is
+in training: neither its voice, nor its digits, nor its formula.
 """
 
 import ctypes
@@ -86,6 +87,7 @@ class Speaker:
             pitch: From 0 to 99.
         """
         self.parts.clear()
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))  # breath is noise
         if self.library.espeak_SetVoiceByName(voice.encode()):
             raise ValueError(f"eSpeak NG has no voice {voice}.")
         self.library.espeak_SetParameter(1, speed, 0)
