@@ -21,11 +21,10 @@ def read_picture(content: bytes) -> Any:
     except ImportError as error:
         raise ImportError("Pictures are read by Pillow, which is not installed: pip install pillow") from error
     try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
+        opened = Image.open(io.BytesIO(content))
+        picture = ImageOps.exif_transpose(opened).convert("RGB")  # as pipelines do
     except Exception as error:  # each form has its own
         raise BadSource("not readable as a picture") from error
-    picture = ImageOps.exif_transpose(picture).convert("RGB")  # as pipelines do
     if picture.height > picture.width:
         raise BadSource("taller than wide: give it a margin on its right")
     return picture
