@@ -2,9 +2,12 @@
 
 import io
 import json
+import re
 import struct
+import tarfile
 import wave
 from itertools import combinations, islice, pairwise
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,6 +19,8 @@ from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, Speech2TextFeatureExtractor, pipeline
 from transformers.image_utils import load_image
 
+from benchmarks.spoken_digits_data import read_recordings, write_strings
+from examples import demo
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.training import TokenBudgetSampler
 from fun_transformer.training.data.built_in_files import (
@@ -428,3 +433,38 @@ def test_built_in_files_are_for_their_objective(tmp_path):
         prepared(recipe, "--data.train.dataset=builtin:handwritten-digits", *own)
     with pytest.raises(ValueError, match="has sources of text, and the objective reads speech"):
         prepared(recipe, "--data.train.dataset=builtin:cmudict", *own)
+
+
+@pytest.mark.slow
+def test_the_speech_demo_draws_what_the_model_listens_to(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    write_recipe(tmp_path)
+    words = [f"--data.{part}.dataset={tmp_path / 'rows.jsonl'}" for part in ("train", "validation", "test")]
+    words += [f"--data.{part}.source_column=file" for part in ("train", "validation", "test")]
+    words += ["--training.max_steps=2", "--training.threads=1"]
+    recipe = Path(__file__).parents[1] / "hub_configs" / "spoken-digits" / "recipe.yaml"
+    monkeypatch.setattr("sys.argv", ["demo", str(recipe), str(tmp_path / "demo"), *words])
+    demo.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"demo: WER \d+\.\d % on 8 held-out recordings, \d+ s of training", printed)
+    assert "  fa do re -> " in printed or "  do -> " in printed
+    assert (tmp_path / "demo" / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_strings_of_digits_are_joined_from_recordings_of_their_part(tmp_path):
+    with tarfile.open(tmp_path / "recordings.tar.xz", "w:xz") as tar:
+        for digit in range(10):
+            for number in range(10):  # longer ones are those of validation
+                content = wav(tone("do", rate=8_000, seconds=0.05 if number < 5 else 0.1), rate=8_000)
+                entry = tarfile.TarInfo(f"recordings/{digit}_ann_{number}.wav")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    recordings = read_recordings(tmp_path / "recordings.tar.xz")
+    assert len(recordings) == 100
+    (tmp_path / "validation").mkdir()
+    rows = write_strings(recordings, "validation", tmp_path, np.random.default_rng(0))
+    assert len(rows) == 300 and {len(row["text"].split()) for row in rows} == set(range(1, 8))
+    for row in rows[:20]:
+        samples, _ = read_sound((tmp_path / row["audio"]).read_bytes())
+        spoken, pauses = 0.1 * len(row["text"].split()), 0.15 * (1 + len(row["text"].split()))
+        assert spoken <= len(samples) / RATE <= spoken + pauses + 0.001

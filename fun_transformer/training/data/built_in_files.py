@@ -1,7 +1,7 @@
 """Data sets of files that are made here: `builtin:espeak-digits`, `builtin:handwritten-digits`, `builtin:formulas`.
 
-Their rows are always the same (but that a voice has another breath each time), and no part of a test row is in training:
-neither its voice, nor its digits, nor its formula.
+Their rows are always the same (but that a voice has another breath each time), and no part of a test row is in
+training: neither its voice, nor its digits, nor its formula.
 """
 
 import ctypes
