@@ -36,7 +36,7 @@ class FromFiles(Seq2Seq):
 
     can_pack = False
     takes_noise = False
-    options = frozenset({"r_drop", "scheduled_sampling"})
+    options = frozenset()
     default_fields = {"norm_position": "pre"}  # with norms after each part the model does not begin to learn
     reader: SourceReader
 
