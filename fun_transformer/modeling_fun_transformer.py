@@ -35,6 +35,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config, text_only
+from .copying import CopyAttention
 from .dropout import Dropout
 from .fast_generation import fast_decoder_for, fast_encoding, takes_usual_cache
 from .fast_search import BeamSearch, Sampling
@@ -584,6 +585,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         self._tied_weights_keys = tied_output_layer(config, "model.")
         self.model = FunTransformerModel(self.config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
+        self.copy_attention = CopyAttention(config) if config.copy_attention else None
         self.post_init()
 
     def prepare_decoder_input_ids_from_labels(
@@ -605,6 +607,24 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         """Without a mask all columns of a picture count; the library would take its channels for them."""
         columns = inputs_tensor[:, 0, 0] if inputs_tensor.dim() == 4 else inputs_tensor  # (batch, width)
         return super()._prepare_attention_mask_for_generation(columns, *args)
+
+    def _prepare_model_inputs(self, inputs, bos_token_id, model_kwargs):
+        """Keep the ids of the source for each step, where tokens are copied from it."""
+        inputs, name, model_kwargs = super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+        if self.copy_attention is not None and name == "input_ids" and "encoder_outputs" not in model_kwargs:
+            model_kwargs["decoder_source_ids"] = inputs
+        return inputs, name, model_kwargs
+
+    def copy_tokens(self, outputs, source_ids, attention_mask, packing) -> torch.Tensor:
+        """Return the logarithms of the probabilities of a model that copies, (batch, target_len, vocab_size)."""
+        if source_ids is None:
+            raise ValueError(
+                "copy_attention=True copies tokens of the source: pass input_ids, or decoder_source_ids beside "
+                "encoder_outputs."
+            )
+        states, logits = outputs.last_hidden_state, self.lm_head(outputs.last_hidden_state)
+        source_states = outputs.encoder_last_hidden_state
+        return self.copy_attention(logits, states, source_states, source_ids, attention_mask, packing)
 
     def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, name, generation_config):
         """Encode the source, unless the caller has; `name` is that of the inputs. Not asked in transformers 5.17."""
@@ -656,6 +676,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         skip_logits: bool | None = None,
         input_features: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        decoder_source_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqTokenOutput:
         """Score the next token at each position of the target, and compare with `labels`.
@@ -669,6 +690,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
                 but -100 are counted, as a `Trainer` does.
             skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
                 own that reads `outputs.logits` in training needs False.
+            decoder_source_ids: (batch, source_len), for `copy_attention` beside `encoder_outputs`: what these encode.
             (others): As in `FunTransformerModel.forward`.
 
         Returns:
@@ -693,16 +715,18 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             pixel_values=pixel_values,
             **kwargs,
         )
-        loss = None
+        loss, states, output_layer = None, outputs.last_hidden_state, self.lm_head
+        if self.copy_attention is not None:
+            source_ids = input_ids if decoder_source_ids is None else decoder_source_ids
+            states = self.copy_tokens(outputs, source_ids, attention_mask, kwargs.get("packing"))
+            output_layer = None
         if labels is not None:
-            loss = self.token_loss(
-                outputs.last_hidden_state, self.lm_head, labels, label_smoothing, num_items_in_batch
-            )
+            loss = self.token_loss(states, output_layer, labels, label_smoothing, num_items_in_batch)
         if skip_logits is None:
             skip_logits = self.training and labels is not None
         return Seq2SeqTokenOutput(
             loss=loss,
-            logits=None if skip_logits else self.lm_head(outputs.last_hidden_state),
+            logits=None if skip_logits else output_layer(states) if output_layer else states,
             **{name: value for name, value in outputs.items() if name != "last_hidden_state"},
         )
 
