@@ -1,8 +1,8 @@
 """Fun-Transformer: the Transformer of "Attention Is All You Need" as a Hugging Face package.
 
 Beside it is the RNN encoder-decoder that came before it. Importing the package registers the models and the tokenizer
-with transformers' Auto classes, and brings `pipeline("translation")`, `"summarization"` and `"text2text-generation"`
-back. Code that is loaded from the Hub needs no registration: `auto_map` names it.
+with transformers' Auto classes, and brings `pipeline("translation")`, `"summarization"`, `"text2text-generation"` and
+`"image-to-text"` back. Code that is loaded from the Hub needs no registration: `auto_map` names it.
 """
 
 from . import openmp as openmp  # isort: skip  says how threads wait, before torch is loaded
@@ -11,9 +11,11 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForSpeechSeq2Seq,
     AutoModelForTextEncoding,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -35,11 +37,13 @@ from .modeling_fun_transformer import (
 )
 from .modeling_seq2seq_rnn import Seq2SeqRNNForConditionalGeneration
 from .pipeline_fun_transformer import (
+    TASKS,
     SummarizationPipeline,
     Text2TextGenerationPipeline,
     TranslationPipeline,
     register_pipelines,
 )
+from .pipeline_image_to_text import IMAGE_TASKS, ImageToTextPipeline
 from .tokenization_fun_transformer import FunTransformerTokenizer
 
 __version__ = "0.1.0"
@@ -55,6 +59,7 @@ __all__ = [
     "FunTransformerModel",
     "FunTransformerPreTrainedModel",
     "FunTransformerTokenizer",
+    "ImageToTextPipeline",
     "Seq2SeqRNNConfig",
     "Seq2SeqRNNForConditionalGeneration",
     "SummarizationPipeline",
@@ -66,9 +71,11 @@ __all__ = [
 HEADS = {
     AutoModel: FunTransformerModel,
     AutoModelForCausalLM: FunTransformerForCausalLM,
+    AutoModelForImageTextToText: FunTransformerForConditionalGeneration,
     AutoModelForMaskedLM: FunTransformerForMaskedLM,
     AutoModelForSeq2SeqLM: FunTransformerForConditionalGeneration,
     AutoModelForSequenceClassification: FunTransformerForSequenceClassification,
+    AutoModelForSpeechSeq2Seq: FunTransformerForConditionalGeneration,
     AutoModelForTextEncoding: FunTransformerEncoderModel,
     AutoModelForTokenClassification: FunTransformerForTokenClassification,
 }
@@ -83,7 +90,7 @@ def register() -> None:
         auto_class.register(FunTransformerConfig, head, exist_ok=True)
     AutoModelForSeq2SeqLM.register(Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration, exist_ok=True)
     register_engines()
-    register_pipelines()
+    register_pipelines(TASKS | IMAGE_TASKS)
 
 
 register()

@@ -11,6 +11,10 @@ after the other, each with a learned vector (as in Deng et al. 2017, arXiv:1609.
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+
+# `pipeline("automatic-speech-recognition")` takes models of all other classes for CTC. Told here, for remote code too.
+MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES["fun_transformer"] = "FunTransformerForConditionalGeneration"
 
 
 def is_text(config: PreTrainedConfig) -> bool:
@@ -88,7 +92,9 @@ class FrontEnd(nn.Module):
         height: Its height.
     """
 
-    input_name: str
+    input_name: str  # the model's argument
+    auto_class: str  # the Auto class of models that write text
+    task: str  # their pipeline
 
     def __init__(self, config: PreTrainedConfig, channels: int, height: int):
         super().__init__()
@@ -144,7 +150,8 @@ class FrontEnd(nn.Module):
 class SpeechFrontEnd(FrontEnd):
     """Reads spectrograms, (batch, frames, num_mel_bins)."""
 
-    input_name = "input_features"
+    input_name, auto_class = "input_features", "AutoModelForSpeechSeq2Seq"
+    task = "automatic-speech-recognition"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, 1, config.num_mel_bins)
@@ -163,7 +170,7 @@ class SpeechFrontEnd(FrontEnd):
 class ImageFrontEnd(FrontEnd):
     """Reads pictures, (batch, num_channels, image_height, width), column by column."""
 
-    input_name = "pixel_values"
+    input_name, auto_class, task = "pixel_values", "AutoModelForImageTextToText", "image-to-text"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, config.num_channels, config.image_height)

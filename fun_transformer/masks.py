@@ -25,6 +25,7 @@ from transformers.masking_utils import (
 )
 
 from .configuration_fun_transformer import FunTransformerConfig
+from .frontends import is_text
 from .mixers import MIXERS
 from .positions import POSITIONS
 
@@ -101,6 +102,10 @@ def packing_problem(
     """
     if not isinstance(config, FunTransformerConfig):
         return f"Packed rows are for models of type fun_transformer, not {config.model_type}. Train without packing."
+    if not is_text(config):
+        return (
+            f"Packed rows are for texts, and the source of this model is {config.source_modality}. Leave packing out."
+        )
     for stack in stacks:
         for layer_type in config.stack_layer_types(stack):
             if not MIXERS[layer_type].keeps_segments_apart:

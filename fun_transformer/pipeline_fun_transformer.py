@@ -15,13 +15,15 @@ are made again (`guard`), and words are aligned (`return_alignments`).
 """
 
 import difflib
+import functools
 import re
 from functools import cached_property
 from types import GeneratorType
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel, pipelines
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel, pipelines
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
@@ -62,6 +64,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
     _load_video_processor: Any = False
     _load_feature_extractor: Any = False
     tokenizer: Any
+    auto_class, kind = "AutoModelForSeq2SeqLM", "text"
     return_name = "generated"
 
     def __init__(self, model, tokenizer=None, *args, engine=None, **kwargs):
@@ -73,6 +76,12 @@ class Text2TextGenerationPipeline(PartsPipeline):
             raise ValueError(
                 f"{type(self.model).__name__} is not an encoder-decoder that generates text, which the task "
                 f'"{self.task}" needs. Load it with AutoModelForSeq2SeqLM, or use the task "text-generation".'
+            )
+        if self.model.main_input_name != "input_ids":
+            raise ValueError(
+                f"{type(self.model).__name__} reads {self.model.main_input_name}, not text, which the task "
+                f'"{self.task}" needs. Use the task "automatic-speech-recognition" for speech, "image-to-text" for '
+                "pictures."
             )
         if self.tokenizer is None:
             raise ValueError(f'The task "{self.task}" needs a tokenizer: pass tokenizer=...')
@@ -431,6 +440,9 @@ TASKS = {
     "text2text-generation": (Text2TextGenerationPipeline, ("google-t5/t5-base", "a9723ea")),
 }
 
+# What `register_pipelines` has registered: task -> the class as `config.custom_pipelines` names it.
+_REGISTERED: dict[str, str] = {}
+
 
 class _CustomPipelines:
     """`config.custom_pipelines` as `pipeline()` sees it: without the tasks that the registry serves with this file.
@@ -446,35 +458,48 @@ class _CustomPipelines:
             return self
         if "custom_pipelines" not in vars(config):
             raise AttributeError(f"{type(config).__name__} has no attribute custom_pipelines")
-        ours = {task: f"{__name__.rpartition('.')[2]}.{cls.__name__}" for task, (cls, _) in TASKS.items()}
         custom = vars(config)["custom_pipelines"]
         entries = custom.items() if isinstance(custom, dict) else ()
         code = {task: info.get("impl") if isinstance(info, dict) else None for task, info in entries}
         return {
             task: custom[task]
             for task, name in code.items()
-            if isinstance(name, str) and name.split("--")[-1] != ours.get(task)
+            if isinstance(name, str) and name.split("--")[-1] != _REGISTERED.get(task)
         }
 
     def __set__(self, config, value):
         vars(config)["custom_pipelines"] = value
 
 
-def register_pipelines():
-    """Make `pipeline("translation")` and its two siblings work again; a second call changes nothing.
+def register_pipelines(tasks=TASKS):
+    """Make `pipeline("translation")` and its siblings work again; a second call changes nothing.
 
-    Four things of transformers are touched: the list of removed tasks (it is looked at before the registry; versions
-    before 5.19 have none), the registry, the registry's aliases, and what configs answer for `custom_pipelines`.
+    Five things of transformers are touched: the list of removed tasks and the tasks that are called something else now
+    (both are looked at before the registry; versions before 5.19 have neither), the registry, the registry's aliases,
+    and what configs answer for `custom_pipelines`.
+
+    Args:
+        tasks: Task -> class and default, as in `TASKS`.
     """
     PreTrainedConfig.custom_pipelines = _CustomPipelines()
     registry = pipelines.PIPELINE_REGISTRY
-    for task, (pipeline_class, default) in TASKS.items():
+    for task, (pipeline_class, default) in tasks.items():
+        _REGISTERED[task] = f"{pipeline_class.__module__.rpartition('.')[2]}.{pipeline_class.__name__}"
         getattr(pipelines, "REMOVED_TASKS", {}).pop(task, None)
         if registry.supported_tasks.get(task, {}).get("impl") is not pipeline_class:
+            auto_class = getattr(transformers, pipeline_class.auto_class)
             registry.register_pipeline(
-                task, pipeline_class, pt_model=AutoModelForSeq2SeqLM, default={"model": default}, type="text"
+                task, pipeline_class, pt_model=auto_class, default={"model": default}, type=pipeline_class.kind
             )
             # Without this `pipe.save_pretrained` would write custom code, which asks for trust when it is loaded.
             del pipeline_class._registered_impl
     if not isinstance(registry.task_aliases, _TranslationAliases):
         registry.task_aliases = _TranslationAliases(registry.task_aliases)
+    resolve = getattr(pipelines, "_resolve_deprecated_task", None)
+    if resolve is not None and not hasattr(resolve, "__wrapped__"):
+
+        @functools.wraps(resolve)
+        def resolve_others(task):
+            return task if task in _REGISTERED else resolve(task)
+
+        pipelines._resolve_deprecated_task = resolve_others

@@ -35,7 +35,7 @@ FLAT = {
     "frontends": [],
     "token_model": [*LEVEL_0, "frontends"],
     "configuration_*": [*LEVEL_0, "mixers", "frontends"],
-    "masks": [*LEVEL_0, "mixers", "configuration_*"],
+    "masks": [*LEVEL_0, "mixers", "frontends", "configuration_*"],
     "fast_products": ["int8"],
     "fast_encoder": ["fast_products"],
     "fast_decoder": ["positions", "fast_products"],

@@ -74,6 +74,7 @@ CONTRACT = [
     ("transformers.AttentionInterface", "_global_mapping", "the kernels that exist (tests)"),
     ("transformers.CompileConfig", "_compile_all_devices", "compiled generation on CPUs (tests)"),
     ("transformers.pipelines", "REMOVED_TASKS", "translation, summarization and text2text-generation work again"),
+    ("transformers.pipelines", "_resolve_deprecated_task", "image-to-text works again"),
     ("transformers.PreTrainedModel", "_keys_to_ignore_on_load_missing", "weights that need not be in a file"),
     ("transformers.PreTrainedModel", "_keys_to_ignore_on_load_unexpected", "weights that may be in a file"),
     ("transformers.integrations.peft.PeftAdapterMixin", "_hf_peft_config_loaded", "a merged model has no adapter"),
@@ -153,7 +154,7 @@ def has(owner, name):
 
 @pytest.mark.parametrize(("owner", "name", "use"), CONTRACT, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_a_private_name_that_we_lean_on_is_there(owner, name, use):
-    if name == "REMOVED_TASKS" and Version(transformers.__version__) < Version("5.19"):
+    if name in ("REMOVED_TASKS", "_resolve_deprecated_task") and Version(transformers.__version__) < Version("5.19"):
         pytest.skip("older versions have no such list, and need none")
     if name.startswith("_maybe_prepare_encoder") and Version(transformers.__version__) < Version("5.23"):
         pytest.skip("older versions may have no such method: there the encoder is called as it always was")

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..pipeline_fun_transformer import TASKS
+from ..pipeline_image_to_text import IMAGE_TASKS
 from .usage import BASE_PLACEHOLDER, HEAD_TASKS, PLACEHOLDER, Loading, missing_usage, plain_code
 
 # What begins like a header, its lines, and what ends it; of any line ends.
@@ -205,7 +206,7 @@ def complete_card(card: str, repo_id: str, loading: Loading, metadata: dict[str,
     lines = with_fields(match["lines"] if match else "", wanted, newline)
     added = "" if body else f"\n# {repo_id.split('/')[-1]}\n"
     body = body.replace(PLACEHOLDER, repo_id).replace(BASE_PLACEHOLDER, loading.base or BASE_PLACEHOLDER)
-    added += missing_usage(body, task, repo_id, loading, has_pipeline=task in TASKS)
+    added += missing_usage(body, task, repo_id, loading, has_pipeline=task in TASKS | IMAGE_TASKS)
     return f"---{newline}{lines}---{newline}{body}{added.replace(chr(10), newline)}"
 
 

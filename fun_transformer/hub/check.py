@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from tokenizers import Tokenizer
 
+from ..frontends import FRONT_ENDS
 from ..mixers import MIXERS
 from ..positions import POSITIONS
 from .card import decode_card, read_header
@@ -111,6 +112,7 @@ def find_problems(files: RepoFiles) -> list[str]:
         problems += adapter_problems(contents[ADAPTER_CONFIG])
     if config:
         problems += plug_in_problems(config)
+        problems += front_end_problems(config, files.names)
         problems += map_problems(config, tokenizer_config)
         problems += code_problems(config, tokenizer_config, files)
     if config and "tokenizer.json" in files.names:
@@ -122,10 +124,19 @@ def plug_in_problems(config: dict[str, Any]) -> Iterator[str]:
     """Name parts of a model that are in the user's own files, not in the code that is published."""
     layer_types = [*(config.get("encoder_layer_types") or ()), *(config.get("decoder_layer_types") or ())]
     positions = config.get("position_embedding_type", "sinusoidal")
-    for table, named in ((POSITIONS, [positions]), (MIXERS, layer_types)):
+    sources = [config["source_modality"]] if config.get("source_modality", "text") != "text" else []
+    for table, named in ((POSITIONS, [positions]), (MIXERS, layer_types), (FRONT_ENDS, sources)):
         for name in dict.fromkeys(named) if config.get("model_type") == "fun_transformer" else ():
             if name not in table or not table[name].__module__.startswith("fun_transformer."):
                 yield f"config.json names {name}, which a plug-in adds: other people do not have that file."
+
+
+def front_end_problems(config: dict[str, Any], names: Collection[str]) -> Iterator[str]:
+    """Name what is missing to turn recordings or pictures into what a model reads."""
+    source = config.get("source_modality", "text")
+    if source != "text" and not {"preprocessor_config.json", "processor_config.json"} & set(names):
+        kind = "image processor" if source == "image" else "feature extractor"
+        yield f"preprocessor_config.json is missing: save the {kind} of the training with save_pretrained."
 
 
 def missing_files(names: Collection[str]) -> Iterator[str]:

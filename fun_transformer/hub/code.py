@@ -14,13 +14,16 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
+from ..frontends import FRONT_ENDS
 from ..pipeline_fun_transformer import TASKS
+from ..pipeline_image_to_text import IMAGE_TASKS
 
 
 def malformed_fields(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> Iterator[str]:
     """Name fields of the configs that are not of the form in which transformers, and what follows here, reads them."""
     checks = [
         ("config.json", config, "model_type", is_name, "a name"),
+        ("config.json", config, "source_modality", is_name, "a name"),
         ("config.json", config, "architectures", is_list_of_names, "a list of names"),
         ("config.json", config, "auto_map", is_auto_map, "a map to file.Class"),
         ("config.json", config, "custom_pipelines", is_pipeline_map, "a map from tasks to {impl: file.Class, ...}"),
@@ -86,11 +89,19 @@ def has_code_of_others(config: dict[str, Any]) -> bool:
 
 
 def registered_classes(config: dict[str, Any]) -> dict[str, Any]:
-    """Return Auto class -> class, for the config and every head of a family, wherever their code is."""
+    """Return Auto class -> class, for the config and every head of a family, wherever their code is.
+
+    One class of ours is in three Auto classes: of those, a model has the one that fits its source.
+    """
     config_class = config_class_of(config)
     classes: dict[str, Any] = {"AutoConfig": config_class}
+    is_ours = config.get("model_type") == "fun_transformer"
+    front_end = FRONT_ENDS.get(config.get("source_modality", "text"))
+    others = {one.auto_class for one in FRONT_ENDS.values()}
     for name, auto_class in vars(modeling_auto).items():
         mapping = getattr(auto_class, "_model_mapping", None)
+        if is_ours and (name in others if front_end is None else name not in ("AutoModel", front_end.auto_class)):
+            continue
         if name.startswith("Auto") and mapping is not None and config_class in mapping:
             classes[name] = mapping[config_class]
     return classes
@@ -136,28 +147,26 @@ def auto_map(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[s
 
 
 def custom_pipelines(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the `custom_pipelines` of a model with code of ours that generates text from text; empty for others.
+    """Return the `custom_pipelines` of a model with code of ours that writes texts; speech needs none of ours.
 
     A model that needs transformers alone gets none: its users would have to trust code for nothing.
     """
     if has_code_of_others(config) or not travelling_classes(config, tokenizer_config):
         return {}
-    generator = registered_classes(config).get("AutoModelForSeq2SeqLM")
-    if getattr(generator, "__name__", None) not in (config.get("architectures") or []):
-        return {}
+    saved, classes = config.get("architectures") or [], registered_classes(config)
     return {
-        task: {"impl": reference(pipeline_class), "pt": ["AutoModelForSeq2SeqLM"], "type": "text"}
-        for task, (pipeline_class, _) in TASKS.items()
+        task: {"impl": reference(pipeline), "pt": [pipeline.auto_class], "type": pipeline.kind}
+        for task, (pipeline, _) in (TASKS | IMAGE_TASKS).items()
+        if getattr(classes.get(pipeline.auto_class), "__name__", None) in saved
     }
 
 
 def travelling_files(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> dict[str, Path]:
     """Return the files that hold the classes of a model, and all siblings that those import: name -> path."""
     classes = list(travelling_classes(config, tokenizer_config).values())
-    pipelines = [pipeline_class for pipeline_class, _ in TASKS.values()]
-    are_named = not class_references(config, {}).isdisjoint(map(reference, pipelines))
-    if are_named or custom_pipelines(config, tokenizer_config):
-        classes += pipelines
+    named = class_references(config, {})
+    named |= {info["impl"] for info in custom_pipelines(config, tokenizer_config).values()}
+    classes += [pipeline for pipeline, _ in (TASKS | IMAGE_TASKS).values() if reference(pipeline) in named]
     paths = {Path(str(sys.modules[cls.__module__].__file__)) for cls in classes}
     paths |= {Path(sibling) for path in paths for sibling in get_relative_import_files(path)}
     return {path.name: path for path in sorted(paths)}

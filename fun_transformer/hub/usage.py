@@ -7,11 +7,14 @@ BASE_PLACEHOLDER = "PATH_OR_NAME_OF_ITS_BASE_MODEL"
 # The task that a head is for, where the card does not name one.
 HEAD_TASKS = {
     "AutoModelForSeq2SeqLM": "text2text-generation",
+    "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
+    "AutoModelForImageTextToText": "image-to-text",
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForCausalLM": "text-generation",
     "AutoModelForSequenceClassification": "text-classification",
     "AutoModelForTokenClassification": "token-classification",
 }
+READS_NO_TEXT = ("AutoModelForSpeechSeq2Seq", "AutoModelForImageTextToText")
 GENERATING = ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM")
 
 OURS = """
@@ -43,7 +46,7 @@ import fun_transformer
 from transformers import pipeline
 
 pipe = pipeline("{task}", model="{repo_id}"{trust})
-print(pipe("text"))
+print(pipe("{example}"))
 ```
 """
 
@@ -90,13 +93,13 @@ def plain_code(name: str, loading: Loading, example: str = '"text"') -> str:
         lines += [f'model = PeftModel.from_pretrained(base, "{name}")']
     else:
         lines += [f'model = {auto_class}.from_pretrained("{name}"{trust})']
-    if auto_class in HEAD_TASKS:
+    if auto_class in HEAD_TASKS and auto_class not in READS_NO_TEXT:
         lines += [f'inputs = tokenizer({example}, return_tensors="pt")']
     if generates:
         more = ", generation_config=config" if is_adapter else ""
         lines += [f'config = GenerationConfig.from_pretrained("{name}")'] * is_adapter
         lines += [f"print(tokenizer.decode(model.generate(**inputs{more})[0], skip_special_tokens=True))"]
-    elif auto_class in HEAD_TASKS:
+    elif auto_class in HEAD_TASKS and auto_class not in READS_NO_TEXT:
         lines += ["print(model(**inputs).logits)"]
     return "\n".join(lines)
 
@@ -121,7 +124,8 @@ def missing_usage(body: str, task: str, repo_id: str, loading: Loading, has_pipe
     added = "" if is_told else PLAIN.format(code=plain_code(repo_id, loading))
     if has_pipeline and loading.base is None and "import fun_transformer" not in body:
         trust = ", trust_remote_code=True" if loading.needs_trust else ""
-        added += AS_PIPELINE.format(task=task, repo_id=repo_id, trust=trust)
+        example = "picture.png" if task == "image-to-text" else "text"
+        added += AS_PIPELINE.format(task=task, repo_id=repo_id, trust=trust, example=example)
     return added
 
 
