@@ -17,7 +17,7 @@ from .masks import Packing
 LEAST = 1e-9  # probability of a token that the source does not hold; its logarithm has to be finite
 
 
-class CopyAttention(nn.Module):
+class CopyLayer(nn.Module):
     """Attention over the source that decides what to copy, and how likely copying is."""
 
     def __init__(self, config: PreTrainedConfig):

@@ -35,7 +35,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config, text_only
-from .copying import CopyAttention
+from .copying import CopyLayer
 from .dropout import Dropout
 from .fast_generation import fast_decoder_for, fast_encoding, takes_usual_cache
 from .fast_search import BeamSearch, Sampling
@@ -585,7 +585,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         self._tied_weights_keys = tied_output_layer(config, "model.")
         self.model = FunTransformerModel(self.config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
-        self.copy_attention = CopyAttention(config) if config.copy_attention else None
+        self.copy_layer = CopyLayer(config) if config.copy_attention else None
         self.post_init()
 
     def prepare_decoder_input_ids_from_labels(
@@ -611,7 +611,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
     def _prepare_model_inputs(self, inputs, bos_token_id, model_kwargs):
         """Keep the ids of the source for each step, where tokens are copied from it."""
         inputs, name, model_kwargs = super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
-        if self.copy_attention is not None and name == "input_ids" and "encoder_outputs" not in model_kwargs:
+        if self.copy_layer is not None and name == "input_ids" and "encoder_outputs" not in model_kwargs:
             model_kwargs["decoder_source_ids"] = inputs
         return inputs, name, model_kwargs
 
@@ -624,7 +624,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             )
         states, logits = outputs.last_hidden_state, self.lm_head(outputs.last_hidden_state)
         source_states = outputs.encoder_last_hidden_state
-        return self.copy_attention(logits, states, source_states, source_ids, attention_mask, packing)
+        return self.copy_layer(logits, states, source_states, source_ids, attention_mask, packing)
 
     def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, name, generation_config):
         """Encode the source, unless the caller has; `name` is that of the inputs. Not asked in transformers 5.17."""
@@ -716,7 +716,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             **kwargs,
         )
         loss, states, output_layer = None, outputs.last_hidden_state, self.lm_head
-        if self.copy_attention is not None:
+        if self.copy_layer is not None:
             source_ids = input_ids if decoder_source_ids is None else decoder_source_ids
             states = self.copy_tokens(outputs, source_ids, attention_mask, kwargs.get("packing"))
             output_layer = None

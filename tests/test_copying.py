@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
 from fun_transformer.conversion.marian import to_marian
-from fun_transformer.copying import LEAST, CopyAttention
+from fun_transformer.copying import LEAST, CopyLayer
 from fun_transformer.decoding import Ensemble
 from fun_transformer.engines.ctranslate2_folder import check_model
 from fun_transformer.masks import Packing
@@ -29,7 +29,7 @@ def copying_model(**fields):
 
 def test_probabilities_are_those_of_the_formula():
     torch.manual_seed(0)
-    layer = CopyAttention(FunTransformerConfig(**SIZES)).double()
+    layer = CopyLayer(FunTransformerConfig(**SIZES)).double()
     logits, states, source_states = torch.randn(2, 3, 20), torch.randn(2, 3, 16), torch.randn(2, 5, 16)
     found = layer(logits.double(), states.double(), source_states.double(), SOURCE, MASK).exp().detach().numpy()
     weights = {name: value.detach().numpy() for name, value in layer.named_parameters()}
@@ -92,7 +92,7 @@ def test_it_is_saved_and_loaded(tmp_path):
     loaded = FunTransformerForConditionalGeneration.from_pretrained(tmp_path)
     expected = model(SOURCE, attention_mask=MASK, labels=SOURCE).loss
     assert torch.equal(loaded(SOURCE, attention_mask=MASK, labels=SOURCE).loss, expected)
-    assert "copy_attention.gate.weight" not in copying_model(copy_attention=False).state_dict()
+    assert "copy_layer.gate.weight" not in copying_model(copy_attention=False).state_dict()
 
 
 def test_the_source_is_needed_beside_what_was_encoded():
@@ -107,7 +107,7 @@ def test_the_source_is_needed_beside_what_was_encoded():
 
 def test_packed_rows_copy_each_from_its_own_source():
     torch.manual_seed(0)
-    layer, logits = CopyAttention(FunTransformerConfig(**SIZES)), torch.randn(1, 2, 20)
+    layer, logits = CopyLayer(FunTransformerConfig(**SIZES)), torch.randn(1, 2, 20)
     states, source_states = torch.randn(1, 2, 16), torch.randn(1, 4, 16)
     segments: Packing = {
         "source_segment_ids": torch.tensor([[1, 1, 2, 2]]),

@@ -22,7 +22,7 @@ PACKAGE = "fun_transformer"
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["int8", "positions", "losses", "dropout", "layer_norm", "config_checks"]
 LEVEL_1 = ["attention", "mixers", "frontends", "token_model"]
-LEVEL_2 = ["configuration_*", "masks", "fast_search", "fast_generation"]
+LEVEL_2 = ["configuration_*", "masks", "copying", "fast_search", "fast_generation"]
 FLAT = {
     "int8": [],
     "positions": LEVEL_0,
@@ -36,6 +36,7 @@ FLAT = {
     "token_model": [*LEVEL_0, "frontends"],
     "configuration_*": [*LEVEL_0, "mixers", "frontends"],
     "masks": [*LEVEL_0, "mixers", "frontends", "configuration_*"],
+    "copying": ["masks"],
     "fast_products": ["int8"],
     "fast_encoder": ["fast_products"],
     "fast_decoder": ["positions", "fast_products"],
