@@ -10,6 +10,7 @@ Each set is written as a table without a header, which is all that the training 
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import random
@@ -152,6 +153,27 @@ def letters_to_sounds(dictionary: dict[str, list[str]], rows: int) -> list[dict[
     return [{"source": word, "target": dictionary[word][0], "references": dictionary[word]} for word in words]
 
 
+def check_sets(names: list[str]) -> None:
+    """Refuse what is no kind and number of rows.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    for name in names:
+        kind, _, rows = name.partition("-")
+        if kind not in ("g2p", *LANGUAGES) or not rows.isdecimal() or int(rows) < 1:
+            raise ValueError(
+                f"--sets {name} is no kind and number of rows. Kinds are g2p, {', '.join(LANGUAGES)}: g2p-800, "
+                "suffixes-1000."
+            )
+
+
+def run_folder(folder: Path, name: str, seed: int, options: list[str]) -> Path:
+    """Return the folder of a run, which is another one for each set, seed and further words of the command line."""
+    other = f"-{hashlib.sha256(shlex.join(options).encode()).hexdigest()[:8]}" if options else ""
+    return folder / f"{name}-{seed}{other}"
+
+
 def write_set(name: str, folder: Path, files: list[str]) -> list[str]:
     """Write a set as tables that have no header; return the words of the command line that name it.
 
@@ -238,27 +260,32 @@ def main() -> None:
     parser.add_argument("files", nargs=2, metavar="FILE", help="CMUdict: training words, and words to test with")
     parser.add_argument("--sets", nargs="+", default=list(SETS), help="kind and rows: g2p-800, suffixes-1000, ...")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42])
-    parser.add_argument("--name", default="no recipe", help="of these runs in the table")
+    parser.add_argument("--name", help="of these runs in the table (default: their --options, else no recipe)")
     parser.add_argument("--options", default="", help="words of the command line for all of them, in one text")
     parser.add_argument("--folder", type=Path, default=Path("runs/small-data"), help="of data and trained models")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="rows are added to it")
     options = parser.parse_args()
+    try:
+        check_sets(options.sets)
+        words_of_all = shlex.split(options.options)
+    except ValueError as error:
+        parser.error(str(error))
 
     from fun_transformer.training.run.environment import describe_environment
 
     results = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {"rows": []}
     for name in options.sets:
-        words = [*write_set(name, options.folder / "data", options.files), *shlex.split(options.options)]
+        words = [*write_set(name, options.folder / "data", options.files), *words_of_all]
         row = {
             "set": name,
-            "name": options.name,
+            "name": options.name or options.options or "no recipe",
             "command": f"python -m benchmarks.small_data {shlex.join(sys.argv[1:])}",
             "environment": describe_environment(),
             "runs": [],
         }
         results["rows"].append(row)
         for seed in options.seeds:
-            row["runs"].append(measure(words, seed, options.folder / f"{name}-{seed}"))
+            row["runs"].append(measure(words, seed, run_folder(options.folder, name, seed, words_of_all)))
             options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(show(results))
 

@@ -97,11 +97,11 @@ def attention(args: argparse.Namespace) -> None:
     else:
         draw = visualization.plot_attention
     model, tokenizer, _ = load_model(args.model, args.plugin)
+    unknown = Unknown()
+    unknown.look(tokenizer, [args.text])
     found = analysis.cross_attention(model, tokenizer, args.text, args.target)
     draw(found, args.output, kind=args.kind, **options)
     print(found.target)
-    unknown = Unknown()
-    unknown.look(tokenizer, [args.text])
     unknown.look(tokenizer, [args.target] if args.target else [], is_target=True)
     unknown.say(args.command)
 

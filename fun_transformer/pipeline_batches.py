@@ -83,10 +83,14 @@ class PartsPipeline(Pipeline):
         parts_of_texts = [self._parts(text, **options) for text in texts]
         parts = list(chain.from_iterable(parts_of_texts))
         may_copy = options.get("long_text") == "sentences"
-        read = [i for i, part in enumerate(parts) if not may_copy or has_words(part)]
+        is_read = [not self._is_blank(part, kwargs) and (not may_copy or has_words(part)) for part in parts]
+        read = [i for i, is_one in enumerate(is_read) if is_one]
         generate = self._generate_guarded if options.get("guard") else self._generate
         found = dict(zip(read, generate([parts[i] for i in read], *args, **kwargs)))
-        results = (found.get(i) or [self._copied(part, **kwargs)] for i, part in enumerate(parts))
+        copies = 1 if may_copy else (self._forward_params | kwargs).get("num_return_sequences") or 1
+        results = (
+            found.get(i) or [self._copied(part, **kwargs) for _ in range(copies)] for i, part in enumerate(parts)
+        )
         answers = [self._join(parts, [next(results) for _ in parts]) for parts in parts_of_texts]
         for parts, records in zip(parts_of_texts, answers):
             if may_copy and not any(map(has_words, parts)):  # the model had no part in it
@@ -178,6 +182,11 @@ class PartsPipeline(Pipeline):
             for record in chain.from_iterable(answers):
                 record.pop("finished", None)
         return answers
+
+    def _is_blank(self, part: str, kwargs: dict) -> bool:
+        """Tell whether the model has nothing to read, nor a beginning to go on with: the answer is empty, too."""
+        has_beginning = getattr(part, "prefix", "")
+        return not part.strip() and not has_beginning and not (self._postprocess_params | kwargs).get("return_tensors")
 
     def _copied(self, text: str, **kwargs) -> dict:
         """Return the record of a part that is copied: the model chose nothing in it, so that its figures add 0."""

@@ -35,6 +35,7 @@ from .pipeline_options import (
     fill_generate_kwargs,
     home,
     max_length_of,
+    position_limit,
     ruling_params,
     sort_options,
     without_none,
@@ -142,7 +143,7 @@ class Text2TextGenerationPipeline(PartsPipeline):
         options = self._preprocess_params | self._sanitize_parameters(**kwargs)[0]
         in_parts = options.get("long_text") in ("split", "sentences") or options.get("guard") or options.get("mbr")
         check_mbr(options | self._forward_params | kwargs)
-        if isinstance(inputs, str) and in_parts:
+        if isinstance(inputs, str) and (in_parts or self._is_blank(inputs, kwargs)):
             return self._answer_list([inputs], options, *args, **kwargs)[0]
         if not isinstance(inputs, list):
             is_stream = isinstance(inputs, (GeneratorType, torch.utils.data.Dataset))
@@ -233,9 +234,15 @@ class Text2TextGenerationPipeline(PartsPipeline):
         batch, source_len = model_inputs["input_ids"].shape
         own = self.model.generation_config
         generate_kwargs = fill_generate_kwargs(
-            without_none(generate_kwargs), self.task_params, own, self.tokenizer.pad_token_id
+            without_none(generate_kwargs),
+            self.task_params,
+            own,
+            self.tokenizer.pad_token_id,
+            position_limit(self.model),
         )
         params = ruling_params(generate_kwargs, self.task_params, own)
+        if params.get("num_beams") == 1 and "generation_config" not in generate_kwargs:
+            generate_kwargs.setdefault("length_penalty", 1.0)  # the model's is for beams, as transformers would say
         check_counts(params)
         self.check_lengths(source_len, params)
         if glossary is not None or protected:

@@ -131,13 +131,43 @@ def ruling_params(generate_kwargs: dict, task_params: dict, own: GenerationConfi
     return over(over(own.to_diff_dict(), middle), generate_kwargs)
 
 
-def fill_generate_kwargs(generate_kwargs: dict, task_params: dict, own: GenerationConfig, pad_token_id) -> dict:
-    """Add what neither the call nor the model's generation config says: the task's and our defaults."""
+def position_limit(model) -> int | None:
+    """Return how many target positions a model has; None where it has one for any, as sinusoids and T5's bias do."""
+    if hasattr(model, "position_limit"):  # of several models
+        return model.position_limit
+    config = model.config
+    if getattr(config, "position_embedding_type", "learned") in ("sinusoidal", "rotary", "relative"):
+        return None
+    limits = [getattr(config, f"max_{of}position_embeddings", None) for of in ("decoder_", "target_", "")]
+    return next((limit for limit in limits if limit), None)
+
+
+def fill_generate_kwargs(
+    generate_kwargs: dict, task_params: dict, own: GenerationConfig, pad_token_id, limit: int | None = None
+) -> dict:
+    """Add what neither the call nor the model's generation config says: the task's and our defaults.
+
+    Args:
+        generate_kwargs: Of the call.
+        task_params: Of the task.
+        own: The model's.
+        pad_token_id: The tokenizer's.
+        limit: Positions that the model has for targets; None for any number.
+
+    Raises:
+        ValueError: The call asks for more tokens than that.
+    """
     config: GenerationConfig | None = generate_kwargs.get("generation_config")
+    if limit and (generate_kwargs.get("max_new_tokens") or 0) > limit:
+        raise ValueError(
+            f"max_new_tokens={generate_kwargs['max_new_tokens']}, but the model has {limit} positions. Give at most "
+            f"{limit}."
+        )
     given = ruling_params(generate_kwargs, task_params, own)
     defaults = DEFAULT_GENERATION | {"pad_token_id": pad_token_id}
     sequences = given.get("num_return_sequences") or 1
     defaults["num_beams"] = max(defaults["num_beams"], sequences)
+    defaults["max_new_tokens"] = min(defaults["max_new_tokens"], limit or defaults["max_new_tokens"])
     if "max_length" in given:  # `max_new_tokens` would win over it
         del defaults["max_new_tokens"]
     added = {name: value for name, value in defaults.items() if name not in given}

@@ -45,6 +45,40 @@ def language_tag(tokenizer, text: str) -> str:
     return tags[0] if tags and text.lstrip().startswith(tags[0]) else ""
 
 
+FEATURE_TAG = re.compile(r"<([^<>:]+):[^<>\s]+>")  # as training writes features before a source: <tags:PST>
+
+
+def trained_features(tokenizer) -> list[str]:
+    """Return the features that every source of the training had before it, as tags; none where some had none."""
+    return list(getattr(tokenizer, "init_kwargs", {}).get("feature_columns") or ())
+
+
+def check_tagged(tokenizer, texts) -> None:
+    """Refuse sources without tags where every source of the training had some.
+
+    Raises:
+        ValueError: No source has one.
+    """
+    features = trained_features(tokenizer)
+    filled = [text for text in texts if text.strip()]
+    if features and filled and not any(f"<{name}:" in text for text in filled for name in features):
+        known = [token for token in sorted(tokenizer.get_added_vocab()) if token.startswith(f"<{features[0]}:")]
+        example = known[0] if known else f"<{features[0]}:...>"
+        raise ValueError(
+            f"The model was trained with tags before each source ({', '.join(features)}), and no source here has one, "
+            f'such as "{example} {filled[0][:30]}". Name the columns of a table that have them, --feature-columns '
+            f"{' '.join(features)}, or write them before the texts."
+        )
+
+
+def unknown_tags(tokenizer, text: str) -> list[str]:
+    """Return the tags of a source that training never saw, though it saw others of the same features."""
+    found = list(FEATURE_TAG.finditer(text)) if "<" in text else []
+    known = tokenizer.get_added_vocab() if found else {}
+    names = {match[1] for token in known if (match := FEATURE_TAG.fullmatch(token))}
+    return [match[0] for match in found if match[1] in names and match[0] not in known]
+
+
 class Prefixed(str):
     """A source text with the beginning that its target must have; otherwise a plain string."""
 

@@ -123,4 +123,18 @@ def test_small_data_are_trained_without_a_recipe(tmp_path, monkeypatch, capsys):
     small_data.main()
     row = json.loads(output.read_text())["rows"][0]
     assert [run["seed"] for run in row["runs"]] == [1, 2] and row["runs"][0]["scores"]["g2p_wer"] > 0
-    assert "| g2p-10 | no recipe | 2 |" in capsys.readouterr().out
+    assert "| g2p-10 | --training.max_steps 2 | 2 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["g2p", "words-10", "g2p-x", "suffixes-0"])
+def test_sets_that_do_not_exist_are_refused(name, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["small_data", "a", "b", "--sets", name, "--output", str(tmp_path / "x.json")])
+    with pytest.raises(SystemExit, match="2"):
+        small_data.main()
+    assert f"--sets {name} is no kind and number of rows" in capsys.readouterr().err
+
+
+def test_runs_with_other_options_have_other_folders(tmp_path):
+    options = ([], ["--model.d_model", "64"], ["--model.d_model", "96"])
+    folders = [small_data.run_folder(tmp_path, "g2p-10", 1, words) for words in options]
+    assert len(set(folders)) == 3 and folders[0] == tmp_path / "g2p-10-1"

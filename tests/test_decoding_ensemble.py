@@ -142,3 +142,40 @@ def test_scores_are_those_of_the_mean_and_attention_is_refused(models, char_toke
     assert pipe(["ab", "ba"], num_beams=2, max_new_tokens=4, guard=True)[1].keys() >= {"translation_text", "faults"}
     with pytest.raises(ValueError, match="no cross-attention"):
         pipe("ab", return_attention=True)
+
+
+@pytest.fixture
+def few_positions():
+    """A T5, which takes any length, and a Marian of 12 positions, of the same special tokens; neither ever ends."""
+    from transformers import MarianConfig, MarianMTModel, T5Config, T5ForConditionalGeneration
+
+    ids = {"pad_token_id": 0, "eos_token_id": 2, "vocab_size": 20, "decoder_start_token_id": 1}
+    sizes = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    sizes |= {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "forced_eos_token_id": None}
+    marian = MarianMTModel(MarianConfig(**ids, **sizes, max_position_embeddings=12))
+    t5 = T5ForConditionalGeneration(T5Config(**ids, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    for model in (t5, marian):
+        model.generation_config.update(suppress_tokens=[0, 2], max_length=None, bos_token_id=None)
+    return [t5.eval(), marian.eval()]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_smallest_number_of_positions_holds_in_any_order(few_positions, order, char_tokenizer):
+    ensemble = Ensemble(few_positions[::order])
+    pipe = pipeline_fun_transformer.TranslationPipeline(ensemble, char_tokenizer)
+    assert ensemble.position_limit == pipe.max_source_tokens == 12
+    assert ensemble.generation_config.max_length in (None, 12)
+    for num_beams in (1, 3):
+        assert len(pipe("abc", num_beams=num_beams, return_tensors=True)[0]["translation_token_ids"]) == 13
+    with pytest.raises(ValueError, match="max_new_tokens=13, but the model has 12 positions"):
+        pipe("abc", max_new_tokens=13)
+
+
+def test_a_model_of_few_positions_writes_no_more_by_itself(few_positions, char_tokenizer):
+    pipe = pipeline_fun_transformer.TranslationPipeline(few_positions[1], char_tokenizer)
+    assert len(pipe("abc", num_beams=1, return_tensors=True)[0]["translation_token_ids"]) == 13
+
+
+def test_one_model_is_no_list_of_models(models):
+    with pytest.raises(TypeError, match=r"a list of models, got .*: Ensemble\(\[first, second\]\)"):
+        Ensemble(models[0])

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from fun_transformer import cli
 from fun_transformer.commands import streams
+from fun_transformer.training.model.teacher import load_part
 from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 WORDS = ["abc", "ba", "cab", "a", "bb"]
@@ -69,7 +70,7 @@ def test_there_is_a_row_for_each_different_source_as_predict_answers_it(save, tm
 def test_several_models_answer_together_in_all_commands(save, tmp_path, capsys):
     folders = [save(0), save(1)]
     _, together = distil(tmp_path, *folders)
-    alone = [distil(tmp_path, folder)[1] for folder in folders]
+    alone = [distil(tmp_path, folder, "--overwrite")[1] for folder in folders]
     assert together not in alone
     texts = [row["source"] for row in together]
     capsys.readouterr()
@@ -94,7 +95,8 @@ def test_several_answers_and_those_below_a_score(save, tmp_path, capsys):
     assert len({(row["source"], row["target"]) for row in rows}) == len(rows)
     middle = sorted(row["score"] for row in rows)[len(rows) // 2]
     capsys.readouterr()
-    _, kept = distil(tmp_path, folder, "--nbest", "3", "--num-beams", "3", "--min-score", str(middle - 1e-4))
+    words = [folder, "--nbest", "3", "--num-beams", "3", "--min-score", str(middle - 1e-4), "--overwrite"]
+    _, kept = distil(tmp_path, *words)
     assert kept == [row for row in rows if row["score"] >= middle] and len(kept) < len(rows)
     assert f"{len(kept)} rows; left out: " in (said := capsys.readouterr().err) and "below --min-score" in said
 
@@ -124,6 +126,7 @@ def test_resume_goes_on_and_gives_the_same_rows(save, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(streams, "chunks_after", noted)
     assert distil(tmp_path, folder, *options, "--resume") == (0, whole) and asked[0] > 0
+    assert f"rows.jsonl: {len(whole)} rows" in capsys.readouterr().err  # of the whole file
     (tmp_path / "rows.jsonl").write_text(lines[-1] + lines[0], encoding="utf-8")
     assert distil(tmp_path, folder, *options, "--resume")[0] == 2
     assert "line 2 is no answer to the sources" in capsys.readouterr().err
@@ -141,6 +144,63 @@ def test_an_interrupted_run_says_how_to_go_on(save, tmp_path, monkeypatch, capsy
     assert status == 130 and rows
     error = capsys.readouterr().err
     assert f"lines finished in {tmp_path / 'rows.jsonl'}: {len(rows)}; the same command with --resume" in error
+
+
+def test_rows_that_exist_are_replaced_or_gone_on_with_only_where_that_is_asked_for(save, tmp_path, capsys):
+    folders, output = [save(0), save(1)], tmp_path / "rows.jsonl"
+    _, rows = distil(tmp_path, folders[0], "--nbest", "2")
+    assert distil(tmp_path, folders[0], "--nbest", "2") == (2, rows)
+    assert "rows.jsonl exists. Go on with it, --resume, replace it, --overwrite" in capsys.readouterr().err
+    for words in ([folders[0]], [folders[1], "--nbest", "2"], [*folders, "--nbest", "2"]):
+        assert distil(tmp_path, *words, "--resume") == (2, rows)
+        assert "was made with other options" in capsys.readouterr().err
+    assert distil(tmp_path, folders[0], "--nbest", "2", "--batch-size", "2", "--resume") == (0, rows)
+    (tmp_path / "rows.options.json").unlink()  # rows of an older version
+    assert distil(tmp_path, folders[0], "--nbest", "2", "--resume") == (0, rows)
+    status, other = distil(tmp_path, folders[1], "--overwrite")
+    assert status == 0 and other != rows and output.is_file()
+
+
+def test_texts_without_words_are_no_rows_and_no_row_is_an_error(save, tmp_path, capsys):
+    (tmp_path / "odd.txt").write_text("123\n:-)\n", encoding="utf-8")
+    words = ["--sources", str(tmp_path / "odd.txt"), "--output", str(tmp_path / "odd.jsonl"), "--min-score", "-90"]
+    assert cli.main(["distill", save(0), *words]) == 2
+    error = capsys.readouterr().err
+    assert "odd.jsonl: 0 rows; left out: 2 copied, as there are no words in them" in error and "below" not in error
+    assert "No row was kept of 2 texts" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "nosuch", "{rows}"],
+        ["evaluate", "{model}", "{rows}", "--ensemble", "nosuch"],
+        ["predict", "{model}", "--ensemble", "nosuch", "a"],
+        ["translate", "--model", "nosuch", "a"],
+    ],
+)
+def test_a_model_that_is_not_there_is_named(save, tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text('{"source": "a", "target": "b"}\n', encoding="utf-8")
+    assert cli.main([word.format(model=save(0), rows=rows) for word in words]) == 2
+    assert "There is no folder nosuch here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["evaluate", "{0}", "{1}", "--ensemble", ""], ["predict", "{0}", "--ensemble", "", "a"]]
+)
+def test_an_empty_name_of_a_model_is_said(save, tmp_path, capsys, words):
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text('{"source": "a", "target": "b"}\n', encoding="utf-8")
+    assert cli.main([word.format(save(0), rows) for word in words]) == 2
+    assert "The name of a model is empty" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"training.teacher=nosuch cannot be loaded: There is no folder nosuch here"):
+        load_part(AutoTokenizer, "nosuch")
 
 
 @pytest.mark.parametrize(

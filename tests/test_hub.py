@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -144,6 +145,8 @@ def test_a_card_of_an_unmeasured_model_has_no_empty_sections():
 def test_no_folder_of_this_machine_is_in_the_command_of_a_card(command, expected):
     text = training_card("mine", "translation", TrainingFacts("a", command, {}))
     assert re.search(r"```bash\n(.*)\n```", text)[1] == f"train {expected}"
+    is_shortened = shlex.split(command)[1:] != shlex.split(expected)
+    assert ("Of each path, the last part is shown" in text) is is_shortened
 
 
 def test_relative_paths_that_exist_lose_their_folders_too(tmp_path, monkeypatch):

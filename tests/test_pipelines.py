@@ -211,7 +211,28 @@ def test_defaults_are_four_beams_and_256_new_tokens(marian, monkeypatch):
     monkeypatch.setattr(marian, "generate", lambda **kwargs: calls.append(kwargs) or torch.tensor([[0, 4, 2]]))
     pipe = TranslationPipeline(marian, tiny_tokenizer(), task="translation", device=-1)
     assert pipe("the cat") == [{"translation_text": "the"}]
-    assert (calls[0]["num_beams"], calls[0]["max_new_tokens"]) == (4, 256)
+    assert (calls[0]["num_beams"], calls[0]["max_new_tokens"]) == (4, 64)  # it has no more positions
+    monkeypatch.setattr(marian.config, "max_position_embeddings", 512)
+    pipe("the cat")
+    assert calls[1]["max_new_tokens"] == 256
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_a_blank_text_has_an_empty_answer_as_predict_gives_it(text, marian, generate_calls):
+    pipe = TranslationPipeline(marian, tiny_tokenizer(), task="translation", device=-1)
+    assert pipe(text) == pipe([text]) == [{"translation_text": ""}] and not generate_calls
+    assert [one["translation_text"] for one in pipe([text], num_return_sequences=2)[0]] == ["", ""]
+    assert pipe("", return_tensors=True)[0].keys() == {"translation_token_ids"}
+
+
+def test_a_greedy_search_is_not_told_of_the_penalty_for_beams(marian, generate_calls, monkeypatch):
+    own = GenerationConfig(**{**SPECIAL, "num_beams": 2, "length_penalty": 0.6, "max_length": 5})
+    monkeypatch.setattr(marian, "generation_config", own)
+    pipe = TranslationPipeline(marian, tiny_tokenizer(), task="translation", device=-1)
+    pipe("the cat", num_beams=1)
+    pipe("the cat", num_beams=1, length_penalty=2.0)
+    pipe("the cat")
+    assert [call.get("length_penalty") for call in generate_calls] == [1.0, 2.0, None]
 
 
 def test_the_models_generation_config_beats_the_defaults_and_the_call_beats_both(marian, generate_calls, monkeypatch):

@@ -373,3 +373,21 @@ def test_numbers_that_were_computed_are_numbers():
     found = check(run).training
     assert (found.max_steps, found.learning_rate, found.patience) == (7, 0.5, 2)
     assert {type(found.max_steps), type(found.patience)} == {int} and type(found.learning_rate) is float
+
+
+def test_one_column_cannot_be_both_sides_of_a_pair():
+    words = ["--data.train.dataset", "rows.tsv", "--data.train.source_column", "0", "--data.train.target_column", "0"]
+    with pytest.raises(ValueError, match=r"data.train: source_column and target_column are both 0"):
+        parse_arguments(words)
+    assert parse_arguments([*words, "--objective", "denoising"]).data.train.target_column == "0"
+
+
+def test_a_target_that_is_not_read_is_said_once_and_its_file_named_once(monkeypatch):
+    said = []
+    monkeypatch.setattr("fun_transformer.training.recipe.checks.logger.warning", said.append)
+    words = ["--objective", "denoising", "--data.train.source", "a.en", "--data.train.target", "a.zh"]
+    found = parse_arguments([*words, "--data.train.target_column", "zh"])
+    assert len(said) == 2 and "data.train.target=a.zh is not read: objective: denoising" in said[0]
+    assert str(found.data.train) == "a.en"
+    check(found)  # as a run's own recipe has it
+    assert len(said) == 2

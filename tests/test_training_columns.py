@@ -8,12 +8,13 @@ import yaml
 from forked_runs import write_digits_recipe
 from transformers import AutoTokenizer
 
-from fun_transformer.training.data.features import describe_tags
+from fun_transformer.text_parts import trained_features
+from fun_transformer.training.data.features import add_tags, describe_tags
 from fun_transformer.training.data.splits import load_splits
 from fun_transformer.training.data.tokenizing import tokenize_splits
 from fun_transformer.training.recipe.arguments import DataArguments, SplitArguments
 from fun_transformer.training.recipe.reading import parse_arguments
-from fun_transformer.training.train_tokenizer import train_tokenizer
+from fun_transformer.training.train_tokenizer import TokenizerSettings, train_tokenizer
 
 PHONES = ["ab\tA B", "ba\tB A", "abba\tA B B A", "bab\tB A B", "aab\tA A B"]
 WORDS = ["Hund\tdog", "Katze\tcat", "Maus\tmouse", "Haus\thouse"]
@@ -88,6 +89,25 @@ def test_of_three_columns_without_a_header_the_tags_become_features(tmp_path, or
 
 
 @pytest.mark.parametrize(
+    "other", [["source\ttarget", "gehen\tging"], ["sehen\tsah\tpast", "sehen\tsieht\tnow", "gehen\tgeht\tnow"]]
+)
+def test_a_split_without_the_tags_that_train_has_is_refused(tmp_path, other):
+    with pytest.raises(ValueError, match=r"tags there, none here|has no header"):
+        load(write(tmp_path, TAGGED), test=write(tmp_path, other, "other.tsv"))
+
+
+def test_of_several_corpora_each_may_have_the_features_of_any(tmp_path):
+    tagged, plain = write(tmp_path, TAGGED), write(tmp_path, ["source\ttarget", *WORDS], "plain.tsv")
+    train = SplitArguments(mix=[SplitArguments(dataset=tagged), SplitArguments(dataset=plain)])
+    for test in (tagged, plain):
+        other = SplitArguments(dataset=test)
+        splits, _ = load_splits(DataArguments(train=train, validation=other, test=other), seed=0)
+        tokenizer = train_tokenizer(list(splits["train"]["source"]), settings=TokenizerSettings(vocab_size=300))
+        add_tags(tokenizer, splits["train"])
+        assert "<tags:V>" in tokenizer.get_vocab() and trained_features(tokenizer) == []
+
+
+@pytest.mark.parametrize(
     "lines, message",
     [
         (["a\tA B\tV;PST", "b\tB A\tv;pst", "a\tB\tlater"], "has no header"),  # not tags alone
@@ -131,6 +151,13 @@ def test_numbers_come_from_recipes_and_the_command_line(tmp_path):
             "no column source. Its columns are Hund, dog. If that row is data, name the columns",
         ),
         (["Wort\tLaut", *PHONES], {}, "Its columns are Wort, Laut"),
+        (["word\tpron", *PHONES], {}, "else by name: source_column: word, target_column: pron"),
+        (["word", "a", "b"], {}, "Its columns are word. Pairs need two columns"),
+        (
+            ["Wer kommt mit?", "Keiner kommt mit.", "Wer kommt mit?"],
+            {},
+            "has no header.*It has one column, and pairs need two",
+        ),
         (
             [line + "\tX" for line in PHONES],
             {},

@@ -41,6 +41,14 @@ def test_a_larger_corpus_gets_a_larger_model_vocabulary_and_batch():
     assert all(run.training.max_steps is None and run.training.patience for run in runs)
 
 
+def test_muon_has_a_higher_learning_rate():
+    muon = ("--training.optim", "muon")
+    assert resolved(5_000, *muon).training.learning_rate == 8e-3
+    assert resolved(500_000, *muon).training.learning_rate == pytest.approx(8 * 5e-4)
+    assert resolved(5_000, *muon, "--training.learning_rate", "1e-4").training.learning_rate == 1e-4
+    assert resolved(5_000, *muon, "--training.schedule", "noam").training.learning_rate == 1.0
+
+
 def test_what_is_named_stays():
     options = {"training.batch_tokens": 77, "training.warmup_steps": 3, "tokenizer.vocab_size": 999}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

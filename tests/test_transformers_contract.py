@@ -69,6 +69,7 @@ CONTRACT = [
     ("transformers.Pipeline", "_load_processor", "what a pipeline loads"),
     ("transformers.Pipeline", "_load_tokenizer", "what a pipeline loads"),
     ("transformers.Pipeline", "_load_video_processor", "what a pipeline loads"),
+    ("transformers.Pipeline", "_postprocess_params", "parameters given when a pipeline was made"),
     ("transformers.Pipeline", "_preprocess_params", "parameters given when a pipeline was made"),
     ("transformers.Pipeline", "_sanitize_parameters", "parameters of a call"),
     ("transformers.AutoModelForSeq2SeqLM", "_model_mapping", "the classes that are registered for a head"),

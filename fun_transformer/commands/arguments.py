@@ -34,6 +34,17 @@ def add_ensemble_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_feature_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --feature-columns."""
+    parser.add_argument(
+        "--feature-columns",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="columns of a table that become tags before the text (default: those of the model's training)",
+    )
+
+
 def add_task_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --task."""
     parser.add_argument(

@@ -16,13 +16,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..files import write_atomically
+from ..text_parts import has_words
 from . import streams
-from .arguments import add_generation_arguments, add_plugin_argument, add_task_argument, positive
+from .arguments import (
+    add_feature_argument,
+    add_generation_arguments,
+    add_plugin_argument,
+    add_task_argument,
+    positive,
+)
 from .models import load_together
-from .predict import read_column, read_object
+from .predict import read_object, read_sources
 from .streams import TABLES
 from .translate import text_pipeline
 
+# Options that do not change what a text is answered with.
+WORKING = {"command", "models", "sources", "source_column", "output", "resume", "overwrite", "batch_size", "device"}
 ORIGIN = "distilled"  # the value of the column `origin`, by which a recipe can tag such rows
 
 
@@ -43,8 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"text files, one text a line, or tables ({', '.join(TABLES)}); both plain, .gz, .xz, .bz2 or .zst",
     )
     parser.add_argument("--source-column", default="source", help='the column of a table with the texts ("source")')
+    add_feature_argument(parser)
     parser.add_argument("--output", required=True, help="gets a row of source and target for each text (.jsonl)")
-    parser.add_argument("--resume", action="store_true", help="keep the rows of --output, and go on after them")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="keep the rows of --output, and go on after them")
+    existing.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
     add_task_argument(parser)
     parser.add_argument("--nbest", type=positive, default=1, help="rows for each text, the best answers (default: 1)")
     parser.add_argument(
@@ -63,14 +76,17 @@ def run(args: argparse.Namespace) -> None:
         OSError: A file is not there, or cannot be written.
     """
     check(args)
-    texts = read_sources(args)
+    texts = source_texts(args)
+    check_existing(args)
     begun = finished(args, texts) if args.resume else Begun(0, 0)
     model, tokenizer, _ = load_together(args.models, args.plugin, dtype=args.dtype)
     named = argparse.Namespace(**vars(args), model=" and ".join(args.models))  # as errors call it
     pipe = text_pipeline(named, model, tokenizer, args.task)
-    rows = Rows(pipe, args.nbest, args.min_score, args.batch_size)
+    rows = Rows(pipe, args)
     write_rows(args, rows, texts, begun)
-    rows.say(args.output)
+    rows.say(args.output, begun.lines)
+    if not begun.lines + rows.kept:
+        raise ValueError(f"No row was kept of {len(texts):,} texts, so there is nothing to train on in {args.output}.")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -96,7 +112,44 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"The output would overwrite the sources {source}. Give --output another name.")
 
 
-def read_sources(args: argparse.Namespace) -> list[str]:
+def check_existing(args: argparse.Namespace) -> None:
+    """Refuse to replace rows, which took long to make, and to go on with those of other models or options.
+
+    Raises:
+        ValueError: Saying what there is.
+    """
+    if not Path(args.output).is_file() or not Path(args.output).stat().st_size:
+        return
+    if not (args.resume or args.overwrite):
+        raise ValueError(
+            f"--output {args.output} exists. Go on with it, --resume, replace it, --overwrite, or name another file."
+        )
+    path = options_file(args.output)
+    if args.overwrite or not path.is_file():
+        return
+    before, now = read_object(path.read_text(encoding="utf-8")), made_with(args)
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{args.output} was made with other options: {name} was {before[name]!r} and is {now[name]!r} now. "
+            "Use those of before, give another --output, or begin again with --overwrite."
+        )
+
+
+def options_file(output: str) -> Path:
+    """Return where the options are kept that rows were made with."""
+    return Path(output).with_suffix(".options.json")
+
+
+def made_with(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what decides the rows of a text: the models, and all options but those that only say how to work."""
+    models = [str(Path(name).resolve()) if Path(name).exists() else name for name in args.models]
+    given = {name: value for name, value in vars(args).items() if name not in WORKING and not callable(value)}
+    return json.loads(json.dumps({"models": models, **given}))
+
+
+def source_texts(args: argparse.Namespace) -> list[str]:
     """Return the different texts of all files, in their order, without blank ones.
 
     Raises:
@@ -110,7 +163,7 @@ def read_sources(args: argparse.Namespace) -> list[str]:
         if not Path(file).is_file():
             raise FileNotFoundError(f"There is no file {file}.")
         is_table = file_format(file) in FORMATS
-        texts = read_column(file, args.source_column) if is_table else read_lines(file)
+        texts = read_sources(args, file, args.models[0]) if is_table else read_lines(file)
         found.update((text.strip(), None) for text in texts if text.strip())
     if not found:
         raise ValueError(f"There is no text in {' and '.join(args.sources)}.")
@@ -154,16 +207,17 @@ class Rows:
 
     Args:
         pipe: The pipeline that answers.
-        count: The most rows for a text.
-        min_score: The least mean log-probability of a token; None for any.
-        batch_size: Texts answered together; None for the pipeline's own.
+        args: With `nbest`, the most rows for a text; `min_score`, the least mean log-probability of a token, None for
+            any; `batch_size`; and `long_text`.
     """
 
-    def __init__(self, pipe: Any, count: int, min_score: float | None, batch_size: int | None) -> None:
+    def __init__(self, pipe: Any, args: argparse.Namespace) -> None:
         from .heads import Texts
 
-        self.answerer = Texts(pipe, count, min_score is not None, with_alignments=False, with_lists=False)
-        self.min_score, self.batch_size = min_score, batch_size
+        self.min_score, self.batch_size = args.min_score, args.batch_size
+        has_scores = args.min_score is not None
+        self.answerer = Texts(pipe, args.nbest, has_scores, with_alignments=False, with_lists=False)
+        self.may_copy = args.long_text == "sentences"
         self.kept, self.left_out, self.unknown = 0, Counter[str](), streams.Unknown()
 
     def make(self, texts: list[str]) -> list[str]:
@@ -172,6 +226,9 @@ class Rows:
         lines = []
         for text, records in zip(texts, self.answerer.answer(texts, self.batch_size), strict=True):
             targets: set[str] = set()
+            if self.may_copy and not has_words(text):
+                self.left_out["copied, as there are no words in them"] += 1
+                continue
             for record in records:
                 target = record[self.answerer.fields[0]].strip()
                 problem = "repeated" if target in targets else self.problem(record, target)
@@ -190,7 +247,7 @@ class Rows:
             return f"with the fault {record['faults_left'][0]}"
         if self.min_score is None:
             return ""
-        score = record["mean_log_probability"]  # of copied texts, which the model did not write, None
+        score = record["mean_log_probability"]
         return "" if score is not None and score >= self.min_score else f"below --min-score {self.min_score:g}"
 
     def line(self, source: str, target: str, record: dict[str, Any]) -> str:
@@ -199,10 +256,11 @@ class Rows:
         row |= {"score": round(record["mean_log_probability"], 4)} if self.min_score is not None else {}
         return json.dumps(row, ensure_ascii=False)
 
-    def say(self, output: str) -> None:
-        """Print how many rows there are, and on stderr what is missing."""
+    def say(self, output: str, before: int) -> None:
+        """Print on stderr how many rows there are, with those from before it was resumed, and what is missing."""
         reasons = [f"{count:,} {reason}" for reason, count in self.left_out.most_common() if count]
-        print(f"{output}: {self.kept:,} rows{'; left out: ' if reasons else ''}{', '.join(reasons)}", file=sys.stderr)
+        left_out = f"; left out{' since it was resumed' if before else ''}: {', '.join(reasons)}" if reasons else ""
+        print(f"{output}: {before + self.kept:,} rows{left_out}", file=sys.stderr)
         self.unknown.say("distill")
 
 
@@ -216,6 +274,7 @@ def write_rows(args: argparse.Namespace, rows: Rows, texts: list[str], begun: Be
     made: Iterable[tuple[int, list[str]]] = answers()
     with streams.say_that_nothing_is_finished(args):
         first = next(iter(made))
+    write_atomically(options_file(args.output), json.dumps(made_with(args), indent=1) + "\n")
     with (
         streams.open_output(args.output, begun.lines) as write,
         streams.progress_bar(len(texts), begun.texts) as advance,

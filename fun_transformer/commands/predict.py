@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ..text_parts import Prefixed
 from . import streams
 from .arguments import (
     add_ensemble_argument,
+    add_feature_argument,
     add_generation_arguments,
     add_input_arguments,
     add_model_argument,
@@ -20,7 +21,7 @@ from .arguments import (
     positive,
 )
 from .models import HEADS, load_together
-from .streams import TABLES, Unknown
+from .streams import TABLES, Unknown, is_table
 from .translate import text_pipeline
 
 ONLY_TEXT = ("alignments", "glossary", "protect", "mbr", "prefix_column", "src_lang", "tgt_lang", "engine")
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file", help=f"a text file, one text a line (-: standard input), or a table: {', '.join(TABLES)}"
     )
     parser.add_argument("--source-column", default="source", help='the column of a table with the texts ("source")')
+    add_feature_argument(parser)
     parser.add_argument("--prefix-column", help="the column of a table with the beginnings that answers must have")
     add_input_arguments(parser)
     parser.add_argument(
@@ -84,17 +86,18 @@ def answer_texts(args: argparse.Namespace, output_format: str) -> None:
 
 def read_inputs(args: argparse.Namespace, above: int) -> tuple[Iterable[list[str]], int | None, int]:
     """Return what `streams.read_chunks` does, of tables too; the output has the lines `above` its answers."""
-    is_table = args.file and Path(args.file).suffix.lower() in TABLES
-    if args.prefix_column and not is_table:
-        raise ValueError(f"--prefix-column needs a --file with columns: {', '.join(TABLES)}.")
+    has_columns = args.file and is_table(args.file)
+    for option in ("prefix_column", "feature_columns"):
+        if getattr(args, option) and not has_columns:
+            raise ValueError(f"--{option.replace('_', '-')} needs a --file with columns: {', '.join(TABLES)}.")
     if not args.file:
         return streams.read_chunks(args)
-    texts = read_column(args.file, args.source_column) if is_table else streams.read_file(args.file)
+    texts = read_sources(args, args.file, args.model) if has_columns else streams.read_file(args.file)
     if args.prefix_column:
         texts = list(map(Prefixed, texts, read_column(args.file, args.prefix_column, "--prefix-column")))
     done = streams.count_finished_lines(args, len(texts), above) if args.resume else 0
     check_sources(args, texts[:done], above)
-    if is_table and not texts:
+    if has_columns and not texts:
         print(f"fun-transformer {args.command}: {args.file} has 0 rows", file=sys.stderr)
     return streams.chunks_after(texts, done, args.batch_size), len(texts), done
 
@@ -128,19 +131,50 @@ def read_object(line: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_column(file: str, column: str, option: str = "--source-column") -> list[str]:
-    """Return the texts of a column of a table.
+def read_sources(args: argparse.Namespace, file: str, model: str) -> list[str]:
+    """Return the sources of a table, with the features before them that a model was trained with.
+
+    Raises:
+        ValueError: A column is missing, or a row has no text or no feature.
+        OSError: There is no such file.
+    """
+    from ..training.data.tables import features_of
+
+    return read_column(file, args.source_column, features=args.feature_columns, trained=features_of(model))
+
+
+def read_column(
+    file: str,
+    column: str,
+    option: str = "--source-column",
+    features: Sequence[str] = (),
+    trained: Sequence[str] = (),
+) -> list[str]:
+    """Return the texts of a column of a table, as `train` finds it: without a header, too.
+
+    Args:
+        file: The table.
+        column: Its name, or its number where there is no header.
+        option: What names it.
+        features: Columns that become tags before each text.
+        trained: Those of a model's training, where the table has them.
 
     Raises:
         ValueError: There is no such column, or a row of it holds no text.
         OSError: There is no such file.
     """
-    from ..training.data.readers import REPEATED, DataFile, read_rows
+    from ..training.data.columns import row_tags
+    from ..training.data.features import tag_source
+    from ..training.data.readers import REPEATED, read_rows
+    from ..training.data.tables import open_column
 
     if not Path(file).is_file():
         raise FileNotFoundError(f"There is no file {file}.")
-    texts: list[str] = []
-    for row in read_rows(DataFile(path=file, name=file)):
+    table = open_column(file, column, features, trained)
+    column, texts = table.split.source_column, list[str]()
+    if table.note:
+        print(table.note, file=sys.stderr)
+    for row in read_rows(table.file):
         if row.problem:
             raise ValueError(f"{file}, {row.place} is {row.problem}.")
         if column in row.values.get(REPEATED, ()):
@@ -151,7 +185,10 @@ def read_column(file: str, column: str, option: str = "--source-column") -> list
         text = row.values[column]
         if not isinstance(text, str):
             raise ValueError(f"{file}, {row.place}: {column!r} holds {text!r}, which is no text.")
-        texts.append(text)
+        tags, problem = row_tags(row.values, tuple(table.split.feature_columns))
+        if problem:
+            raise ValueError(f"{file}, {row.place}: {problem}.")
+        texts.append(tag_source(text, tags) if text.strip() else text)
     columns = header_names(file) if not texts else None
     if columns is not None and column not in columns:
         raise ValueError(
@@ -165,9 +202,9 @@ def read_column(file: str, column: str, option: str = "--source-column") -> list
 
 def header_names(file: str) -> list[str] | None:
     """Return the names of the columns of a table, which is known to be sound; None for JSON, where rows have them."""
-    from ..training.data.readers import DataFile, table_records
+    from ..training.data.readers import DataFile, file_format, table_records
 
-    ending = Path(file).suffix.lower()
+    ending = file_format(file)
     if ending in (".tsv", ".csv"):
         return next((fields for _, fields, _ in table_records(DataFile(path=file, name=file), ending)), [])
     if ending == ".parquet":

@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from ..files import LineFile, count_lines
+from ..text_parts import check_tagged, unknown_tags
 
 TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+PACKED = (".gz", ".xz", ".bz2", ".zst")
 SHOWN = 10  # unknown characters
 CHUNK_BATCHES = 64  # the most batches of a file that are sorted by length and answered at a time
 CHUNK_SECONDS = 10  # after about this time answers are written
 BATCH_SIZE = 32  # of a chunk's batches, where the command line says none
+
+
+def is_table(file: str) -> bool:
+    """Return whether a file has columns, by its ending before that of a compression."""
+    endings = [ending.lower() for ending in Path(file).suffixes]
+    return bool(endings) and (endings[-2] if endings[-1] in PACKED and len(endings) > 1 else endings[-1]) in TABLES
 
 
 def check_streams(args: argparse.Namespace) -> None:
@@ -299,18 +307,38 @@ class Unknown:
 
     counts: Counter[str] = field(default_factory=Counter)
     lines: int = 0
+    tags: Counter[str] = field(default_factory=Counter)
+    is_begun: bool = False
 
     def look(self, tokenizer, lines: Iterable[str], is_target: bool = False) -> None:
-        """Count those of some lines."""
+        """Count those of some lines, and features that training never saw.
+
+        Raises:
+            ValueError: The first of the sources have no features, and those of training had some.
+        """
         from ..tokenization_fun_transformer import unknown_characters
 
+        lines = list(lines)
+        if not is_target and not self.is_begun and any(map(str.strip, lines)):
+            check_tagged(tokenizer, lines)
+            self.is_begun = True
         for line in lines:
+            tags = [] if is_target else unknown_tags(tokenizer, line)
+            self.tags.update(tags)
+            for tag in tags:
+                line = line.replace(tag, "")
             found = unknown_characters(tokenizer, line, is_target)
             self.counts.update(found)
             self.lines += bool(found)
 
     def say(self, command: str) -> None:
-        """Print one line on stderr where there were any."""
+        """Print one line on stderr where there were any, and one on tags."""
+        if self.tags:
+            print(
+                f"fun-transformer {command}: {self.tags.total()} tags that training never saw: "
+                f"{', '.join(tag for tag, _ in self.tags.most_common(SHOWN))}",
+                file=sys.stderr,
+            )
         if not self.counts:
             return
         total, named = self.counts.total(), [part for part, _ in self.counts.most_common(SHOWN)]

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     A file to write to keeps the lines that are finished, whatever ends the command.
     """
     streams.check_streams(args)
-    if args.file and Path(args.file).suffix.lower() in streams.TABLES:
+    if args.file and streams.is_table(args.file):
         raise ValueError(
             f"--file {args.file} is a table, and translate reads lines of text. "
             f"Use: fun-transformer predict {args.model} --file {args.file}"

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from ..pipeline_options import position_limit
 from .sequences import check_encoder_decoder
 
 
@@ -33,8 +34,13 @@ def check_ensemble(models: Sequence[PreTrainedModel]) -> None:
     """Refuse models that do not read and write the same tokens.
 
     Raises:
+        TypeError: It is a model instead of a list.
         ValueError: There is none, their vocabularies or special tokens differ, or torch does not compute them.
     """
+    if isinstance(models, PreTrainedModel):
+        raise TypeError(
+            f"An ensemble takes a list of models, got one {type(models).__name__}: Ensemble([first, second])."
+        )
     if not models:
         raise ValueError("An ensemble needs at least one model, got none.")
     for number, model in enumerate(models, 1):
@@ -146,7 +152,20 @@ class Ensemble(PreTrainedModel, GenerationMixin):
         self.models = nn.ModuleList(models)
         self.encoder = Encoders(models)
         self.generation_config = copy.deepcopy(models[0].generation_config)
+        self._limit_lengths()
         self.eval()
+
+    def _limit_lengths(self) -> None:
+        """Read and write no more tokens than the model with the fewest positions can."""
+        for name in ("max_position_embeddings", "max_encoder_position_embeddings"):
+            limits = [limit for model in self.models if (limit := getattr(model.config, name, None))]
+            if limits:
+                setattr(self.config, name, min(limits))
+        self.position_limit = min(filter(None, map(position_limit, self.models)), default=None)
+        for name in ("max_new_tokens", "max_length"):
+            length = getattr(self.generation_config, name)
+            if length and self.position_limit and length > self.position_limit:
+                setattr(self.generation_config, name, self.position_limit)
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
         """Return the encoders as one."""

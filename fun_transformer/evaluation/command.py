@@ -24,13 +24,14 @@ from ..files import whole_file
 from ..number_types import AUTO, DTYPES
 from ..plugins import load_plugins
 from ..training import evaluate as own_split
+from ..training.data.tables import features_of
 from . import comet
 from .breakdown import Breakdown, by_column, by_length, by_word_frequency
 from .data import Columns, EvaluationData, load_data
 from .report import Report, write_report
 from .scores import LABEL_METRICS, Scoring, show_table
 from .significance import Comparison, compare, compare_row_scores, comparison_table
-from .systems import Generation, System, load_systems
+from .systems import Generation, System, load_systems, metrics_of
 
 USAGE = """fun-transformer evaluate MODEL_OR_FILE DATA [options]
        fun-transformer evaluate MODEL_OR_FILE --source FILE --references FILE ... [options]
@@ -80,6 +81,13 @@ def add_data_options(group: Any) -> None:
         help="columns of references, each with one or a list (default: target, else references)",
     )
     group.add_argument(
+        "--feature-columns",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="columns that become tags before the source (default: those of the model's training)",
+    )
+    group.add_argument(
         "--output-column", metavar="NAME", help="of a table of outputs (default: prediction and others)"
     )
     group.add_argument(
@@ -94,8 +102,8 @@ def add_score_options(group: Any) -> None:
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help=f"bleu, chrf, chrf++, ter, exact, per, g2p_wer, {', '.join(LABEL_METRICS)} (default: bleu chrf; of "
-        "classifiers accuracy f1)",
+        help=f"bleu, chrf, chrf++, ter, exact, per, g2p_wer, {', '.join(LABEL_METRICS)} (default: those of "
+        "the model's recipe, else bleu chrf; of classifiers accuracy f1)",
     )
     group.add_argument("--bleu-tokenize", default="auto", metavar="NAME", help="by sacreBLEU's names (default: auto)")
     group.add_argument("--by", metavar="COLUMN", help="score each value of a column by itself, such as a domain")
@@ -191,7 +199,14 @@ def evaluate(options: argparse.Namespace) -> None:
     """
     check_options(options)
     load_plugins(options.plugin)
-    columns = Columns(options.source_column, options.target_column, tuple(options.references_column), options.by)
+    columns = Columns(
+        options.source_column,
+        options.target_column,
+        tuple(options.references_column),
+        options.by,
+        tuple(options.feature_columns),
+        tuple(features_of(options.system)),
+    )
     data = load_data(options.data, columns, options.source, options.references)
     data = data.merged() if options.merge_sources else data
     check_data(options, data)
@@ -202,7 +217,7 @@ def evaluate(options: argparse.Namespace) -> None:
     names = [[options.system, *options.ensemble], *([name] for name in options.against)]
     systems = load_systems(names, data, generation, options.output_column)
     if not options.metrics:
-        defaults = ["accuracy", "f1"] if systems[0].is_classifier else ["bleu", "chrf"]
+        defaults = ["accuracy", "f1"] if systems[0].is_classifier else metrics_of(options.system, data)
         scoring = Scoring(defaults, data.references, options.bleu_tokenize, options.tgt_lang)
     for system in systems:
         system.answer(data.sources, options.batch_size)

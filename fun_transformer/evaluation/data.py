@@ -4,6 +4,7 @@ An evaluation never drops a row: one that cannot be used is an error that names 
 """
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..text_parts import FEATURE_TAG
+from ..training.data.columns import row_tags
+from ..training.data.features import tag_source
 from ..training.data.readers import (
     FORMATS,
     DataFile,
@@ -24,6 +28,7 @@ from ..training.data.readers import (
 )
 from ..training.data.report import RowReport
 from ..training.data.sources import load_pairs
+from ..training.data.tables import open_table
 from ..training.recipe.arguments import SplitArguments
 
 # What finished outputs are called in the files of our commands and in those of others, the likeliest first.
@@ -42,12 +47,16 @@ class Columns:
         target: The reference.
         references: Columns of references in its place: each holds one text or a list of them.
         by: A column that sorts the rows into groups, such as a domain.
+        features: Columns that become tags before the source.
+        trained: Those of a model's training, which are read where `features` is empty and the table has them.
     """
 
     source: str = "source"
     target: str = "target"
     references: tuple[str, ...] = ()
     by: str | None = None
+    features: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,14 +188,18 @@ def check_file(path: str) -> None:
         raise ValueError(f"{path} is empty.")
 
 
-def rows_of(path: str) -> Iterator[Row]:
+def rows_of(path: str, header: tuple[str, ...] = ()) -> Iterator[Row]:
     """Yield the rows of a table.
+
+    Args:
+        path: Of the table.
+        header: Names of its columns, where its first row has none.
 
     Raises:
         ValueError: The table is empty or damaged, or a row cannot be read.
     """
     check_file(path)
-    rows = read_rows(DataFile(path, path))
+    rows = read_rows(DataFile(path, path, header=header))
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path} has no rows.")
@@ -197,12 +210,13 @@ def rows_of(path: str) -> Iterator[Row]:
 
 
 def load_table(path: str, columns: Columns) -> EvaluationData:
-    """Read a table.
+    """Read a table, as training does: without a header, too, and with features before the sources.
 
     Raises:
         ValueError: A column is missing, or a row has no text where one is needed.
     """
-    first = next(rows_of(path)).values
+    columns, header = find_columns(path, columns)
+    first = next(rows_of(path, header)).values
     if not columns.references and columns.target not in first and "references" in first:
         columns = replace(columns, references=("references",))
     wanted = columns.references or (columns.target,)
@@ -212,16 +226,50 @@ def load_table(path: str, columns: Columns) -> EvaluationData:
     if not has_sources and columns.source != Columns.source:
         find_column(first, columns.source, path)
     data = EvaluationData(Path(path).name, [])
-    for row in rows_of(path):
+    for row in rows_of(path, header):
         texts = [text for column in wanted for text in texts_of(row, column, path)]
         if not texts:
             raise ValueError(f"{path}, {row.place}: there is no reference in {' or '.join(wanted)}.")
         data.references.append(texts)
         if has_sources:
-            data.sources.append(text_of(row, columns.source, path))
+            data.sources.append(tag_row(text_of(row, columns.source, path), row, columns.features, path))
         if columns.by:
             data.groups.append(str(column_value(row.values, columns.by)))
     return data
+
+
+def find_columns(path: str, columns: Columns) -> tuple[Columns, tuple[str, ...]]:
+    """Return the columns that a table has, and their names where its first row has none.
+
+    Raises:
+        ValueError: It cannot be told whether there is a header, or a table has not as many columns.
+    """
+    check_file(path)
+    named: dict[str, Any] = {"references_column": [*columns.references], "feature_columns": [*columns.features]}
+    split = SplitArguments(dataset=path, source_column=columns.source, target_column=columns.target, **named)
+    table = open_table(path, split, columns.references or (columns.target,), columns.trained)
+    if table.note:
+        print(table.note, file=sys.stderr)
+    found = replace(
+        columns,
+        source=table.split.source_column,
+        target=table.split.target_column,
+        references=tuple(table.split.references_column),
+        features=tuple(table.split.feature_columns),
+    )
+    return found, table.file.header
+
+
+def tag_row(text: str, row: Row, features: tuple[str, ...], path: str) -> str:
+    """Return a source with the tags of its row before it.
+
+    Raises:
+        ValueError: The row has none.
+    """
+    tags, problem = row_tags(row.values, features)
+    if problem:
+        raise ValueError(f"{path}, {row.place}: {problem}.")
+    return tag_source(text, tags)
 
 
 def has_column(values: dict[str, Any], column: str) -> bool:
@@ -242,8 +290,15 @@ def find_column(values: dict[str, Any], column: str, path: str) -> None:
     if not has_column(values, column):
         raise ValueError(
             f"{path} has no column {column}. Its columns are {', '.join(column_names(values))}. Name others with "
-            "--source-column, --target-column, --references-column or --by."
+            "--source-column, --target-column, --references-column or --by"
+            f"{numbers_hint(path)}."
         )
+
+
+def numbers_hint(path: str) -> str:
+    """Return how to name columns of a table without a header; "" for other files."""
+    is_table = file_format(path) in (".tsv", ".csv")
+    return "; if that row is data, by their numbers: --source-column 0 --target-column 1" if is_table else ""
 
 
 def text_of(row: Row, column: str, path: str) -> str:
@@ -287,13 +342,21 @@ def load_corpus(name: str, columns: Columns) -> EvaluationData:
         raise ValueError("--by and --references-column name columns of a file, and there is no file " + name + ".")
     if not name.startswith("builtin:") and not Path(name).exists() and (file_format(name) or name.count("/") > 1):
         raise ValueError(f"There is no file {name}.")
-    split = SplitArguments(dataset=name, source_column=columns.source, target_column=columns.target)
+    split = SplitArguments(
+        dataset=name,
+        source_column=columns.source,
+        target_column=columns.target,
+        feature_columns=list(columns.features),
+    )
     rows = load_pairs(split, "test", keep_stress=False, report=RowReport())
     for row in rows:
         if row["problem"]:
             raise ValueError(f"{name}, {row['place']}: {row['problem']}.")
     targets = rows["references"] if "references" in rows.column_names else [[text] for text in rows["target"]]
-    return EvaluationData(name, [list(texts) for texts in targets], list(rows["source"]))
+    sources = list(rows["source"])
+    if "tags" in rows.column_names:
+        sources = list(map(tag_source, sources, rows["tags"]))
+    return EvaluationData(name, [list(texts) for texts in targets], sources)
 
 
 def read_outputs(path: str, data: EvaluationData, column: str | None = None) -> list[str]:
@@ -337,7 +400,8 @@ def check_sources(path: str, data: EvaluationData, kept: Sequence[int]) -> None:
     for number, row in enumerate(rows_of(path)):
         given = column_value(row.values, "source") if has_column(row.values, "source") else None
         wanted = data.sources[rows_of_data[number]] if number in rows_of_data else None
-        if isinstance(given, str) and wanted is not None and given.split() != wanted.split():
+        same = [text.split() for text in (wanted, FEATURE_TAG.sub("", wanted or "")) if text is not None]
+        if isinstance(given, str) and wanted is not None and given.split() not in same:
             raise ValueError(
                 f"{path}, {row.place}: its source is {shorten(given)}, and that of the row of {data.name} is "
                 f"{shorten(wanted)}. Bring the outputs into the order of the rows; where the source is the same and "

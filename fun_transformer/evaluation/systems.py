@@ -21,11 +21,18 @@ from transformers import (
 from ..analysis import cross_attention
 from ..analysis.attention import AttentionMap
 from ..decoding import Ensemble, check_tokenizers
+from ..hub.finding import find_model
 from ..hub.weights import folder_damage
 from ..number_types import AUTO, set_dtype
 from ..pipeline_fun_transformer import TranslationPipeline, takes_languages
+from ..text_parts import check_tagged, unknown_tags
+from ..training.recipe.names import known_arguments
+from ..training.recipe.reading import read_recipe
+from ..training.recipe.texts import CHOICES, kind_of
+from ..training.tables import METRICS
 from .data import EvaluationData, read_outputs
 
+EXAMPLES = 2000  # rows that show what kind of text they are
 CHUNK_BATCHES = 16  # this many batches are sorted by length at a time
 
 
@@ -63,6 +70,9 @@ class System:
         """Let the model answer each source; a file has its outputs already."""
         if self.pipe is None:
             return
+        unseen = Counter(tag for source in sources for tag in unknown_tags(self.pipe.tokenizer, source))
+        if unseen:
+            print(f"{self.name}: tags that training never saw: {', '.join(sorted(unseen))}", file=sys.stderr)
         chunk = batch_size * CHUNK_BATCHES
         with tqdm(total=len(sources), desc=self.name, unit=" rows", disable=not sys.stderr.isatty()) as bar:
             for start in range(0, len(sources), chunk):
@@ -111,6 +121,7 @@ def load_systems(
             )
         else:
             found[number] = load_models(members, titles[number], generation)
+            check_tagged(found[number].pipe.tokenizer, data.sources)
     return [found[number] for number in range(len(names))]
 
 
@@ -122,6 +133,29 @@ def titles_of(names: Sequence[Sequence[str]]) -> list[str]:
     if twice := [title for title, count in Counter(titles).items() if count > 1]:
         raise ValueError(f"{twice[0]} is named twice. Compare different systems.")
     return titles
+
+
+def metrics_of(name: str, data: EvaluationData) -> list[str]:
+    """Return the metrics that a model's run was scored with, as the recipe beside the model has them, or means.
+
+    Args:
+        name: Of the model's folder, or of its run.
+        data: What it answers; where the recipe leaves the choice open, their kind of text decides, as in training.
+
+    Returns:
+        The names; BLEU and chrF where no recipe is there.
+    """
+    folder = Path(name)
+    folders = [folder, *([folder.parent] if folder.resolve().name == "model" else [])]
+    recipe = next((path / "recipe.yaml" for path in folders if (path / "recipe.yaml").is_file()), None)
+    if recipe is None:
+        return list(CHOICES["sentence"].metrics)
+    found = read_recipe(str(recipe), known_arguments(), warns=False).get("generation.metrics", AUTO)
+    names = [part.strip() for part in found.split(",")] if isinstance(found, str) else list(found or ())
+    if names and all(part in METRICS and METRICS[part].compares_texts for part in names):
+        return names
+    kinds = [kind_of(data.sources[:EXAMPLES]), kind_of([texts[0] for texts in data.references[:EXAMPLES]])]
+    return list(CHOICES["sentence" if "sentence" in kinds else kinds[1]].metrics)
 
 
 def holds_model(folder: Path) -> bool:
@@ -141,15 +175,18 @@ def model_folder(name: str) -> str:
     """Return where a model is: the folder `model` of a run, or what was named.
 
     Raises:
-        ValueError: It is a folder without a model.
+        ValueError: It is a folder without a model, or the name is empty.
+        OSError: There is no such folder, and the Hub cannot be reached.
     """
+    if not name.strip():
+        return find_model(name)  # refuses it
     path = Path(name)
     if holds_model(path / "model") and not (path / "config.json").is_file():
         path = path / "model"
     if not path.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise ValueError(f"There is no file or model folder {name}.")
-        return name
+        return find_model(name)
     if not holds_model(path):
         raise ValueError(f"{name} holds no config.json: it is neither a model folder nor a finished run.")
     if damage := folder_damage(path):
@@ -206,7 +243,11 @@ def load_model(name: str, generation: Generation) -> tuple[Any, Any, bool]:
         if base and (Path(place) / "generation_config.json").is_file():  # the base's was loaded
             model.generation_config = GenerationConfig.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place, **trust)
-    except (OSError, ImportError):
+    except OSError as error:
+        if Path(place).exists():
+            raise
+        raise OSError(f"There is no folder {name} here, and the Hub did not give a model {name}: {error}") from error
+    except ImportError:
         raise
     except Exception as error:  # whatever a damaged file makes a library raise
         raise ValueError(f"The model {name} cannot be used: {error}") from error

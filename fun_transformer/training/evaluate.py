@@ -20,6 +20,8 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from ..files import write_atomically
+from ..text_parts import trained_features
+from .data.features import check_features
 from .data.report import RowReport
 from .data.sources import find_shards
 from .data.splits import load_split, load_splits
@@ -65,6 +67,8 @@ def evaluate(
     loaded.to(accelerator.device)
     objective.read_config(loaded.config)
     tokenizer = AutoTokenizer.from_pretrained(model, **trusts_code(arguments))
+    if features := trained_features(tokenizer):
+        check_features({tuple(features)}, splits[split], split)
     data = limit_lengths(arguments.data, longest_text(loaded.config))
     splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
     accelerator.print(report.followed_by(of_tokens))

@@ -87,7 +87,15 @@ def check_columns(values: dict[str, Any], split: SplitArguments, name: str, is_t
     names = column_names(values)
     shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in names[:SHOWN_COLUMNS]]
     more = [f"{len(names) - len(shown):,} more"] if len(names) > len(shown) else []
-    hint = " If that row is data, name the columns by number: source_column: 0, target_column: 1." if is_table else ""
+    hint = ""
+    if len(names) > 1:
+        named = f"source_column: {shown[0]}, target_column: {shown[1]}"
+        by_number = (
+            " If that row is data, name the columns by number: source_column: 0, target_column: 1; else by name"
+        )
+        hint = f"{by_number if is_table else ' Name two of them'}: {named}."
+    elif split.source_column != split.target_column:
+        hint = " Pairs need two columns; objective: denoising, masked_lm and causal_lm read one, the source_column."
     raise ValueError(
         f"data.{name}.{option}: {split.dataset} has no column {column}. "
         f"Its columns are {', '.join(shown + more)}.{hint}"

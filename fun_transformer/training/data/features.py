@@ -60,8 +60,45 @@ def known_tags(rows: datasets.Dataset) -> list[str]:
     return sorted(found)
 
 
+def feature_sets(rows: datasets.Dataset) -> set[tuple[str, ...]]:
+    """Return which features rows have, in the order of their tags: one set, or several where corpora differ."""
+    if "tags" not in rows.column_names:
+        return {()}
+    batches = rows.select_columns(["tags"]).iter(10_000)
+    return {tuple(dict.fromkeys(map(feature_of, tags))) for batch in batches for tags in batch["tags"]}
+
+
+def feature_of(tag: str) -> str:
+    """Return the feature that a tag is of."""
+    return tag[1:-1].partition(":")[0]
+
+
+def check_features(wanted: set[tuple[str, ...]], rows: datasets.Dataset, name: str) -> None:
+    """Refuse a split whose sources have other features than those of training.
+
+    Args:
+        wanted: The `feature_sets` of training; rows with the features of all of them are right, too.
+        rows: Of the split.
+        name: Of the split.
+
+    Raises:
+        ValueError: They have. What was recognised in one file may be missing in another.
+    """
+    allowed = {tuple(sorted(features)) for features in wanted}
+    allowed.add(tuple(sorted({feature for features in wanted for feature in features})))
+    for found in sorted(feature_sets(rows)):
+        if tuple(sorted(found)) not in allowed:
+            of_train = " or ".join(", ".join(features) or "none" for features in sorted(wanted))
+            raise ValueError(
+                f"data.{name} has other features before its sources, as tags, than data.train: {of_train} there, "
+                f"{', '.join(found) or 'none'} here. Give both the same columns, and name them: feature_columns."
+            )
+
+
 def add_tags(tokenizer: Any, train: datasets.Dataset) -> None:
     """Make a special token of each tag of the training rows; those that the tokenizer has stay.
+
+    Features that every row has are kept in the tokenizer's file: all sources of the model want them.
 
     Raises:
         ValueError: There are too many to be learned.
@@ -71,6 +108,10 @@ def add_tags(tokenizer: Any, train: datasets.Dataset) -> None:
     if new:
         tokens = [AddedToken(tag, special=True, rstrip=True, normalized=False) for tag in new]
         tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+    features = feature_sets(train)
+    tokenizer.init_kwargs.pop("feature_columns", None)
+    if len(features) == 1 and features != {()}:
+        tokenizer.init_kwargs["feature_columns"] = [*features.pop()]
 
 
 def unknown_tag(tags: list[str], known: dict[str, int]) -> str:

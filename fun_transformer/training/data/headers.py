@@ -112,7 +112,7 @@ def recognise_columns(
     Args:
         files: Of one corpus.
         split: What the recipe says of it.
-        name: Of the split, for the errors.
+        name: Of the split, for the errors; "" where a command reads a table without a recipe.
 
     Returns:
         The files, with numbers as names where they have no header; the split with columns that the files have; and a
@@ -132,7 +132,7 @@ def recognise_columns(
     first, shown = rows[0], " | ".join(field[:40] for field in rows[0][:6])
     verdict, numbers = judge(first, rows[1:]), [str(number) for number in range(len(first))]
     if all(column.isdecimal() for column in wanted):
-        check_numbers(wanted, split, len(first), f"data.{name}")
+        check_numbers(wanted, split, len(first), name)
         if verdict == "header":
             note = f"{split.dataset}: the first row has the names of the columns ({shown}) and is no data."
             return files, rename(split, dict(zip(numbers, first))), note
@@ -179,7 +179,12 @@ def with_tags(
     return with_header(files, [names[column] for column in range(3)]), split, note
 
 
-def check_numbers(wanted: Sequence[str], split: SplitArguments, width: int, place: str) -> None:
+def option_of(name: str, option: str) -> str:
+    """Return what an option is called in the recipe, or on a command line where there is no split."""
+    return f"data.{name}.{option}" if name else f"--{option.replace('_', '-')}"
+
+
+def check_numbers(wanted: Sequence[str], split: SplitArguments, width: int, name: str) -> None:
     """Refuse numbers of columns that a table does not have.
 
     Raises:
@@ -188,7 +193,8 @@ def check_numbers(wanted: Sequence[str], split: SplitArguments, width: int, plac
     for column, option in wanted_columns(split).items():
         if column in wanted and int(column) >= width:
             last = f"0 to {width - 1}" if width > 1 else "0 alone"
-            raise ValueError(f"{place}.{option}={column}: {split.dataset} has {width} columns, numbered {last}.")
+            place = option_of(name, option)
+            raise ValueError(f"{place}={column}: {split.dataset} has {width} columns, numbered {last}.")
 
 
 def refuse_unclear(verdict: Verdict, split: SplitArguments, name: str, first: Sequence[str]) -> None:
@@ -200,7 +206,14 @@ def refuse_unclear(verdict: Verdict, split: SplitArguments, name: str, first: Se
     if verdict != "data":
         return
     shown = " | ".join(field[:40] for field in first[:6])
-    raise ValueError(
-        f"data.{name}: {split.dataset} has no header: its first row is data ({shown}). Name its {len(first)} columns "
-        f"by number, such as source_column: 0 and target_column: {min(1, len(first) - 1)}."
-    )
+    place = f"data.{name}: " if name else ""
+    begin = f"{place}{split.dataset} has no header: its first row is data ({shown})."
+    if len(first) == 1:
+        sides = {split.source_column, split.target_column}
+        raise ValueError(
+            f"{begin} It has one column, and pairs need two."
+            if name and len(sides) > 1
+            else f"{begin} Name its only column by number: {'source_column: 0' if name else '--source-column 0'}."
+        )
+    way = "source_column: 0 and target_column: 1" if name else "--source-column 0 and --target-column 1"
+    raise ValueError(f"{begin} Name its {len(first)} columns by number, such as {way}.")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..recipe.arguments import SPLITS, DataArguments, SplitArguments
 from .cleaning import clean, find_duplicates, row_keys
+from .features import check_features, feature_sets
 from .files import progress_bars
 from .report import RowReport, check_rows, good_rows
 from .sources import load_pairs
@@ -39,8 +40,9 @@ def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDi
             splits[name] = load_split(name, data_args, seed, report)
     if "validation" not in splits:
         splits, report = hold_out(splits, report, data_args.validation_rows, seed)
-    known = row_keys(splits["train"], ["source"])
+    known, features = row_keys(splits["train"], ["source"]), feature_sets(splits["train"])
     for name in splits.keys() - {"train"}:
+        check_features(features, splits[name], name)
         report.splits[name]["also_in_train"] = int(np.isin(row_keys(splits[name], ["source"]), known).sum())
     return splits, report
 

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 from ...decoding.ensemble import Ensemble, check_ensemble, vocabularies
+from ...hub.finding import find_model
 from ..recipe.arguments import RunArguments
 from ..run.run import Run
 
@@ -27,7 +28,7 @@ def load_part(auto_class: Any, path: str, **options: Any) -> Any:
         ValueError: It cannot be loaded.
     """
     try:
-        return auto_class.from_pretrained(path, **options)
+        return auto_class.from_pretrained(find_model(path), **options)
     except Exception as error:  # of many types: a package that is missing, a file that is not there
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"training.teacher={path} cannot be loaded: {reason}") from error

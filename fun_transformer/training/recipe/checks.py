@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import sacrebleu
+from transformers.utils import logging
 
 from ...plugins import load_plugins
 from ..tables import METRICS, OBJECTIVES
@@ -23,6 +24,8 @@ from .base import check_beside_path, model_name, resolve_path, starts_from_model
 from .defaults import LIMITS, chosen_fields
 from .model_config import LOSS_OPTIONS, choose_config, mixing_config, model_type_of, recipe_fields
 from .names import flatten, known_arguments, shown, unknown_argument
+
+logger = logging.get_logger(__name__)
 
 LARGEST = 10**12  # of any number, where a field has no other limit
 MODEL_LIMITS = {  # what no model that can be trained comes near, by the ends of the fields' names
@@ -185,9 +188,20 @@ def resolve_run(path: str) -> str:
 
 
 def drop_targets(arguments: RunArguments) -> None:
-    """Give language models, which have no target, the source in its place."""
+    """Give language models, which have no target, the source in its place, and say so where a target is named."""
     for name in SPLITS:
-        for split in getattr(arguments.data, name).corpora:
+        for number, split in enumerate(getattr(arguments.data, name).corpora):
+            place = f"data.{name}.mix[{number}]" if getattr(arguments.data, name).mix else f"data.{name}"
+            if split.target not in (None, split.source):
+                logger.warning(
+                    f"{place}.target={split.target} is not read: objective: {arguments.objective} learns from the "
+                    "sources alone."
+                )
+            if split.target_column not in (SplitArguments.target_column, split.source_column):
+                logger.warning(
+                    f"{place}.target_column={split.target_column} is not read: objective: {arguments.objective} "
+                    "learns from the sources alone."
+                )
             split.target, split.target_column = split.source, split.source_column
             split.references_column = []
 
@@ -258,6 +272,22 @@ def check_columns(data: DataArguments, training: TrainingArguments) -> None:
                 raise ValueError(
                     f"data.{name}.feature_columns must name the same columns as data.train: "
                     f"{' or '.join(named)}, got {', '.join(found) or 'none'}."
+                )
+
+
+def check_sides(arguments: RunArguments) -> None:
+    """Refuse a corpus whose source and target are one column.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    for name in SPLITS if OBJECTIVES[arguments.objective].has_targets else ():
+        for corpus in getattr(arguments.data, name).corpora:
+            is_built_in = (corpus.dataset or "builtin:").startswith("builtin:")
+            if corpus.source_column == corpus.target_column and not is_built_in and not corpus.references_column:
+                raise ValueError(
+                    f"data.{name}: source_column and target_column are both {corpus.source_column}, so that a model "
+                    "would learn to copy. Name two columns; objective: denoising, masked_lm and causal_lm need one."
                 )
 
 
@@ -418,6 +448,7 @@ def check_together(arguments: RunArguments) -> None:
     for name in SPLITS:
         check_split(getattr(data, name), name, data.tags_languages)
     check_columns(data, training)
+    check_sides(arguments)
     check_noise(arguments)
     if training.num_train_epochs is None and all(getattr(training, name) in (AUTO, None) for name in LIMITS):
         raise ValueError("Training would never end: give training.max_steps, max_minutes or num_train_epochs.")

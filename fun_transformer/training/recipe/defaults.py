@@ -71,6 +71,7 @@ FINE_TUNING_SCALES = (
     FineTuningScale(200_000, 4_096, 5),
     FineTuningScale(float("inf"), 8_192, 3),
 )
+MUON_RATE = 8e-3  # at most: benchmarks.optimizers, and docs/training.md
 LONGEST_WARMUP = 500  # steps, where a trained model goes on; else a tenth of the run
 # Highest learning rates of AdamW: 3e-4 is the documentation's for T5, 5e-5 customary for all others; models of this
 # package have trained with 5e-4 to 1e-3.
@@ -143,6 +144,19 @@ def choose_limits(training: TrainingArguments, scale: Scale | FineTuningScale) -
     }
 
 
+def choose_rate(training: TrainingArguments, schedule: str, rate: float) -> float:
+    """Return the highest learning rate of a fresh model: for noam the factor of its formula, for Muon a higher one.
+
+    Args:
+        training: The recipe's section.
+        schedule: Of the learning rate.
+        rate: Good for AdamW.
+    """
+    if schedule == "noam":
+        return 1.0
+    return min(8 * rate, MUON_RATE) if training.optim == "muon" else rate
+
+
 def choose_course(arguments: RunArguments, pairs: int) -> dict[str, Any]:
     """Return how long, in which batches and at which rate to train: gently and briefly, where a trained model goes on.
 
@@ -158,7 +172,7 @@ def choose_course(arguments: RunArguments, pairs: int) -> dict[str, Any]:
             "batch_tokens": scale.batch_tokens,
             "gradient_accumulation_steps": scale.gradient_accumulation_steps,
             "schedule": schedule,
-            "learning_rate": 1.0 if schedule == "noam" else scale.learning_rate,
+            "learning_rate": choose_rate(training, schedule, scale.learning_rate),
             "warmup_steps": scale.warmup_steps,
         }
     rate = FINE_TUNING_RATES.get(model_type_of(arguments), FINE_TUNING_RATE)

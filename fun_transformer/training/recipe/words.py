@@ -13,7 +13,7 @@ from typing import Any
 
 from .arguments import AUTO, RunArguments
 from .base import starts_from_model
-from .defaults import Scale, choose_limits, choose_model, fill, size_fields
+from .defaults import Scale, choose_limits, choose_model, choose_rate, fill, size_fields
 from .model_config import model_type_of
 from .texts import SYMBOLS
 
@@ -100,7 +100,7 @@ def resolve_words(given: RunArguments, arguments: RunArguments, targets: Sequenc
             batch_tokens=scale.batch_tokens,
             gradient_accumulation_steps=scale.gradient_accumulation_steps,
             schedule=schedule,
-            learning_rate=1.0 if schedule == "noam" else scale.learning_rate,
+            learning_rate=choose_rate(training, schedule, scale.learning_rate),
             warmup_steps=scale.warmup_steps,
             average="last" if falls_to_zero and not chooses_best else "best",
         ),
