@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .config_checks import check_known, check_positive, check_probabilities, check_vocabularies, refuse_near_misses
-from .frontends import FRONT_ENDS, is_text, output_height
+from .frontends import FRONT_ENDS, is_text, output_height, refuse_features
 from .mixers import MIXERS
 from .positions import POSITIONS
 
@@ -267,11 +267,7 @@ def text_only(config: FunTransformerConfig) -> FunTransformerConfig:
     Raises:
         ValueError: When the model reads something else.
     """
-    if not is_text(config):
-        raise ValueError(
-            f"This head reads text, and the source of the model is {config.source_modality}. Load it as "
-            "FunTransformerForConditionalGeneration, or its encoder as FunTransformerEncoderModel."
-        )
+    refuse_features(config, "This head")
     return fit_config(config, is_encoder_decoder=False)
 
 

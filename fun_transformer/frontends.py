@@ -8,6 +8,8 @@ after the other, each with a learned vector (as in Deng et al. 2017, arXiv:1609.
 `FRONT_ENDS` is an open table: add a class to it, and `source_modality` of a config may name it.
 """
 
+import math
+
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
@@ -57,6 +59,24 @@ def rows_of(config: PreTrainedConfig) -> int:
     return config.image_rows if config.source_modality == "image" else 1
 
 
+def refuse_features(config: PreTrainedConfig, reader: str) -> None:
+    """Refuse a model whose source is no text.
+
+    Args:
+        config: The model's.
+        reader: What can read texts only, for the message.
+
+    Raises:
+        ValueError: Saying how to use the model.
+    """
+    if not is_text(config):
+        front_end = FRONT_ENDS[config.source_modality]
+        raise ValueError(
+            f"{reader} reads text, and the source of this model is {config.source_modality}. Load it with "
+            f'{front_end.auto_class}, or use pipeline("{front_end.task}", model=...).'
+        )
+
+
 def source_of(config: PreTrainedConfig, **inputs: torch.Tensor | None) -> torch.Tensor | None:
     """Return the features among the inputs of an encoder; None for a text, which has none.
 
@@ -83,6 +103,10 @@ def source_of(config: PreTrainedConfig, **inputs: torch.Tensor | None) -> torch.
 class FrontEnd(nn.Module):
     """Y = ReLU(W * X) with 3 x 3 convolutions of stride 2, then a linear layer; one vector for each place left.
 
+    Weights begin so that the variance is kept on the way (He et al. 2015, arXiv:1502.01852): nothing needs to be
+    scaled then before positions are added. With strings of spoken digits a factor of sqrt(d_model), which token
+    embeddings have, made learning slower.
+
     Padding is set to 0 before each convolution: the bias makes it something else again, which the next one would see.
     With kernel 3, padding 1 and stride 2 a length n becomes ceil(n / 2), and the mask of that is each second element.
 
@@ -93,6 +117,7 @@ class FrontEnd(nn.Module):
     """
 
     input_name: str  # the model's argument
+    length_axis: int  # of it, along which sources differ in length
     auto_class: str  # the Auto class of models that write text
     task: str  # their pipeline
 
@@ -106,6 +131,10 @@ class FrontEnd(nn.Module):
         self.out_proj = nn.Linear(channels * height // self.rows, config.d_model)
         if self.rows > 1:
             self.embed_rows = nn.Embedding(self.rows, config.d_model)
+
+    def sample(self, length: int) -> torch.Tensor:
+        """Return random features of one source, as the class says."""
+        raise NotImplementedError
 
     def to_picture(self, features: torch.Tensor) -> torch.Tensor:
         """Turn what the model is given into (batch, channels, length, height)."""
@@ -140,8 +169,8 @@ class FrontEnd(nn.Module):
             states = nn.functional.relu(convolution(states))  # (batch, channels, length / 2, height / 2)
         states = states.unflatten(-1, (self.rows, -1)).permute(0, 2, 3, 1, 4).flatten(-2)
         embeds = self.out_proj(states)  # (batch, length, rows, d_model)
-        if self.rows > 1:
-            embeds = embeds + self.embed_rows.weight
+        if self.rows > 1:  # begins with variance 1 / d_model, as all embeddings do
+            embeds = embeds + math.sqrt(self.config.d_model) * self.embed_rows.weight
         embeds = embeds.flatten(1, 2)  # (batch, source_len, d_model)
         places = torch.arange(embeds.shape[1], device=embeds.device) // self.rows  # (source_len,)
         return embeds, shrink(self.config, attention_mask), places.unsqueeze(0)
@@ -150,11 +179,15 @@ class FrontEnd(nn.Module):
 class SpeechFrontEnd(FrontEnd):
     """Reads spectrograms, (batch, frames, num_mel_bins)."""
 
-    input_name, auto_class = "input_features", "AutoModelForSpeechSeq2Seq"
-    task = "automatic-speech-recognition"
+    input_name, length_axis = "input_features", 1
+    auto_class, task = "AutoModelForSpeechSeq2Seq", "automatic-speech-recognition"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, 1, config.num_mel_bins)
+
+    def sample(self, length: int) -> torch.Tensor:
+        """Return random features, (1, frames, num_mel_bins)."""
+        return torch.randn(1, length, self.shape[1])
 
     def to_picture(self, features: torch.Tensor) -> torch.Tensor:
         """Turn (batch, frames, num_mel_bins) into (batch, 1, frames, num_mel_bins)."""
@@ -170,10 +203,15 @@ class SpeechFrontEnd(FrontEnd):
 class ImageFrontEnd(FrontEnd):
     """Reads pictures, (batch, num_channels, image_height, width), column by column."""
 
-    input_name, auto_class, task = "pixel_values", "AutoModelForImageTextToText", "image-to-text"
+    input_name, length_axis = "pixel_values", 3
+    auto_class, task = "AutoModelForImageTextToText", "image-to-text"
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config, config.num_channels, config.image_height)
+
+    def sample(self, length: int) -> torch.Tensor:
+        """Return random pixels, (1, num_channels, image_height, width)."""
+        return torch.randn(1, *self.shape, length)
 
     def to_picture(self, features: torch.Tensor) -> torch.Tensor:
         """Turn (batch, num_channels, image_height, width) into (batch, num_channels, width, image_height)."""
@@ -187,4 +225,5 @@ class ImageFrontEnd(FrontEnd):
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {"speech": SpeechFrontEnd, "image": ImageFrontEnd}
 
-__all__ = ["FRONT_ENDS", "FrontEnd", "input_name", "is_text", "output_height", "output_lengths", "shrink", "source_of"]
+__all__ = ["FRONT_ENDS", "FrontEnd", "input_name", "is_text", "output_height", "output_lengths", "refuse_features"]
+__all__ += ["shrink", "source_of"]

@@ -219,7 +219,8 @@ class Stack(FunTransformerPreTrainedModel):
             self.front_end = front_end(config)
         else:
             self.embed_tokens = nn.Embedding(vocab_size, config.d_model)
-        self.embed_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        is_scaled = config.scale_embedding and front_end is None  # what a front end gives has variance 1 or 2 already
+        self.embed_scale = math.sqrt(config.d_model) if is_scaled else 1.0
         encoding = POSITIONS[config.position_embedding_type]
         self.embed_positions = encoding(config, layers[0].num_heads, layers[0].is_causal)
         self.dropout = Dropout(config.dropout)

@@ -172,3 +172,53 @@ def test_what_transformers_js_cannot_run_is_refused(what, tiny_model, tokenizer)
 def test_a_folder_without_graphs_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no onnx/encoder_model\.onnx"):
         OnnxModel.open(tmp_path)
+
+
+# ── speech and pictures ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def build_reader(tokenizer, source, folder):
+    """A model of speech or pictures, saved beside the config of its feature extractor."""
+    from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
+
+    torch.manual_seed(1)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "frontend_channels": 4}
+    fields = {"num_mel_bins": 8} if source == "speech" else {"image_height": 8, "image_rows": 2}
+    fields |= {"vocab_size": len(tokenizer), "source_modality": source, "tie_word_embeddings": False}
+    config = FunTransformerConfig(**sizes, **fields)
+    model = FunTransformerForConditionalGeneration(config).eval()
+    for projection in model.get_decoder().layers[0].encoder_attn.parameters():
+        projection.data *= 10  # the source decides more than the target so far
+    model.generation_config.max_new_tokens = 6
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text("{}")
+    return FunTransformerForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_models_of_speech_and_pictures_run_in_onnx_runtime(tokenizer, tmp_path):
+    """A model of pictures that keeps rows apart, which has all that one of speech has, and more."""
+    (tmp_path / "model").mkdir()
+    model = build_reader(tokenizer, "image", tmp_path / "model")
+    exported = export_model(model, tokenizer, find_format("onnx"), tmp_path / "onnx")
+    assert [found.equal for found in exported.agreements] == [32, 32]
+    assert (tmp_path / "onnx" / "preprocessor_config.json").is_file()
+    again = OnnxModel.open(tmp_path / "onnx")
+    front_end = model.get_encoder().front_end
+    features = torch.cat([front_end.sample(30), front_end.sample(30)])
+    mask = torch.tensor([[1] * 30, [1] * 17 + [0] * 13])
+    inputs = {model.main_input_name: features, "attention_mask": mask}
+    states = model.get_encoder()(**inputs).last_hidden_state
+    torch.testing.assert_close(again.encoder(**inputs).last_hidden_state, states, atol=1e-4, rtol=1e-4)
+    for options in ({}, {"num_beams": 3}):
+        assert torch.equal(again.generate(**inputs, **options), model.generate(**inputs, **options))
+    with pytest.raises(ValueError, match="A comparison on data reads text"):
+        export_model(model, tokenizer, find_format("onnx"), tmp_path / "other", data=["a"])
+
+
+def test_models_of_speech_and_pictures_are_written_in_8_bits(tokenizer, tmp_path):
+    (tmp_path / "model").mkdir()
+    model = build_reader(tokenizer, "speech", tmp_path / "model")
+    export_model(model, tokenizer, find_format("torch"), tmp_path / "int8", "int8", force=True)
+    assert (tmp_path / "int8" / "preprocessor_config.json").is_file()

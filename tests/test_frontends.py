@@ -85,7 +85,9 @@ def numpy_front_end(front_end, picture, rows):
     for place in range(picture.shape[1]):
         for row, part in enumerate(np.split(picture[:, place], rows, axis=1)):  # (channels, height / rows)
             vector = weights["out_proj.weight"] @ part.reshape(-1) + weights["out_proj.bias"]
-            embeds.append(vector + weights["embed_rows.weight"][row] if rows > 1 else vector)
+            if rows > 1:
+                vector = vector + len(vector) ** 0.5 * weights["embed_rows.weight"][row]
+            embeds.append(vector)
     return np.array(embeds)
 
 
@@ -104,6 +106,18 @@ def test_a_front_end_is_two_convolutions_and_a_linear_layer_with_and_without_pad
         assert no_mask is None
         np.testing.assert_allclose(alone[0].detach(), expected, atol=1e-5)
     assert places.tolist() == [[place // front_end.rows for place in range(3 * front_end.rows)]]
+
+
+@SOURCES
+def test_what_enters_the_encoder_is_as_large_as_positions_are(tiny_config, fields):
+    """Sizes as people use them; positions are added to it, whose variance is 1 / 2."""
+    sizes = {"d_model": 128, "frontend_channels": 32, "image_height": 48, "num_mel_bins": 80}
+    encoder = FunTransformerEncoderModel(tiny_config(**fields | sizes)).eval().encoder
+    features = encoder.front_end.sample(200)
+    embeds, _, places = encoder.front_end(features, None)
+    assert 0.4 < embeds.var() < 4
+    hidden_states = encoder.embed(embeds, encoder.locate(embeds, None, places), embeds.shape[1])
+    torch.testing.assert_close(hidden_states, embeds + encoder.embed_positions(places, 0))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -155,8 +169,8 @@ def test_a_batch_generates_what_its_parts_do_alone(build, fields, search, cache)
     """Our searches, and with cache="dynamic" the loops of transformers."""
     model = build(fields | {"tie_word_embeddings": False})
     for layer in model.get_decoder().layers:  # the source decides more than the target so far
-        layer.encoder_attn.v_proj.weight.data *= 10
-        layer.encoder_attn.out_proj.weight.data *= 10
+        for projection in (layer.encoder_attn.q_proj, layer.encoder_attn.k_proj, layer.encoder_attn.out_proj):
+            projection.weight.data *= 10
     parts = [part + 3 * torch.randn(1) for part in sources(model)]
     settings = {"max_new_tokens": 8, "min_new_tokens": 8, "cache_implementation": cache, **search}
     together = model.generate(**join(model, parts), **settings)
@@ -361,7 +375,7 @@ def test_a_source_of_another_kind_is_refused(tiny_config, fields, inputs, words)
     ],
 )
 def test_heads_of_text_refuse_other_sources(tiny_config, head):
-    with pytest.raises(ValueError, match="This head reads text, and the source of the model is speech"):
+    with pytest.raises(ValueError, match="This head reads text, and the source of this model is speech"):
         head(tiny_config(**SPEECH))
 
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     format = find_format(args.to)
     check_output(Path(args.output), format)
     data = read_check(args)
-    model, tokenizer, _ = load_model(args.model, args.plugin)
+    model, tokenizer, _ = load_model(args.model, args.plugin, any_source=True)
     try:
         exported = export_model(model, tokenizer, format, args.output, args.quantization, data, args.force)
     except NotKept as error:

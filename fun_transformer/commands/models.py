@@ -32,7 +32,13 @@ HEADS = {  # looked at in this order: a decoder may be called LMHeadModel, and s
 }
 
 
-def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("text",), dtype: str = "auto"):
+def load_model(
+    name: str,
+    plugins: Iterable[str] = (),
+    heads: Sequence[str] = ("text",),
+    dtype: str = "auto",
+    any_source: bool = False,
+):
     """Load model and tokenizer from a folder or from the Hub, after the user's own files.
 
     Args:
@@ -40,6 +46,7 @@ def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("
         plugins: Python files to run first.
         heads: Those of `HEADS` that can be used.
         dtype: Of its weights, by default as they were saved.
+        any_source: Load models that read speech or pictures too.
 
     Returns:
         The model, its tokenizer, and which of the heads it has.
@@ -51,6 +58,7 @@ def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("
     import transformers
     from transformers.utils import logging
 
+    from ..frontends import refuse_features
     from ..hub.finding import find_model
     from ..hub.weights import folder_damage, some
 
@@ -77,6 +85,8 @@ def load_model(name: str, plugins: Iterable[str] = (), heads: Sequence[str] = ("
         raise
     except Exception as error:  # whatever a damaged file makes a library raise
         raise ValueError(f"The model {name} cannot be loaded: {error}") from error
+    if not any_source:
+        refuse_features(model.config, "This command")
     if report["missing_keys"]:
         raise ValueError(f"{name} lacks weights of a {type(model).__name__}: {some(sorted(report['missing_keys']))}.")
     if bad := [key for key, value in model.named_parameters() if not value.isfinite().all()]:

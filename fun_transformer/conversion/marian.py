@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreT
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from ..configuration_fun_transformer import FunTransformerConfig
+from ..frontends import refuse_features
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
 from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .families import (
@@ -86,6 +87,7 @@ def check_exportable(model: PreTrainedModel) -> None:
             f"A {type(model).__name__} is no FunTransformerForConditionalGeneration, the only one that is a Marian "
             "model in other words."
         )
+    refuse_features(model.config, "MarianMTModel")
     find_family(model.config)
 
 

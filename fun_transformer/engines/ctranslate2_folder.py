@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..configuration_fun_transformer import FunTransformerConfig
 from ..files import write_atomically
+from ..frontends import refuse_features
 from ..positions import POSITIONS
 
 MODEL_TYPE = "fun_transformer_ctranslate2"
@@ -43,6 +44,7 @@ def check_model(model) -> None:
             f"A {type(model).__name__} cannot be written for CTranslate2 here, only a "
             f"FunTransformerForConditionalGeneration.{f' {own}' if is_of_another_family(model) else ''}"
         )
+    refuse_features(config, "This format of CTranslate2")
     for stack in ("encoder", "decoder"):
         if others := sorted(set(config.stack_layer_types(stack)) - {"full_attention"}):
             raise ValueError(

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .parity import Agreement
 
-# Answers texts with this many beams and at most this many new tokens: (texts, num_beams, max_new_tokens).
-Answer = Callable[[Sequence[str], int, int], list[str]]
+# Answers texts, or features of models that read something else, with this many beams and at most this many new tokens:
+# (sources, num_beams, max_new_tokens).
+Answer = Callable[[Sequence, int, int], list[str]]
 # Of the searches that are compared, whatever the generation config says.
 ONE_SEARCH = {"do_sample": False, "num_return_sequences": 1}
 

@@ -6,7 +6,9 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..configuration_fun_transformer import FRONT_END_FIELDS
 from ..engines.ctranslate2_folder import is_of_another_family
+from ..frontends import is_text
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
 from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .formats import Answer, Format
@@ -19,7 +21,8 @@ class Onnx(Format):
     """ONNX graphs, and the config and tokenizer that transformers.js reads.
 
     transformers.js knows no `fun_transformer`, but what it does for a `marian` depends on the graphs alone: names of
-    inputs and outputs, and the sizes in config.json. So that is what config.json says.
+    inputs and outputs, and the sizes in config.json. So that is what config.json says. A model of speech or pictures
+    is for ONNX Runtime alone.
     """
 
     quantizations = ("int8", "float16")
@@ -89,6 +92,7 @@ def describe(model: PreTrainedModel, quantization: str | None) -> dict[str, Any]
     names = ["decoder_attention_heads", "decoder_ffn_dim", "decoder_layers", "decoder_vocab_size", "d_model"]
     names += ["encoder_ffn_dim", "encoder_layers", "vocab_size", "activation_function", "scale_embedding"]
     names += ["pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "is_encoder_decoder"]
+    names += [] if is_text(config) else ["source_modality", *FRONT_END_FIELDS]
     return {
         "model_type": "marian",
         "architectures": ["MarianMTModel"],

@@ -1,6 +1,6 @@
 """The graphs of a translator in ONNX, which ONNX Runtime computes in any language and in a browser.
 
-    encoder   input_ids, attention_mask -> last_hidden_state
+    encoder   input_ids, attention_mask -> last_hidden_state; input_features or pixel_values in place of ids
     decoder   input_ids, encoder_hidden_states, encoder_attention_mask, keys and values so far -> logits, and the same
               with those of these tokens
 
@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from ..frontends import is_text
 from ..modeling_fun_transformer import FunTransformerForConditionalGeneration
 
 OPSET = 18  # of the operators: the least that torch writes, which ONNX Runtime has known since 2023
@@ -40,6 +41,15 @@ class EncoderGraph(nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the encoder's output."""
         return self.encoder(input_ids, attention_mask).last_hidden_state
+
+
+class FeatureGraph(EncoderGraph):
+    """Read speech or pictures: features and mask (batch, length) -> (batch, source_len, d_model)."""
+
+    def forward(self, features: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the encoder's output."""
+        named: Any = {self.encoder.main_input_name: features}
+        return self.encoder(**named, attention_mask=attention_mask).last_hidden_state
 
 
 class SourceGraph(nn.Module):
@@ -117,9 +127,15 @@ def end_ids(model: FunTransformerForConditionalGeneration) -> list[int]:
 def export_encoder(model: FunTransformerForConditionalGeneration) -> onnx.ModelProto:
     """Write the encoder as a graph."""
     source = {0: "batch_size", 1: "encoder_sequence_length"}
-    names = ("input_ids", "attention_mask")
-    inputs = {name: (torch.ones(2, 5, dtype=torch.long), source) for name in names}  # one tensor for both is one input
-    return export_graph(EncoderGraph(model), inputs, ["last_hidden_state"])
+    if is_text(model.config):
+        names = ("input_ids", "attention_mask")  # one tensor for both would be one input
+        ids = {name: (torch.ones(2, 5, dtype=torch.long), source) for name in names}
+        return export_graph(EncoderGraph(model), ids, ["last_hidden_state"])
+    front_end: Any = model.model.encoder.front_end
+    features = torch.cat([front_end.sample(41), front_end.sample(41)])
+    axes = {0: "batch_size", front_end.length_axis: "encoder_sequence_length"}
+    inputs = {model.main_input_name: (features, axes), "attention_mask": (torch.ones(2, 41, dtype=torch.long), source)}
+    return export_graph(FeatureGraph(model), inputs, ["last_hidden_state"])
 
 
 def export_decoder(model: FunTransformerForConditionalGeneration) -> tuple[onnx.ModelProto, onnx.ModelProto]:

@@ -10,6 +10,7 @@ from transformers import AutoConfig, GenerationConfig, GenerationMixin, PreTrain
 from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from ..frontends import input_name, shrink
 from .onnx_graphs import cache_names
 
 
@@ -23,18 +24,17 @@ def run(session: InferenceSession, **inputs: Any) -> dict[str, torch.Tensor]:
 class OnnxEncoder(nn.Module):
     """The encoder."""
 
-    main_input_name = "input_ids"
-
-    def __init__(self, session: InferenceSession) -> None:
+    def __init__(self, session: InferenceSession, main_input_name: str) -> None:
         super().__init__()
-        self.session = session
+        self.session, self.main_input_name = session, main_input_name
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> BaseModelOutput:
-        """Encode (batch, source_len); `kwargs` are what `generate` passes to any encoder."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states: Any = run(self.session, input_ids=input_ids, attention_mask=mask.long())["last_hidden_state"]
+    def forward(self, *, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> BaseModelOutput:
+        """Encode a batch; besides the source, `kwargs` are what `generate` passes to any encoder."""
+        source = kwargs[self.main_input_name]
+        length = source.shape[-1 if source.dim() == 4 else 1]  # pictures are (batch, channels, height, width)
+        mask = torch.ones(len(source), length) if attention_mask is None else attention_mask
+        inputs = {self.main_input_name: source, "attention_mask": mask.long()}
+        states: Any = run(self.session, **inputs)["last_hidden_state"]
         return BaseModelOutput(last_hidden_state=states)
 
 
@@ -46,11 +46,11 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
     """
 
     config_class = PreTrainedConfig
-    main_input_name = "input_ids"
 
     def __init__(self, config: PreTrainedConfig, encoder: InferenceSession, decoder: InferenceSession) -> None:
         super().__init__(config)
-        self.encoder = OnnxEncoder(encoder)
+        self.main_input_name = input_name(config)
+        self.encoder = OnnxEncoder(encoder, self.main_input_name)
         self.session = decoder
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says which device and type inputs need
 
@@ -76,6 +76,11 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
         """Return the encoder; there is one."""
         return self.encoder
 
+    def _prepare_attention_mask_for_generation(self, inputs_tensor, *args):
+        """Without a mask all columns of a picture count, as in the model itself."""
+        columns = inputs_tensor[:, 0, 0] if inputs_tensor.dim() == 4 else inputs_tensor  # (batch, width)
+        return super()._prepare_attention_mask_for_generation(columns, *args)
+
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -83,6 +88,8 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
         decoder_input_ids: torch.Tensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        input_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Score the next token.
@@ -93,15 +100,19 @@ class OnnxModel(PreTrainedModel, GenerationMixin):
             decoder_input_ids: (batch, target_len), those that are not yet in the cache.
             encoder_outputs: What the encoder returned.
             past_key_values: The cache; it grows by these tokens.
+            input_features: Speech in place of `input_ids`, as the model itself reads it.
+            pixel_values: Pictures.
             kwargs: What `generate` passes to any model.
 
         Returns:
             Logits (batch, target_len, vocab_size), and the cache.
         """
         if encoder_outputs is None:
-            encoder_outputs = self.encoder(input_ids, attention_mask)
+            sources = {"input_ids": input_ids, "input_features": input_features, "pixel_values": pixel_values}
+            encoder_outputs = self.encoder(attention_mask=attention_mask, **sources)
         states: Any = encoder_outputs.last_hidden_state
-        mask = torch.ones(states.shape[:2]) if attention_mask is None else attention_mask
+        shrunk = shrink(self.config, attention_mask)
+        mask = torch.ones(states.shape[:2]) if shrunk is None else shrunk
         cache = self.read(past_key_values, len(states))
         results = run(
             self.session,

@@ -4,7 +4,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedTokenizerBase
+
+from ..frontends import FrontEnd
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,24 @@ class Agreement:
         return f"{search}: {self.equal} of {self.texts} answers are equal ({100 * self.equal / self.texts:.1f} %)"
 
 
-def count_equal(num_beams: int, sources: Sequence[str], ours: Sequence[str], theirs: Sequence[str]) -> Agreement:
-    """Compare answers."""
-    different = [row for row in zip(sources, ours, theirs) if row[1] != row[2]]
+def count_equal(num_beams: int, sources: Sequence, ours: Sequence[str], theirs: Sequence[str]) -> Agreement:
+    """Compare answers; of sources that are no texts, the example says the shape."""
+    names = [source if isinstance(source, str) else f"noise {tuple(source.shape)}" for source in sources]
+    different = [row for row in zip(names, ours, theirs) if row[1] != row[2]]
     return Agreement(num_beams, len(sources), len(sources) - len(different), different[0] if different else None)
+
+
+def random_features(front_end: FrontEnd, count: int = 32, seed: int = 0) -> list[torch.Tensor]:
+    """Make noise in place of speech or pictures, which a model answers all the same.
+
+    Args:
+        front_end: Of the model.
+        count: How many.
+        seed: Of the choice.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return [front_end.sample(int(torch.randint(20, 200, ()))) for _ in range(count)]
 
 
 def random_texts(tokenizer: PreTrainedTokenizerBase, count: int = 32, seed: int = 0) -> list[str]:

@@ -2,17 +2,20 @@
 
 import copy
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..files import commit_folder, remove_folder, replacing
+from ..frontends import is_text, refuse_features
 from ..pipeline_fun_transformer import TranslationPipeline
 from .formats import ONE_SEARCH, Answer, Format
-from .parity import Agreement, count_equal, random_texts
+from .parity import Agreement, count_equal, random_features, random_texts
 
 if TYPE_CHECKING:
     from ..evaluation.data import EvaluationData
@@ -87,6 +90,8 @@ def export_model(
     output = check_output(Path(output), format)
     if data is not None and not getattr(data, "sources", data):
         raise ValueError("data has no sources to compare on. Give some, or None for random texts.")
+    if data is not None:
+        refuse_features(model.config, "A comparison on data")
     if quantization and quantization not in format.quantizations:
         allowed = f"Choose one of {', '.join(format.quantizations)}" if format.quantizations else "Leave it out"
         raise ValueError(f"The format has no quantization {quantization}. {allowed}.")
@@ -97,6 +102,7 @@ def export_model(
     try:
         (partial.parent if format.suffix else partial).mkdir(parents=True, exist_ok=True)
         format.write(copy.deepcopy(model), tokenizer, partial, quantization)
+        copy_processor(model, partial)
         exported = compare(model, tokenizer, format.open(partial), output, data, bool(quantization))
         if exported.lost and not force:
             raise NotKept(exported)
@@ -106,6 +112,14 @@ def export_model(
         raise
     keep(output)
     return exported
+
+
+def copy_processor(model: PreTrainedModel, folder: Path) -> None:
+    """Copy what makes features of recordings or pictures from the model's own folder, where there is some."""
+    if not is_text(model.config) and folder.is_dir():
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            if (file := Path(str(model.name_or_path)) / name).is_file():
+                shutil.copy(file, folder)
 
 
 def compare(
@@ -118,8 +132,8 @@ def compare(
 ) -> Exported:
     """Answer the same texts by both, and say what agrees."""
     references = getattr(data, "references", [])
-    texts: Any = random_texts(tokenizer) if data is None else getattr(data, "sources", data)
-    sources: list[str] = list(texts)
+    texts: Any = random_sources(model, tokenizer) if data is None else getattr(data, "sources", data)
+    sources = list(texts)
     longest = longest_answer(model.generation_config)
     if data is None:
         longest = min(longest, RANDOM_TOKENS)
@@ -143,6 +157,11 @@ def compare(
     return Exported(output, size_of(hidden(output)), agreements, scores, lost)
 
 
+def random_sources(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list:
+    """Return random texts, or noise for a model that reads something else."""
+    return random_texts(tokenizer) if is_text(model.config) else random_features(model.get_encoder().front_end)
+
+
 def longest_answer(generation: GenerationConfig) -> int:
     """Return how many tokens the answers of a model may have."""
     if generation.max_new_tokens:
@@ -151,13 +170,26 @@ def longest_answer(generation: GenerationConfig) -> int:
 
 
 def answer_with(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Answer:
-    """Return a model of transformers as a function that answers texts."""
+    """Return a model of transformers as a function that answers texts, or features."""
+    if not is_text(model.config):
+        return answer_features_with(model, tokenizer)
     pipe = TranslationPipeline(model, tokenizer, device=-1)
 
     def answer(texts: Sequence[str], num_beams: int, max_new_tokens: int) -> list[str]:
         options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, **ONE_SEARCH}
         records = pipe(list(texts), batch_size=32, **options)
         return [record["translation_text"] for record in records]
+
+    return answer
+
+
+def answer_features_with(model: Any, tokenizer: PreTrainedTokenizerBase) -> Answer:
+    """Return a model that reads speech or pictures as a function that answers features, one after the other."""
+
+    def answer(features: Sequence[torch.Tensor], num_beams: int, max_new_tokens: int) -> list[str]:
+        options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, **ONE_SEARCH}
+        rows = [model.generate(**{model.main_input_name: one}, **options)[0] for one in features]
+        return [str(tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
     return answer
 
