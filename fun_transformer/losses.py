@@ -64,8 +64,10 @@ def loss_of_logits(
     """
     flat = logits.flatten(0, -2)  # (labels, classes)
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
-    settings = {"ignore_index": IGNORE_INDEX, "reduction": "sum", "label_smoothing": label_smoothing}
-    return cross_entropy(flat, labels.flatten(), **settings) / number_of_labels(labels, num_items_in_batch)
+    total = cross_entropy(
+        flat, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
+    )
+    return total / number_of_labels(labels, num_items_in_batch)
 
 
 class _LinearCrossEntropySum(torch.autograd.Function):
