@@ -48,6 +48,11 @@ def split_seed(split: str) -> int:
     return SEED + SPLITS.index(split)
 
 
+def string_length(split: str, rng: random.Random) -> int:
+    """Return the length of a string of digits; in training short ones are more frequent: they are learned first."""
+    return rng.randint(1, rng.randint(1, MOST_DIGITS) if split == "train" else MOST_DIGITS)
+
+
 class Speaker:
     """eSpeak NG, a program that speaks: text to WAV files.
 
@@ -108,7 +113,7 @@ def spoken_digits(split: str) -> Iterator[tuple[str, str, bytes]]:
     """Yield (name, text, WAV file) of strings of digits, by voices that no other split has."""
     speaker, rng = Speaker(), random.Random(split_seed(split))
     for row in range(SIZES[split]):
-        text = " ".join(rng.choices(WORDS, k=rng.randint(1, MOST_DIGITS)))
+        text = " ".join(rng.choices(WORDS, k=string_length(split, rng)))
         voice = f"{rng.choice(ACCENTS)}+{rng.choice(VOICES[split])}"
         yield f"{row:05} {voice}", text, speaker.say(text, voice, rng.randint(130, 210), rng.randint(30, 70))
 
@@ -127,9 +132,10 @@ def handwritten_digits(split: str) -> Iterator[tuple[str, str, bytes]]:
             "builtin:handwritten-digits needs scikit-learn and Pillow: pip install scikit-learn pillow"
         ) from error
     found, rng = load_digits(), np.random.default_rng(split_seed(split))
+    lengths = random.Random(split_seed(split))
     first, end = DIGIT_IMAGES[split]
     for row in range(SIZES[split]):
-        chosen = rng.integers(first, end, rng.integers(1, MOST_DIGITS + 1))
+        chosen = rng.integers(first, end, string_length(split, lengths))
         pieces = []
         for image in found.images[chosen]:  # (8, 8), from 0 to 16
             size = int(rng.integers(20, HEIGHT - 3))
