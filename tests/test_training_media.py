@@ -338,6 +338,24 @@ def test_a_run_on_speech_resumes_to_the_last_bit(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_trained_model_goes_on_with_its_own_extractor(tmp_path):
+    recipe = write_recipe(tmp_path)
+    train(parse_arguments([recipe]))
+    path = tmp_path / "run" / "model" / "preprocessor_config.json"
+    settings = json.loads(path.read_text()) | {"normalize_vars": False}
+    path.write_text(json.dumps(settings))
+    further = yaml.safe_load(Path(recipe).read_text())
+    further |= {"model": {"path": str(tmp_path / "run")}, "output_dir": str(tmp_path / "further")}
+    Path(recipe).write_text(yaml.safe_dump(further))
+    train(parse_arguments([recipe, "--training.max_steps=1"]))
+    saved = AutoFeatureExtractor.from_pretrained(tmp_path / "further" / "model")
+    assert not saved.normalize_vars
+    path.unlink()
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json, which says how files are read"):
+        prepared(recipe, "--overwrite")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["speech_to_text", "image_to_text"])
 def test_eight_files_are_learned_by_heart(tmp_path, objective):
     recipe = write_recipe(tmp_path, objective, max_steps=250, batch_tokens=400, eval_steps=250, learning_rate=4e-3)

@@ -50,10 +50,17 @@ class FromFiles(Seq2Seq):
     def read_sources(self, config, arguments):
         reader = READERS[self.modality]
         config.source_modality = self.modality
-        if starts_from_model(arguments):
-            self.reader = reader.load(arguments.model["path"], config)
-        else:
+        if not starts_from_model(arguments):
             self.reader = reader.build(config)
+            return
+        path = arguments.model["path"]
+        try:
+            self.reader = reader.load(path, config)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"model.path={path}: its preprocessor_config.json, which says how files are read, cannot be read "
+                f"({str(error).splitlines()[0]}). Put back a whole copy."
+            ) from error
 
     def save_files(self, folder: Path) -> None:
         self.reader.extractor.save_pretrained(folder)
