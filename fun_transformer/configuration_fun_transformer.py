@@ -55,6 +55,8 @@ class FunTransformerConfig(PreTrainedConfig):
         scale_embedding: Multiply embeddings by sqrt(d_model) (section 3.4).
         share_encoder_decoder_embeddings: One embedding for source and target (section 3.4).
         tie_word_embeddings: The output layer uses the target's embedding (section 3.4).
+        copy_attention: Let the model copy tokens of the source (See et al. 2017, arXiv:1704.04368): for inflection,
+            names and numbers, where much of the answer is in the question. Both sides need one vocabulary.
         label_smoothing: epsilon_ls, the probability mass spread over the whole vocabulary (section 5.4).
         pad_token_id, bos_token_id, eos_token_id, decoder_start_token_id: Special tokens; the decoder's input is the
             target shifted right by `decoder_start_token_id`.
@@ -105,6 +107,7 @@ class FunTransformerConfig(PreTrainedConfig):
     scale_embedding: bool = True
     share_encoder_decoder_embeddings: bool = True
     tie_word_embeddings: bool = True
+    copy_attention: bool = False
     label_smoothing: float | int = 0.1
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
@@ -212,6 +215,11 @@ class FunTransformerConfig(PreTrainedConfig):
     def validate_vocabularies(self):
         """Refuse one embedding for two vocabularies of different sizes."""
         check_vocabularies(self)
+        if self.copy_attention and not (self.share_encoder_decoder_embeddings and self.source_modality == "text"):
+            raise ValueError(
+                "copy_attention=True puts tokens of the source into the target, so both need one vocabulary: leave "
+                'share_encoder_decoder_embeddings=True and source_modality="text", or copy nothing.'
+            )
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return what is saved; a model of text says nothing of front ends."""

@@ -88,6 +88,8 @@ def can_be_fast(model: PreTrainedModel, own_parts: set[type]) -> bool:
         model: A `FunTransformerForConditionalGeneration`.
         own_parts: The classes of its modeling file that an encoder and a decoder are made of.
     """
+    if model.copy_layer is not None:
+        return False
     parts = [model, model.base_model, *model.get_decoder().modules(), model.lm_head]
     return is_plain(model, parts, own_parts) and has_own_weights(decoder_linears(model))
 

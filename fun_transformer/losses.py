@@ -11,6 +11,7 @@ form it is computed in the same pass: nothing is stored but the gradients of the
 """
 
 import torch
+from torch.nn.functional import cross_entropy
 
 IGNORE_INDEX = -100
 LEAST_CHUNK = 512  # tokens, on a CPU
@@ -46,6 +47,27 @@ def number_of_labels(labels: torch.Tensor, num_items_in_batch: torch.Tensor | in
     elif isinstance(num_items_in_batch, torch.Tensor):
         num_items_in_batch = num_items_in_batch.to(labels.device)
     return num_items_in_batch + (num_items_in_batch == 0)
+
+
+def loss_of_logits(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    label_smoothing: float = 0.0,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Return the sum of the cross-entropies of labels, divided by their number.
+
+    Args:
+        logits: (..., classes).
+        labels: (...); -100 is ignored.
+        label_smoothing, num_items_in_batch: As in `linear_cross_entropy`.
+    """
+    flat = logits.flatten(0, -2)  # (labels, classes)
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    total = cross_entropy(
+        flat, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
+    )
+    return total / number_of_labels(labels, num_items_in_batch)
 
 
 class _LinearCrossEntropySum(torch.autograd.Function):

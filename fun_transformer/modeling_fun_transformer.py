@@ -35,10 +35,10 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
 from .configuration_fun_transformer import FunTransformerConfig, decoder_only, fit_config, text_only
+from .copying import CopyLayer
 from .dropout import Dropout
-from .fast_generation import fast_decoder_for, fast_encoding, takes_usual_cache
-from .fast_search import BeamSearch, Sampling
 from .frontends import FRONT_ENDS, shrink, source_of
+from .generation import Seq2SeqGenerationMixin
 from .int8 import Int8Quantizer  # noqa: F401 (`from_pretrained` asks the library for it by its name in config.json)
 from .layer_norm import LayerNorm
 from .losses import IGNORE_INDEX, number_of_labels
@@ -575,7 +575,7 @@ class FunTransformerModel(FunTransformerPreTrainedModel):
         )
 
 
-class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, GenerationMixin):
+class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Seq2SeqGenerationMixin):
     """The whole of Figure 1: encoder, decoder, and an output layer that gives each token of the vocabulary a logit."""
 
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -585,6 +585,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         self._tied_weights_keys = tied_output_layer(config, "model.")
         self.model = FunTransformerModel(self.config)
         self.lm_head = nn.Linear(config.d_model, config.decoder_vocab_size, bias=False)
+        self.copy_layer = CopyLayer(config) if config.copy_attention else None
         self.post_init()
 
     def prepare_decoder_input_ids_from_labels(
@@ -594,49 +595,16 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         position_ids = packing and position_ids_from_segments(packing["target_segment_ids"])
         return self.shift_right(labels, position_ids)
 
-    def prepare_inputs_for_generation(self, input_ids, decoder_attention_mask=None, **kwargs):
-        """Count positions before a static cache turns the mask into a 4-D one, from which they cannot be read."""
-        if decoder_attention_mask is not None and decoder_attention_mask.dim() == 2:
-            kwargs["decoder_position_ids"] = position_ids_from_mask(decoder_attention_mask)
-        return super().prepare_inputs_for_generation(
-            input_ids, decoder_attention_mask=decoder_attention_mask, **kwargs
-        )
-
-    def _prepare_attention_mask_for_generation(self, inputs_tensor, *args):
-        """Without a mask all columns of a picture count; the library would take its channels for them."""
-        columns = inputs_tensor[:, 0, 0] if inputs_tensor.dim() == 4 else inputs_tensor  # (batch, width)
-        return super()._prepare_attention_mask_for_generation(columns, *args)
-
-    def _maybe_prepare_encoder_kwargs_for_generation(self, inputs_tensor, model_kwargs, name, generation_config):
-        """Encode the source, unless the caller has; `name` is that of the inputs. Not asked in transformers 5.17."""
-        encoded = fast_encoding(self, FAST_PARTS, generation_config, {**model_kwargs, name: inputs_tensor})
-        if encoded is not None:
-            model_kwargs["encoder_outputs"] = encoded
-        return super()._maybe_prepare_encoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs, name, generation_config
-        )
-
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args):
-        """Begin with an empty cache; to find out which kind, the library would copy the config several times."""
-        if not takes_usual_cache(self.config, generation_config, model_kwargs):
-            return super()._prepare_cache_for_generation(generation_config, model_kwargs, *args)
-        model_kwargs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
-
-    def _beam_search(self, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
-        """Search with beams; `kwargs` are settings of transformers' loop, and of the model at each step."""
-        call = (logits_processor, stopping_criteria, generation_config)
-        decoder = fast_decoder_for(self, FAST_PARTS, input_ids, generation_config, kwargs)
-        if decoder is None:
-            return super()._beam_search(input_ids, *call, **kwargs)
-        return BeamSearch(decoder, *call).run(input_ids)
-
-    def _sample(self, input_ids, logits_processor, stopping_criteria, generation_config, streamer=None, **kwargs):
-        """Search greedily or draw tokens, as `_beam_search`; a streamer gets each token at once."""
-        call = (logits_processor, stopping_criteria, generation_config)
-        decoder = fast_decoder_for(self, FAST_PARTS, input_ids, generation_config, kwargs)
-        if decoder is None:
-            return super()._sample(input_ids, *call, streamer=streamer, **kwargs)
-        return Sampling(decoder, *call).run(input_ids, streamer)
+    def copy_tokens(self, outputs, source_ids, attention_mask, packing) -> torch.Tensor:
+        """Return the logarithms of the probabilities of a model that copies, (batch, target_len, vocab_size)."""
+        if source_ids is None:
+            raise ValueError(
+                "copy_attention=True copies tokens of the source: pass input_ids, or decoder_source_ids beside "
+                "encoder_outputs."
+            )
+        states, logits = outputs.last_hidden_state, self.lm_head(outputs.last_hidden_state)
+        source_states = outputs.encoder_last_hidden_state
+        return self.copy_layer(logits, states, source_states, source_ids, attention_mask, packing)
 
     @can_return_tuple
     def forward(
@@ -657,6 +625,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
         skip_logits: bool | None = None,
         input_features: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
+        decoder_source_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Seq2SeqTokenOutput:
         """Score the next token at each position of the target, and compare with `labels`.
@@ -670,6 +639,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
                 but -100 are counted, as a `Trainer` does.
             skip_logits: Return no logits, which saves their memory; by default in training with labels. A loss of your
                 own that reads `outputs.logits` in training needs False.
+            decoder_source_ids: (batch, source_len), for `copy_attention` beside `encoder_outputs`: what these encode.
             (others): As in `FunTransformerModel.forward`.
 
         Returns:
@@ -694,16 +664,18 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
             pixel_values=pixel_values,
             **kwargs,
         )
-        loss = None
+        loss, states, output_layer = None, outputs.last_hidden_state, self.lm_head
+        if self.copy_layer is not None:
+            source_ids = input_ids if decoder_source_ids is None else decoder_source_ids
+            states = self.copy_tokens(outputs, source_ids, attention_mask, kwargs.get("packing"))
+            output_layer = None
         if labels is not None:
-            loss = self.token_loss(
-                outputs.last_hidden_state, self.lm_head, labels, label_smoothing, num_items_in_batch
-            )
+            loss = self.token_loss(states, output_layer, labels, label_smoothing, num_items_in_batch)
         if skip_logits is None:
             skip_logits = self.training and labels is not None
         return Seq2SeqTokenOutput(
             loss=loss,
-            logits=None if skip_logits else self.lm_head(outputs.last_hidden_state),
+            logits=None if skip_logits else output_layer(states) if output_layer else states,
             **{name: value for name, value in outputs.items() if name != "last_hidden_state"},
         )
 
@@ -711,6 +683,7 @@ class FunTransformerForConditionalGeneration(FunTransformerPreTrainedModel, Gene
 # What `generate` has a fast way to compute; a class derived from one of them may compute something else.
 FAST_PARTS = {FunTransformerForConditionalGeneration, FunTransformerModel, FeedForward}
 FAST_PARTS |= {Encoder, EncoderLayer, Decoder, DecoderLayer}
+FunTransformerForConditionalGeneration.fast_parts = FAST_PARTS
 
 
 class FunTransformerEncoderModel(FunTransformerPreTrainedModel):

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast, MaskedLMOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .frontends import input_name, is_text
-from .losses import IGNORE_INDEX, linear_cross_entropy, number_of_labels, shift_tokens_right
+from .losses import IGNORE_INDEX, linear_cross_entropy, loss_of_logits, number_of_labels, shift_tokens_right
 
 
 def tied_embeddings(config: PreTrainedConfig) -> dict[str, str]:
@@ -201,7 +201,7 @@ class TokenModel(PreTrainedModel):
     def token_loss(
         self,
         hidden_states: torch.Tensor,
-        output_layer: nn.Linear,
+        output_layer: nn.Linear | None,
         labels: torch.Tensor,
         label_smoothing: float | None,
         num_items_in_batch: torch.Tensor | int | None,
@@ -213,7 +213,8 @@ class TokenModel(PreTrainedModel):
         know this: so the number that it gives is lowered here by the padding's share in this batch.
 
         Args:
-            hidden_states: (batch, seq_len, d_model).
+            hidden_states: (batch, seq_len, d_model); logits or their logarithms of probabilities, (batch, seq_len,
+                vocab_size), without an output layer.
             output_layer: d_model -> vocab_size, without bias.
             labels: (batch, seq_len); -100 and `pad_token_id` are ignored.
             label_smoothing: Instead of the config's.
@@ -225,14 +226,17 @@ class TokenModel(PreTrainedModel):
         """
         if label_smoothing is None:
             label_smoothing = self.config.label_smoothing
-        weight = output_layer.weight
+        weight = None if output_layer is None else output_layer.weight
         if hasattr(weight, "full_tensor"):  # it is split over devices
             weight = weight.full_tensor()
-        labels = labels.to(weight.device)
+        labels = labels.to(hidden_states.device if weight is None else weight.device)
         counted = (labels != IGNORE_INDEX).sum()
         if self.config.pad_token_id not in (None, self.config.eos_token_id):
             labels = labels.masked_fill(labels == self.config.pad_token_id, IGNORE_INDEX)
-        loss = linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
+        if weight is None:
+            loss = loss_of_logits(hidden_states, labels, label_smoothing, num_items_in_batch)
+        else:
+            loss = linear_cross_entropy(hidden_states, weight, labels, label_smoothing, num_items_in_batch)
         if num_items_in_batch is None:
             return loss
         return loss * (counted / number_of_labels(labels, None))  # times 1 without padding

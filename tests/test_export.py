@@ -222,11 +222,13 @@ def test_two_exports_do_not_remove_what_the_other_has_begun(model, tokenizer, tm
     assert other.is_dir()
 
 
-def test_a_table_without_a_header_says_what_is_missing(tmp_path, capsys):
+def test_a_table_without_a_header_is_read_as_training_reads_it(tmp_path, capsys):
     (tmp_path / "check.tsv").write_text("今天吃什么？\tThe other cat.\n我们走吧！\tAgain.\n", encoding="utf-8")
     arguments = ["export", "no-model", "--to", "marian", "-o", str(tmp_path / "out"), "--check"]
     assert cli.main([*arguments, str(tmp_path / "check.tsv")]) == 2
-    assert "The first line must name the columns." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the first row is data" in said and "source_column is 0, target_column 1" in said
+    assert "for a model no-model" in said  # which is looked for after the table
 
 
 @pytest.mark.parametrize(("name", "quantization"), [("torch", "int8"), ("ct2", None), ("onnx", None)])

@@ -22,7 +22,7 @@ PACKAGE = "fun_transformer"
 # Flat files: name pattern -> patterns of the siblings that it may import.
 LEVEL_0 = ["int8", "positions", "losses", "dropout", "layer_norm", "config_checks"]
 LEVEL_1 = ["attention", "mixers", "frontends", "token_model"]
-LEVEL_2 = ["configuration_*", "masks", "fast_search", "fast_generation"]
+LEVEL_2 = ["configuration_*", "masks", "copying", "generation"]
 FLAT = {
     "int8": [],
     "positions": LEVEL_0,
@@ -36,11 +36,13 @@ FLAT = {
     "token_model": [*LEVEL_0, "frontends"],
     "configuration_*": [*LEVEL_0, "mixers", "frontends"],
     "masks": [*LEVEL_0, "mixers", "frontends", "configuration_*"],
+    "copying": ["masks"],
     "fast_products": ["int8"],
     "fast_encoder": ["fast_products"],
     "fast_decoder": ["positions", "fast_products"],
     "fast_search": ["fast_decoder"],
     "fast_generation": [*LEVEL_0, "attention", "frontends", "fast_products", "fast_encoder", "fast_decoder"],
+    "generation": ["positions", "fast_search", "fast_generation"],
     "modeling_*": [*LEVEL_0, *LEVEL_1, *LEVEL_2],
     "tokenization_*": [],
     "text_parts": [],

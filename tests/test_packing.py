@@ -46,8 +46,9 @@ SLIDING["decoder_layer_types"] = ["sliding_attention", "full_attention", "slidin
         {"norm_position": "pre", "position_embedding_type": "learned", "max_position_embeddings": 8},
         {"decoder_vocab_size": 29, "share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
         SLIDING,
+        {"copy_attention": True},
     ],
-    ids=["post", "pre-learned", "two-vocabularies", "sliding"],
+    ids=["post", "pre-learned", "two-vocabularies", "sliding", "copying"],
 )
 def test_loss_and_gradients_are_those_of_the_padded_rows(fields, length, kernel, tiny_model, sentence_pairs):
     model = tiny_model("sdpa", dropout=0.0, **fields).train()

@@ -42,6 +42,7 @@ CONTRACT = [
     ("transformers.generation.GenerationMixin", "_prepare_cache_for_generation", "an RNN's cache, and ours"),
     ("transformers.generation.GenerationMixin", "_maybe_prepare_encoder_kwargs_for_generation", "the fast encoder"),
     ("transformers.generation.GenerationMixin", "_prepare_attention_mask_for_generation", "a picture without a mask"),
+    ("transformers.generation.GenerationMixin", "_prepare_model_inputs", "the source, for copying"),
     ("transformers.generation.GenerationMixin", "_beam_search", "the loop of constrained and diverse beam search"),
     ("transformers.generation.GenerationMixin", "_sample", "the loop of greedy search, beside our own"),
     ("transformers.generation.GenerationMixin", "_check_early_stop_heuristic", "when a text's search is over"),

@@ -85,6 +85,8 @@ def find_family(config: FunTransformerConfig) -> str:
         refuse(f"has layers of {', '.join(sorted(others))}, and theirs are of full attention")
     if config.position_embedding_type not in ("sinusoidal", "learned"):
         refuse(f"has position_embedding_type={config.position_embedding_type}, and theirs is sinusoidal or learned")
+    if config.copy_attention:
+        refuse("copies tokens of the source (copy_attention), and theirs do not")
     if config.has_final_norm() != (config.norm_position == "pre"):
         refuse(f"has final_layer_norm={config.final_layer_norm} with norm_position={config.norm_position}")
     if config.layer_norm_eps != LAYER_NORM_EPS:

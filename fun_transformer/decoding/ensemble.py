@@ -47,6 +47,8 @@ def check_ensemble(models: Sequence[PreTrainedModel]) -> None:
         check_encoder_decoder(model)
         if model.get_encoder() is None:
             raise ValueError(f"Model {number} of the ensemble is computed by another program. Take models of torch.")
+        if getattr(model.config, "copy_attention", False):
+            raise ValueError(f"Model {number} of the ensemble copies tokens (copy_attention). Take models without it.")
         tokens, first = tokens_of(model), tokens_of(models[0])
         for name in tokens:
             if tokens[name] != first[name]:

@@ -56,6 +56,8 @@ def check_model(model) -> None:
             f"position_embedding_type={config.position_embedding_type} cannot be written for CTranslate2. Train with "
             f"one of {', '.join(POSITION_TYPES)} for it, or choose another format: onnx and torch take all positions."
         )
+    if config.copy_attention:
+        raise ValueError("copy_attention=True cannot be written for CTranslate2, which has none. Choose torch.")
     ends = model.generation_config.eos_token_id
     if isinstance(ends, list) and len(ends) > 1:
         raise ValueError(f"CTranslate2 ends a text with one token, but eos_token_id={ends}. Choose one.")

@@ -43,6 +43,11 @@ class Onnx(Format):
             )
         if not tokenizer.is_fast:
             raise ValueError("--to onnx needs a fast tokenizer: transformers.js reads only tokenizer.json.")
+        if model.config.copy_attention:
+            raise ValueError(
+                "copy_attention=True copies from the ids of the source, which transformers.js does not give to a "
+                "decoder. Choose torch."
+            )
         kept = model.config.get_text_config(decoder=True).layer_types  # by each layer while it generates
         for layer_type, cache_type in zip(model.config.stack_layer_types("decoder"), kept):
             if cache_type not in ("full_attention", "sliding_attention"):

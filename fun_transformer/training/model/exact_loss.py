@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import logging
 
-from ...losses import IGNORE_INDEX, linear_cross_entropy, number_of_labels
+from ...losses import IGNORE_INDEX, linear_cross_entropy, loss_of_logits
 
 logger = logging.get_logger(__name__)
 
@@ -124,23 +123,6 @@ def find_bias(model: PreTrainedModel) -> tuple[bool, str | None]:
     finally:
         model.train(was_training)
     return False, None
-
-
-def loss_of_logits(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, items: Any) -> torch.Tensor:
-    """Return the sum of the cross-entropies of labels, divided by their number.
-
-    Args:
-        logits: (..., classes).
-        labels: (...); -100 is ignored.
-        label_smoothing: As in `linear_cross_entropy`.
-        items: What the sum is divided by; the number of labels when None.
-    """
-    flat = logits.flatten(0, -2).float()  # (labels, classes)
-    smoothing = label_smoothing or 0.0
-    total = cross_entropy(
-        flat, labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=smoothing
-    )
-    return total / number_of_labels(labels, items)
 
 
 def shift_left(labels: torch.Tensor) -> torch.Tensor:

@@ -60,11 +60,15 @@ def longest_target(targets: Sequence[str], arguments: RunArguments) -> int:
 
 
 def choose_word_model(arguments: RunArguments, scale: WordScale) -> dict[str, Any]:
-    """Return the recipe's section `model` with sizes, and with positions where it names neither sizes nor layers."""
+    """Return the recipe's section `model` with sizes; where it names none and no layers, with positions and copying.
+
+    Copying needs one vocabulary for both sides.
+    """
     model = choose_model(arguments, scale)
     named = {*size_fields(scale, "fun_transformer"), "encoder_layer_types", "decoder_layer_types", "config"}
     if not named & arguments.model.keys() and model_type_of(arguments) == "fun_transformer":
-        return {"position_embedding_type": scale.position_embedding_type} | model
+        copying = {} if arguments.tokenizer.target_type else {"copy_attention": True}
+        return {"position_embedding_type": scale.position_embedding_type} | copying | model
     return model
 
 
