@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en pictures test test-fast test-library test-versions coverage check
+.PHONY: help demo demo-zh-en demo-speech demo-formula pictures test test-fast test-library test-versions coverage check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,23 @@ demo: $(READY)  ## use the models of the checkout, then train one: letters to ph
 
 demo-zh-en: $(READY)  ## Chinese to English on 4,000 HSK sentences: the same flow, a toy
 	$(PY) -m examples.demo hub_configs/zh-en-tiny/recipe.yaml runs/demo-zh-en
+
+# The recordings of the Free Spoken Digit Dataset, where they are at hand; else eSpeak NG speaks (pip install '.[speech]').
+FSDD ?= ../shared/data/fsdd/recordings.tar.xz
+SPOKEN = data/spoken-digits
+ESPEAK = $(foreach part,train validation test,--data.$(part).dataset=builtin:espeak-digits --data.$(part).source_column=source --data.$(part).target_column=target)
+
+demo-speech: $(READY)  ## spoken digits to words, and what the model listens to (about five minutes on two cores)
+	if [ -e $(FSDD) ]; then \
+		$(PY) -m benchmarks.spoken_digits_data $(FSDD) $(SPOKEN) && \
+		$(PY) -m examples.demo hub_configs/spoken-digits/recipe.yaml runs/demo-speech; \
+	else \
+		$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[speech]' && \
+		$(PY) -m examples.demo hub_configs/spoken-digits/recipe.yaml runs/demo-speech --data.name=espeak-digits $(ESPEAK); \
+	fi
+
+demo-formula: $(READY)  ## pictures of formulas to LaTeX
+	$(PY) -m examples.demo hub_configs/formula-latex/recipe.yaml runs/demo-formula
 
 pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
 	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done

@@ -82,7 +82,7 @@ def cmudict(data: Path, folder: Path) -> Words:
         write_rows(folder / f"{name}.jsonl", rows)
     words = name_tables([folder / f"{name}.jsonl" for name in ("train", "dev", "test")])
     words += [f"--data.{split}.references_column=references" for split in ("validation", "test")]
-    return [*words, "--generation.metrics=per,wer", "--generation.batch_size=512"]
+    return [*words, "--generation.metrics=per,g2p_wer", "--generation.batch_size=512"]
 
 
 CMUDICT = tuple(f"cmudict-0.7b.{name}.xz" for name in ("train-dev-20-21", "train-dev-1-21", "test"))
@@ -163,7 +163,7 @@ def chunk_texts(data: Path) -> Iterator[str]:
 REVIEWS = ("train.tsv.xz", "dev.tsv.xz", "test.tsv.xz")
 LABEL = ("accuracy",)
 TABLES = {
-    "cmudict": Table("g2p-en-distilled/teacher.yaml", CMUDICT, cmudict, ("per", "wer")),
+    "cmudict": Table("g2p-en-distilled/teacher.yaml", CMUDICT, cmudict, ("per", "g2p_wer")),
     "multi30k-de-en": captions("de", "en"),
     "multi30k-en-de": captions("en", "de"),
     "tatoeba-zh-en": Table(

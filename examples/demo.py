@@ -3,6 +3,7 @@
 What `make demo` and `make demo-zh-en` run. Options after OUTPUT_DIR go to the training.
 """
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ READY = (
     ("translation", "en-zh-small", ["I like reading books.", "Where is the station?", "She is my teacher."]),
     ("text2text-generation", "g2p-en-distilled", ["attention", "translator", "everyday"]),
 )
-# What each demo shows: texts that no data set has, and what has to be said about the model.
+# What each demo shows: texts that no data set has, of speech and pictures test rows, and what has to be said about it.
 SHOWN = {
     "g2p-en": (["transformer", "huggingface", "datawhale"], ""),
     "zh-en-tiny": (
@@ -24,6 +25,9 @@ SHOWN = {
         "4,000 sentences make a toy: it knows their words and phrases, and guesses the rest. For a real translator,\n"
         "train on your own sentence pairs: see README.md.",
     ),
+    "spoken-digits": ([], ""),
+    "handwritten-digits": ([], ""),
+    "formula-latex": ([], ""),
 }
 
 
@@ -60,14 +64,58 @@ def use(model: Path, texts: list[str]) -> None:
     print(f"Attention: {model.parent / 'attention.png'}")
 
 
+def use_on_files(model: Path, recipe: Path, data: list[str]) -> None:
+    """Read the first test rows with transformers' pipeline; of speech, draw what the last one listens to."""
+    from PIL import Image
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
+
+    import fun_transformer  # noqa: F401  registers the model and the pipelines
+    from fun_transformer.analysis import attention_over_features
+    from fun_transformer.training.data.media import READERS, row_content
+    from fun_transformer.training.data.report import RowReport
+    from fun_transformer.training.data.sounds import RATE, read_sound
+    from fun_transformer.training.data.splits import load_split
+    from fun_transformer.training.recipe.reading import parse_arguments
+    from fun_transformer.visualization import plot_speech_attention
+
+    arguments = parse_arguments([str(recipe), *data])
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(model)
+    modality = loaded.config.source_modality
+    rows = load_split("test", arguments.data, 0, RowReport(), modality).select(range(4))
+    contents = [row_content(row["source"], row["content"]) for row in rows]
+    if modality == "speech":
+        sources = [{"raw": read_sound(content)[0], "sampling_rate": RATE} for content in contents]
+        pipe, key = pipeline("automatic-speech-recognition", model=str(model)), "text"
+    else:
+        sources = [Image.open(io.BytesIO(content)) for content in contents]
+        pipe, key = pipeline("image-to-text", model=str(model)), "generated_text"
+    for row, source in zip(rows, sources, strict=True):
+        result = pipe(source)
+        print(f"  {row['target']} -> {(result if isinstance(result, dict) else result[0])[key]}")
+    reader = READERS[modality].load(model, loaded.config)
+    features = reader.read(contents[0])[0]
+    inputs = reader.collate([{"features": features}])
+    weights, tokens = attention_over_features(loaded, AutoTokenizer.from_pretrained(model), inputs)
+    if modality == "speech":
+        plot_speech_attention(
+            features.astype("float32"), weights[-1].mean(0).numpy(), tokens, model.parent / "attention.png"
+        )
+        print(f"Attention: {model.parent / 'attention.png'}")
+
+
 def last_line(output_dir: Path) -> str:
     """The scores on the test split, in one line."""
     lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     test = next(line for line in reversed(lines) if line["split"] == "test")
     seconds = max(line["seconds"] for line in lines if "seconds" in line)
     rows = sum(1 for _ in (output_dir / "predictions.jsonl").open(encoding="utf-8"))
-    if "per" in test:
-        scores, unit = f"PER {test['per']:.1f} % WER {test['wer']:.1f} %", "words"
+    if "wer" in test:
+        scores = f"WER {test['wer']:.1f} %"
+        unit = "recordings" if "cer" in test else "pictures"
+    elif "same_picture" in test:
+        scores, unit = f"same picture {test['same_picture']:.1f} %", "formulas"
+    elif "per" in test:
+        scores, unit = f"PER {test['per']:.1f} % WER {test['g2p_wer']:.1f} %", "words"
     else:
         scores, unit = f"BLEU {test['bleu']:.1f} chrF {test['chrf']:.1f}", "sentences"
     return f"demo: {scores} on {rows} held-out {unit}, {seconds:.0f} s of training"
@@ -78,13 +126,17 @@ def main() -> None:
     if len(sys.argv) < 3 or Path(sys.argv[1]).parent.name not in SHOWN:
         sys.exit(f"usage: python -m examples.demo RECIPE OUTPUT_DIR [OPTIONS]; a recipe of {' or '.join(SHOWN)}")
     recipe, output_dir = Path(sys.argv[1]), Path(sys.argv[2])
-    use_ready_models()
+    if SHOWN[recipe.parent.name][0]:
+        use_ready_models()
     print(f"\nNow one of your own, from {recipe}:", flush=True)
     # What `accelerate launch -m fun_transformer.training RECIPE ...` runs on each of its processes.
     if code := train([str(recipe), "--output_dir", str(output_dir), "--overwrite", *sys.argv[3:]]):
         sys.exit(code)
     texts, note = SHOWN[recipe.parent.name]
-    use(output_dir / "model", texts)
+    if texts:
+        use(output_dir / "model", texts)
+    else:
+        use_on_files(output_dir / "model", recipe, [word for word in sys.argv[3:] if word.startswith("--data.")])
     if note:
         print(note)
     print(last_line(output_dir))

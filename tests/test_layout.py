@@ -74,6 +74,7 @@ SUBFOLDERS = [  # a subfolder may import those of the rows before it
 # The rooms of fun_transformer/training: each may import those before it.
 ROOMS = ["platform", "tables", "recipe", "data", "metrics", "optimization", "train_tokenizer", "objectives"]
 ROOMS += [
+    "media_objectives",
     "run",
     "model",
     "engine",

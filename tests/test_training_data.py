@@ -758,7 +758,7 @@ def test_hsk_splits_share_no_sentence_and_hold_no_placeholder():
 @pytest.mark.parametrize(
     "train, message",
     [
-        ({"dataset": "builtin:cmu"}, "There are builtin:cmudict and builtin:hsk"),
+        ({"dataset": "builtin:cmu"}, "There are builtin:cmudict, builtin:hsk, builtin:espeak-digits"),
         ({"dataset": "builtin:hsk", "split": "dev"}, "builtin:hsk has train, validation, test"),
         ({"dataset": "builtin:hsk", "source_column": "pinyin"}, "columns are source, target, zh, en"),
     ],

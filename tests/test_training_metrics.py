@@ -143,7 +143,7 @@ def test_rows_may_have_different_numbers_of_references():
     predictions = ["A B C", "D E", "F"]
     references = [["X", "A B C"], ["D E"], ["F G H", "G", "F F"]]
     scores = compute_metrics(TEXT_METRICS, predictions, references)
-    assert scores["wer"] == pytest.approx(100 / 3) and scores["exact"] == pytest.approx(200 / 3)
+    assert scores["g2p_wer"] == pytest.approx(100 / 3) and scores["exact"] == pytest.approx(200 / 3)
     assert scores["per"] == pytest.approx(
         100 * 1 / (3 + 2 + 1)
     )  # F against G: one edit, and the shorter of two nearest
@@ -151,7 +151,27 @@ def test_rows_may_have_different_numbers_of_references():
 
 
 def test_spaces_do_not_count_in_pronunciations():
-    assert compute_metrics(["per", "wer"], [" A  B "], [["A B"]]) == {"per": 0.0, "wer": 0.0}
+    assert compute_metrics(["per", "g2p_wer"], [" A  B "], [["A B"]]) == {"per": 0.0, "g2p_wer": 0.0}
+
+
+def test_word_and_character_error_rates_are_those_of_speech():
+    references = [["the cat sat on the mat"], ["hello", "hello there world"], ["a b"]]
+    predictions = ["the cat on a mat", " hello  world ", "ab"]
+    scores = compute_metrics(["wer", "cer"], predictions, references)
+    edits = 2 + 1 + 2  # sat is missing and the became a; world is one too many; a b became one word
+    assert scores["wer"] == pytest.approx(100 * edits / (6 + 1 + 2))
+    assert compute_metrics(["cer"], ["ab"], [["a b"]])["cer"] == pytest.approx(100 / 3)
+    assert compute_metrics(["wer", "cer"], ["one two three"], [["one"]]) == {
+        "wer": 200.0,
+        "cer": pytest.approx(1000 / 3),
+    }
+
+
+def test_formulas_of_one_picture_are_the_same():
+    pytest.importorskip("matplotlib")
+    pairs = {"x ^ { 2 }": "x ^ 2", "a + b": "b + a", r"\frac { 1 } { 2": r"\frac { 1 } { 2 }"}
+    found = [compute_metrics(["same_picture"], [left], [[right]])["same_picture"] for left, right in pairs.items()]
+    assert found == [100, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -164,14 +184,22 @@ def test_edit_distance_counts_edits(left, right, distance):
 
 def test_nothing_generated_is_all_wrong_but_finite():
     scores = compute_metrics(TEXT_METRICS, ["", ""], [["A B"], ["C"]])
-    assert scores["per"] == scores["wer"] == 100 and scores["bleu"] == scores["chrf"] == scores["exact"] == 0
+    assert (
+        scores["per"] == scores["wer"] == scores["cer"] == 100
+        and scores["bleu"] == scores["chrf"] == scores["exact"] == 0
+    )
 
 
 @pytest.mark.parametrize(
     "names, predictions, references, message",
     [
         (["blue"], ["a"], [["a"]], "no metric of texts 'blue'. .* Did you mean bleu"),
-        (["loss"], ["a"], [["a"]], "There are bleu, chrf, chrf\\+\\+, ter, per, g2p_wer, wer, exact"),
+        (
+            ["loss"],
+            ["a"],
+            [["a"]],
+            "There are bleu, chrf, chrf\\+\\+, ter, per, g2p_wer, wer, cer, exact, same_picture",
+        ),
         (["bleu"], [], [], "cannot be compared"),
         (["bleu"], ["a"], [["a"], ["b"]], "cannot be compared"),
         (["bleu"], ["a", "b"], [["a"], []], "Row 1 has no reference"),

@@ -175,6 +175,28 @@ def cross_attention(
     )
 
 
+@torch.no_grad()
+def attention_over_features(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, list[str]]:
+    """Generate from speech or a picture, and keep what the decoder attended to.
+
+    Args:
+        model: An encoder-decoder; a copy with the same weights runs, with eager attention.
+        tokenizer: The model's.
+        inputs: Of one source, from the model's feature extractor or image processor.
+
+    Returns:
+        Cross-attention (layers, heads, target_len, source_len), and the tokens that were generated (target_len).
+    """
+    reader = reading_copy(model, "eager")
+    there = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    sequence = reader.generate(**there)[:1]  # type: ignore[operator]  # (1, 1 + target_len)
+    outputs = reader(**there, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False)
+    tokens = _readable_tokens(tokenizer, sequence[0, 1:].tolist())
+    return torch.cat(outputs.cross_attentions).float().cpu(), tokens
+
+
 def _check_index(index: int, count: int, name: str) -> int:
     """Return an index counted from 0, where negative ones count from the end."""
     if not -count <= index < count:

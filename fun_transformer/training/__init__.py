@@ -15,6 +15,7 @@ try:
     from .data.batches import PaddedBatches, Share, TokenBudgetSampler, pad_batch
     from .data.packing import PackedBatches, PackingSampler, pack_batch
     from .loop import TrainingLoop
+    from .media_objectives import ImageToText, SpeechToText
     from .metrics import ReferenceMetric
     from .model.exact_loss import give_exact_loss
     from .objectives import Objective, Seq2Seq
@@ -40,6 +41,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "DataArguments",
     "GenerationArguments",
+    "ImageToText",
     "Objective",
     "PackedBatches",
     "PackingSampler",
@@ -50,6 +52,7 @@ __all__ = [
     "Scores",
     "Seq2Seq",
     "Share",
+    "SpeechToText",
     "SplitArguments",
     "TokenBudgetSampler",
     "TokenizerArguments",

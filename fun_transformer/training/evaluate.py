@@ -25,7 +25,6 @@ from .data.features import check_features
 from .data.report import RowReport
 from .data.sources import find_shards
 from .data.splits import load_split, load_splits
-from .data.tokenizing import tokenize_splits
 from .engine import ErrorOfMainProcess, build_accelerator, main_process_first
 from .model.loading import load_model, trusts_code
 from .recipe.arguments import SPLITS, DataArguments, RunArguments
@@ -55,7 +54,8 @@ def evaluate(
     """
     accelerator = accelerator or build_accelerator(arguments)
     check_kernel(arguments, accelerator.device, trains=False)
-    splits, report = main_process_first(load_one_split, arguments.data, split, arguments.training.seed)
+    modality = OBJECTIVES[arguments.objective].modality
+    splits, report = main_process_first(load_one_split, arguments.data, split, arguments.training.seed, modality)
     if starts_from_model(arguments) and not is_adapter(
         Path(model)
     ):  # the one that is scored says what it is, wherever it started from
@@ -66,17 +66,19 @@ def evaluate(
     loaded = load_model(arguments, objective, model, kernel)
     loaded.to(accelerator.device)
     objective.read_config(loaded.config)
+    of_model = replace(arguments, model={"path": str(model)})
+    objective.read_sources(loaded.config, of_model)
     tokenizer = AutoTokenizer.from_pretrained(model, **trusts_code(arguments))
     if features := trained_features(tokenizer):
         check_features({tuple(features)}, splits[split], split)
     data = limit_lengths(arguments.data, longest_text(loaded.config))
-    splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
+    splits, of_tokens = main_process_first(objective.prepare_rows, splits, tokenizer, data)
     accelerator.print(report.followed_by(of_tokens))
     run = Run(accelerator, arguments, objective, tokenizer, splits, Path(model).parent)
     return score(run, loaded, split)
 
 
-def load_one_split(data: DataArguments, split: str, seed: int) -> tuple[DatasetDict, RowReport]:
+def load_one_split(data: DataArguments, split: str, seed: int, modality: str) -> tuple[DatasetDict, RowReport]:
     """Load one split; the others only where it was held out from train.
 
     Raises:
@@ -84,10 +86,10 @@ def load_one_split(data: DataArguments, split: str, seed: int) -> tuple[DatasetD
     """
     report = RowReport()
     if getattr(data, split).is_named:
-        return DatasetDict({split: load_split(split, data, seed, report)}), report
+        return DatasetDict({split: load_split(split, data, seed, report, modality)}), report
     if split == "test":
         raise ValueError("The recipe has no data.test. Name some, or score another split: --split validation.")
-    splits, report = load_splits(data, seed)
+    splits, report = load_splits(data, seed, modality)
     return DatasetDict({split: splits[split]}), report
 
 

@@ -6,8 +6,10 @@ Those that compare generated texts are `evaluate.Metric`s that need no network, 
   signature says exactly how.
 - PER, the phoneme error rate: edits (insertions, deletions, substitutions) to the nearest reference, divided by that
   reference's length, both summed over the corpus. A unit is a word between spaces, so a phoneme.
+- WER, the word error rate of speech recognition, is the same of words, and CER of characters.
 - G2P WER, the word error rate of papers on grapheme-to-phoneme conversion: the share of *sequences* (one for each word
-  of the dictionary) that equal none of their references. It is not the word error rate of speech recognition.
+  of the dictionary) that equal none of their references. In recipes and cards of version 0.1 it is called `wer`, too.
+- Same picture: the share of formulas in LaTeX that look like their reference when both are drawn.
 - Exact match: the share of sequences that equal one of their references, character by character.
 
 A metric of your own is a class like these, in a file that `--plugin` names (docs/plugins.md).
@@ -24,6 +26,7 @@ import evaluate
 import sacrebleu
 from sacrebleu.metrics.base import Metric as SacreMetric
 
+from .data.formulas import draw_formula
 from .tables import METRICS, register_metric, unknown_name
 
 
@@ -237,11 +240,32 @@ class SequenceErrorRate(RatioMetric):
 
 
 @register_metric
-class WordErrorRate(SequenceErrorRate):
-    """The earlier name of `g2p_wer`, which recipes and runs have."""
+class WordErrorRate(RatioMetric):
+    """WER = sum of edits of words to the nearest reference / sum of that reference's words; may exceed 100."""
 
     name = "wer"
     title = "word error rate (%)"
+    lower_is_better = True
+
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return edits to the nearest reference, and its length."""
+        words = prediction.split()
+        return min((edit_distance(words, other.split()), len(other.split())) for other in accepted)
+
+
+@register_metric
+class CharacterErrorRate(RatioMetric):
+    """CER: the same of characters, outer white space apart and inner as one space; may exceed 100."""
+
+    name = "cer"
+    title = "character error rate (%)"
+    lower_is_better = True
+
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return edits to the nearest reference, and its length."""
+        letters = " ".join(prediction.split())
+        others = [" ".join(other.split()) for other in accepted]
+        return min((edit_distance(letters, other), len(other)) for other in others)
 
 
 @register_metric
@@ -254,6 +278,19 @@ class ExactMatch(RatioMetric):
     def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
         """Return 1 for a right sequence, and 1."""
         return int(prediction.strip() in [other.strip() for other in accepted]), 1
+
+
+@register_metric
+class SamePicture(RatioMetric):
+    """Share of formulas in LaTeX that look like one of their references where matplotlib draws them."""
+
+    name = "same_picture"
+    title = "same picture (%)"
+
+    def counts(self, prediction: str, accepted: list[str]) -> tuple[int, int]:
+        """Return 1 for a formula of the same picture, and 1."""
+        picture = draw_formula(prediction)
+        return int(picture is not None and picture in map(draw_formula, accepted)), 1
 
 
 def label_scores(predicted: list[str], true: list[str]) -> dict[str, float]:

@@ -13,8 +13,9 @@ The training loop is the same for all: a model gives the loss of a batch, divide
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,10 @@ from ..decoding.sequences import decoder_input
 from ..tokenization_fun_transformer import FunTransformerTokenizer
 from .data.batches import pad_batch
 from .data.infilling import hide_spans
+from .data.report import RowReport
+from .data.tokenizing import tokenize_splits
 from .metrics import label_scores, tag_scores
-from .recipe.arguments import GenerationArguments, TrainingArguments
+from .recipe.arguments import DataArguments, GenerationArguments, RunArguments, TrainingArguments
 from .tables import register_objective
 
 logger = logging.get_logger(__name__)
@@ -136,6 +139,7 @@ class Objective:
 
     Attributes:
         name: What a recipe calls it.
+        modality: What a source is: "text", or a file of "speech" or an "image".
         model_class: Auto class of the models that learn this.
         pipeline: The pipeline that they are used with.
         has_targets: Whether the target is a text of its own; else the source is all there is.
@@ -147,11 +151,14 @@ class Objective:
         takes_noise: Whether a source may have mistakes (`data.noise`): not where its words have labels.
         special_tokens: Those that a tokenizer must have; a finished one that lacks them gets them.
         options: Fields of the recipe's section `training` that only some objectives know.
+        usual_metrics: What is measured on generated texts where the recipe says nothing and the texts do not matter.
+        default_fields: Of a fresh model's config, where the recipe says nothing.
         evaluation_options: Keyword arguments of the model when its loss is measured, without label smoothing.
         teacher: The models of `training.teacher` as one, on the run's device; None without.
     """
 
     name: str
+    modality = "text"
     model_class: Any = AutoModelForSeq2SeqLM
     pipeline = "text2text-generation"
     has_targets = True
@@ -163,6 +170,8 @@ class Objective:
     takes_noise = False
     special_tokens: tuple[str, ...] = ("pad_token",)
     options: frozenset[str] = frozenset()
+    usual_metrics: tuple[str, ...] = ()
+    default_fields: dict[str, Any] = {}
     evaluation_options: dict[str, Any] = {"label_smoothing": 0.0, "skip_logits": True}
     teacher: Any = None
 
@@ -181,6 +190,17 @@ class Objective:
     def read_config(self, config: PreTrainedConfig) -> None:
         """Take over what `config_fields` gave to a model that has been trained."""
 
+    def read_sources(self, config: PreTrainedConfig, arguments: RunArguments) -> None:
+        """Make what reads the files of sources, where they are files.
+
+        Args:
+            config: With the model's front end.
+            arguments: The recipe.
+        """
+
+    def save_files(self, folder: Path) -> None:
+        """Save what reads the files of sources beside the model."""
+
     def texts(self, train: Dataset) -> dict[str, Any]:
         """Choose what a tokenizer is trained on: `texts`, and `targets` where the target is text too."""
         return {"texts": train["source"]}
@@ -191,6 +211,33 @@ class Objective:
     def encode(self, batch: dict[str, list[str]], tokenizer) -> dict[str, list[list[int]]]:
         """Turn rows into `input_ids` and `labels`, both lists of ids."""
         raise NotImplementedError
+
+    def prepare_rows(self, splits: DatasetDict, tokenizer, data: DataArguments) -> tuple[DatasetDict, RowReport]:
+        """Turn sources and targets of all splits into numbers; refuse or drop those that are too long.
+
+        Returns:
+            The splits, and the report on their rows.
+
+        Raises:
+            ValueError: Rows are refused.
+        """
+        return tokenize_splits(splits, tokenizer, data, self.encode)
+
+    def sizes(self, rows: Dataset) -> list[int]:
+        """Return how long the source of each row is, in any unit: (rows,)."""
+        return [len(text) for text in rows["source"]]
+
+    def inputs(self, rows: Dataset, numbers: Sequence[int], tokenizer) -> dict[str, torch.Tensor]:
+        """Make the model's input from the sources of some rows, to generate from.
+
+        Args:
+            rows: Of a split.
+            numbers: Those of the chosen ones.
+            tokenizer: Of the run.
+        """
+        texts = rows.select_columns("source")[list(numbers)]["source"]
+        encoded = tokenizer(texts, padding=True, return_tensors="pt")
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def refresh(self, rows: list[dict[str, Any]], draws: Iterable[str], tokenizer) -> list[dict[str, Any]]:
         """Change rows as this reading of them shows them, before they are collated or packed; they get no longer.

@@ -3,7 +3,6 @@
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,7 +89,7 @@ def score(run: Run, model: Any, split: str, rows: int | None = None) -> Scores:
             {"source": source, "references": accepted, "prediction": prediction}
             for source, accepted, prediction in zip(sources, references, predictions, strict=True)
         ]
-        if rows is None and (lacking := describe_unknown(run.tokenizer, chosen)):
+        if rows is None and run.objective.modality == "text" and (lacking := describe_unknown(run.tokenizer, chosen)):
             run.accelerator.print(f"{split}: {lacking}")
     return scores
 
@@ -171,16 +170,15 @@ def measure_loss(run: Run, model: Any, dataset: Dataset) -> tuple[dict[str, Any]
 
 def generate_by_language(run: Run, model: Any, rows: Dataset, split: str) -> list[str]:
     """Generate a text for each row of a split, in its language where the tokenizer frames texts by theirs."""
-    sources = list(rows["source"])
     pairs = language_pairs(run.tokenizer, run.arguments.data, split)
     if not pairs:
-        return generate_texts(run, model, sources, title=split)
+        return generate_texts(run, model, rows, title=split)
     of_rows = [pairs[corpus] for corpus in rows["corpus"]] if "corpus" in rows.column_names else pairs[:1] * len(rows)
     texts = [""] * len(rows)
     for pair in sorted(set(of_rows)):
         chosen = [row for row, other in enumerate(of_rows) if other == pair]
         options = generation_options(run.tokenizer, pair)
-        generated = generate_texts(run, model, [sources[row] for row in chosen], split, options)
+        generated = generate_texts(run, model, rows.select(chosen), split, options)
         for row, text in zip(chosen, generated, strict=True):
             texts[row] = text
     return texts
@@ -188,14 +186,14 @@ def generate_by_language(run: Run, model: Any, rows: Dataset, split: str) -> lis
 
 @torch.inference_mode()
 def generate_texts(
-    run: Run, model: Any, sources: Sequence[str], title: str, options: dict[str, Any] | None = None
+    run: Run, model: Any, sources: Dataset, title: str, options: dict[str, Any] | None = None
 ) -> list[str]:
     """Generate a text for each source, in batches of similar length, on all processes.
 
     Args:
         run: The run.
         model: Any model that generates, prepared or not.
-        sources: Texts.
+        sources: Rows of a split.
         title: Of the progress bar.
         options: More of `generate`, such as the language to begin with.
 
@@ -204,7 +202,8 @@ def generate_texts(
     """
     accelerator, settings = run.accelerator, run.arguments.generation
     model.eval()
-    order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
+    sizes = run.objective.sizes(sources)
+    order = sorted(range(len(sources)), key=lambda row: -sizes[row])
     order = [order[place % len(order)] for place in shared_out(len(order), accelerator)]  # repeated ones go below
     texts: dict[int, str] = {}
     hidden = None if accelerator.is_main_process else True
@@ -217,11 +216,9 @@ def generate_texts(
         own_limit = {} if module.generation_config.max_length is None else {"max_length": None}
         for start in range(0, len(order), settings.batch_size):
             rows = order[start : start + settings.batch_size]
-            batch = [sources[row] for row in rows]
-            inputs = run.tokenizer(batch, padding=True, return_tensors="pt").to(module.device)
+            inputs = run.objective.inputs(sources, rows, run.tokenizer)
             ids = module.generate(
-                input_ids=inputs.input_ids,
-                attention_mask=inputs.attention_mask,
+                **{name: tensor.to(module.device) for name, tensor in inputs.items()},
                 num_beams=settings.num_beams,
                 max_new_tokens=min(settings.max_new_tokens, longest),
                 length_penalty=settings.length_penalty if settings.num_beams > 1 else None,

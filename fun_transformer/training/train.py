@@ -27,7 +27,6 @@ from .data.features import describe_tags
 from .data.report import RowReport
 from .data.rows import TokenRows
 from .data.splits import load_splits, sample_texts
-from .data.tokenizing import tokenize_splits
 from .data.unseen import describe_unseen
 from .dry_run import dry_run
 from .engine import (
@@ -53,7 +52,7 @@ from .recipe.checks import check
 from .recipe.defaults import describe_choices, resolve, resolve_rhythm
 from .recipe.model_config import check_kernel, check_packing, limit_lengths, longest_text, mixing_config
 from .recipe.reading import keep_choices, parse_arguments
-from .recipe.texts import describe_kinds, resolve_texts
+from .recipe.texts import describe_kinds, resolve_files, resolve_texts
 from .recipe.words import resolve_words
 from .run.card import START, draw_curve, write_card
 from .run.checkpoints import (
@@ -196,11 +195,15 @@ def prepare(
     """
     arguments = check(arguments)
     set_seed(arguments.training.seed)
-    splits, report = main_process_first(load_splits, arguments.data, arguments.training.seed)
+    modality = OBJECTIVES[arguments.objective].modality
+    splits, report = main_process_first(load_splits, arguments.data, arguments.training.seed, modality)
     pairs = len(splits["train"])
     begun = arguments if checkpoint is None else keep_choices(arguments, Path(arguments.output_dir or ""))
     examples = sample_texts(splits["train"]) if OBJECTIVES[arguments.objective].generates else ([], [])
-    by_texts = resolve_words(arguments, resolve_texts(begun, *examples), examples[1], pairs)
+    if modality == "text":
+        by_texts = resolve_words(arguments, resolve_texts(begun, *examples), examples[1], pairs)
+    else:
+        by_texts, examples = resolve_files(begun), ([], [])
     resolved = resolve_bleu(resolve(by_texts, pairs, accelerator.device), splits["train"])
     output_dir = Path(resolved.output_dir or "")
     objective = OBJECTIVES[resolved.objective](splits, resolved.training)
@@ -212,18 +215,20 @@ def prepare(
     else:
         tokenizer = on_main_process(build_tokenizer, resolved, objective, splits)
     config = mixing_config(resolved)
+    objective.read_sources(config, resolved)
     longest = longest_text(config)
     if longest is not None:
         accelerator.print(f"The model has {longest:,} positions (max_position_embeddings): no text may be longer.")
         if is_own(config):
             tokenizer.model_max_length = longest
     data = limit_lengths(resolved.data, longest)
-    splits, of_tokens = main_process_first(tokenize_splits, splits, tokenizer, data, objective.encode)
+    splits, of_tokens = main_process_first(objective.prepare_rows, splits, tokenizer, data)
     report = report.followed_by(of_tokens)
     rows = TokenRows(splits["train"])
     tokens = int(rows.source_lengths.sum() + objective.budget(rows.target_lengths).sum())
     resolved = resolve_rhythm(resolved, tokens, accelerator.num_processes)
-    report.note(describe_unseen(splits, resolved.tokenizer.normalization, objective.generates))
+    sides = [side for side, has in (("source", modality == "text"), ("target", objective.generates)) if has]
+    report.note(describe_unseen(splits, resolved.tokenizer.normalization, sides))
     accelerator.print(f"{report}\n{describe_choices(arguments, resolved, pairs, describe_kinds(*examples))}")
     return Run(accelerator, resolved, objective, tokenizer, splits, output_dir), report
 
@@ -403,6 +408,7 @@ def write_model(run: Run, model: Any, details: dict[str, str], scores: dict[str,
             merge_lora(model)
         model.save_pretrained(partial)
         run.tokenizer.save_pretrained(partial)
+        run.objective.save_files(partial)
         write_card(partial, run, details, scores)
         commit_folder(partial, run.output_dir / "model")
     samples = [sample for found in scores.values() for sample in found.samples]

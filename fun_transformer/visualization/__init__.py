@@ -7,6 +7,7 @@ try:
     from .curves import plot_training_curve
     from .exposure import plot_exposure_gap
     from .pictures import Panel, plot_lines, plot_matrices
+    from .spectrogram import plot_speech_attention
     from .vectors import plot_word_vectors
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
@@ -26,6 +27,7 @@ __all__ = [
     "plot_exposure_gap",
     "plot_lines",
     "plot_matrices",
+    "plot_speech_attention",
     "plot_training_curve",
     "plot_word_vectors",
     "write_attention_page",

@@ -69,6 +69,9 @@ class TokenBudgetSampler:
     and only if all hold a single row are some repeated. It is a `batch_sampler` of torch's `DataLoader`, too. There is
     deliberately no attribute `batch_size`: `accelerate.prepare` would drop batches of other sizes.
 
+    Where `begins_short` is set, the batches of the first epoch come by length, short ones first; later epochs are
+    shuffled as ever.
+
     Args:
         source_lengths: (rows,) Tokens of each source.
         target_lengths: (rows,) Tokens of each target; 0 where there is none beside the source.
@@ -104,6 +107,7 @@ class TokenBudgetSampler:
             )
         self.batch_tokens, self.seed, self.share = batch_tokens, seed, share
         self.mixture, self.epoch = mixture, 0
+        self.begins_short = False
         self.oversized = int((self.source_lengths + self.target_lengths > batch_tokens).sum())
         if self.oversized:
             logger.warning(
@@ -121,7 +125,10 @@ class TokenBudgetSampler:
         rng = np.random.default_rng((self.seed, epoch))
         rows = self.mixture.sample(self.seed, epoch) if self.mixture else np.arange(len(self.source_lengths))
         cut = self.cut(rows[self.sort(rows, rng)])
-        batches = [cut[index] for index in rng.permutation(len(cut))]
+        order = rng.permutation(len(cut))
+        if self.begins_short and epoch == 0:
+            order = np.argsort([self.source_lengths[batch].max() for batch in cut], kind="stable")
+        batches = [cut[index] for index in order]
         for world_size, count in done:
             batches = even_out(batches, world_size, rng)[world_size * count :]
         batches = even_out(batches, self.share.world_size, rng)
@@ -201,8 +208,13 @@ def pad_batch(rows: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, to
         "attention_mask": torch.from_numpy((np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)),
     }
     if "labels" in rows[0]:
-        batch["labels"] = _pad([row["labels"] for row in rows], -100)
+        batch["labels"] = pad_labels(rows)
     return batch
+
+
+def pad_labels(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """Make one tensor of the `labels` of rows, padded with -100, which the loss ignores: (batch, target_len)."""
+    return _pad([row["labels"] for row in rows], -100)
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 
 from ..recipe.arguments import SPLITS, SplitArguments
+from .built_in_files import MADE, load_made
 from .columns import PAIR, check_columns
 from .files import from_generator
 from .readers import Row, read_lines, to_pair
@@ -161,15 +162,26 @@ def generate_hsk(split: str, source_column: str, target_column: str, stamp: tupl
         yield to_pair(Row(f"row {number}", values), source_column, target_column)
 
 
-def load_built_in(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:
+def load_built_in(
+    split: SplitArguments, name: str, keep_stress: bool, report: RowReport, modality: str = "text"
+) -> datasets.Dataset:
     """Return one split of a built-in data set; rows that its file has besides are reported under the data set's name.
 
     Raises:
         ValueError: There is no such data set or split, or its package is not installed.
     """
     part = split.split or name
+    if split.dataset in MADE:
+        return load_made(split, name, report, modality)
     if split.dataset not in ("builtin:cmudict", "builtin:hsk"):
-        raise ValueError(f"data.{name}.dataset={split.dataset} is unknown. There are builtin:cmudict and builtin:hsk.")
+        raise ValueError(
+            f"data.{name}.dataset={split.dataset} is unknown. There are builtin:cmudict, builtin:hsk, "
+            f"{', '.join(sorted(MADE))}."
+        )
+    if modality != "text":
+        raise ValueError(
+            f"data.{name}.dataset={split.dataset} has sources of text, and the objective reads {modality}."
+        )
     if part not in SPLITS:
         raise ValueError(f"data.{name}.split={part}: {split.dataset} has {', '.join(SPLITS)}.")
     columns = {"source": "", "target": ""}

@@ -29,6 +29,12 @@ def processes_for(rows: int) -> int | None:
     return processes if processes > 1 else None
 
 
+def processes_of(folder: Path, key: str) -> int | None:
+    """Return how many processes made what is kept under a key, so that others find it again; None where one did."""
+    done = re.search(r"_of_(\d+)", next((path.name for path in folder.glob(f"{key}_*_of_*.arrow")), ""))
+    return int(done[1]) if done else None
+
+
 @contextmanager
 def single_threaded_tokenizers() -> Iterator[None]:
     """Keep `tokenizers` from starting threads inside the block.
@@ -104,8 +110,7 @@ def map_by_content(
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "fun_transformer"
     folder.mkdir(parents=True, exist_ok=True)
     key = digest.hexdigest()
-    done = re.search(r"_of_(\d+)", next((path.name for path in folder.glob(f"{key}_*_of_*.arrow")), ""))
-    processes = int(done[1]) if done else processes_for(len(rows))  # found again on another number of cores
+    processes = processes_of(folder, key) or processes_for(len(rows))
     with single_threaded_tokenizers():
         return rows.map(
             function,

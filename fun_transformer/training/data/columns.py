@@ -1,5 +1,7 @@
 """Which columns of a row become what: a pair, its references, its features."""
 
+import hashlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
@@ -8,6 +10,7 @@ from ..recipe.arguments import SplitArguments
 from .features import feature_tags
 from .readers import SEVERAL, Row, column_names, column_value, is_empty, is_text, to_pair
 
+BYTES = "content"  # the column with the content of a file whose path no row has
 PAIR = datasets.Features({name: datasets.Value("string") for name in ("source", "target", "problem", "place")})
 SHOWN_COLUMNS = 20  # in an error
 
@@ -21,6 +24,7 @@ class Columns(NamedTuple):
         references: Of further accepted targets; the target itself may then be missing.
         features: Of what comes before the source as tags.
         is_train: Whether each accepted target becomes a row; else they are the row's `references`.
+        modality: What a source is: "text", or a file of "speech" or an "image".
     """
 
     source: str
@@ -28,6 +32,7 @@ class Columns(NamedTuple):
     references: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     is_train: bool = True
+    modality: str = "text"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -38,15 +43,21 @@ class Columns(NamedTuple):
         """Return the types of the rows that `to_pairs` makes."""
         texts = datasets.List(datasets.Value("string"))
         has_references = bool(self.references) and not self.is_train
+        content = {BYTES: datasets.Value("large_binary")} if self.modality != "text" else {}
         return datasets.Features(
-            {**PAIR, **({"references": texts} if has_references else {}), **({"tags": texts} if self.features else {})}
+            {
+                **PAIR,
+                **content,
+                **({"references": texts} if has_references else {}),
+                **({"tags": texts} if self.features else {}),
+            }
         )
 
 
-def columns_of(split: SplitArguments, name: str) -> Columns:
+def columns_of(split: SplitArguments, name: str, modality: str = "text") -> Columns:
     """Return the columns of a corpus of the split that is named."""
     references, features = tuple(split.references_column), tuple(split.feature_columns)
-    return Columns(split.source_column, split.target_column, references, features, name == "train")
+    return Columns(split.source_column, split.target_column, references, features, name == "train", modality)
 
 
 def wanted_columns(split: SplitArguments) -> dict[str, str]:
@@ -158,3 +169,31 @@ def to_pairs(row: Row, columns: Columns) -> list[dict[str, Any]]:
         tags, problem = row_tags(row.values, columns.features) if not row.problem else ([], "")
         pairs = [{**pair, "tags": tags, "problem": pair["problem"] or problem} for pair in pairs]
     return pairs
+
+
+def file_pairs(row: Row, columns: Columns, folder: str) -> list[dict[str, Any]]:
+    """Return a row whose source is a file as pairs like those of `to_pairs`, with the file's `content`.
+
+    The source is the path of the file, or bytes, or what `datasets` makes of a recording or picture: both in a dict.
+
+    Args:
+        row: Of any form.
+        columns: Of the corpus.
+        folder: That the paths are relative to.
+    """
+    value = value_or_none(row.values, columns.source)
+    content, name = None, value
+    if isinstance(value, dict):
+        content, name = value.get("bytes"), value.get("path")
+    elif isinstance(value, bytes):
+        content, name = value, None
+    if content is not None:  # files of several folders may have one name
+        name = f"{Path(name).name if name else 'bytes'} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
+    elif isinstance(name, str) and name.strip():
+        name = str(Path(folder, name.strip()))
+    values = {**row.values, columns.source: name} if not row.problem else row.values
+    pairs = to_pairs(Row(row.place, values, row.problem), columns)
+    for pair in pairs:
+        if pair["problem"] == "source is not text":
+            pair["problem"] = "source is no path, and no bytes"
+    return [{**pair, BYTES: content} for pair in pairs]

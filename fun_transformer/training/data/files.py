@@ -19,15 +19,16 @@ from ..platform import available_cores
 from . import columns as columns_module
 from . import features as features_module
 from . import readers
-from .columns import PAIR, Columns, to_pairs
+from .columns import PAIR, Columns, file_pairs, to_pairs
 from .readers import DataFile, Row, number_lines, read_rows, to_pair
 
 
 def generate_file_pairs(shards: list[DataFile], columns: Columns, stamp: tuple) -> Iterator[dict[str, Any]]:
     """Yield the pairs of files; `stamp` is for the cache alone (see `from_generator`)."""
     for file in shards:
+        folder = str(Path(file.path).absolute().parent)
         for row in read_rows(file, columns.names):
-            yield from to_pairs(row, columns)
+            yield from to_pairs(row, columns) if columns.modality == "text" else file_pairs(row, columns, folder)
 
 
 def generate_line_pairs(source: str, target: str, stamp: tuple) -> Iterator[dict[str, str]]:

@@ -16,23 +16,24 @@ import pyarrow as pa
 from datasets import Dataset
 
 BLOCK = 50_000  # rows at once
+NUMBERS = ("input_ids", "labels", "features", "frames", "source_length")  # columns that hold no text
 FACTOR = 0x9E3779B97F4A7C15  # odd, so that no change of a single token goes unnoticed
 
 
 def checksum_with_texts(dataset: Dataset) -> int:
     """Tell other rows from these by their tokens and by their texts, references included."""
     checksum = TokenRows(dataset).checksum()
-    texts = dataset.select_columns([name for name in dataset.column_names if name not in ("input_ids", "labels")])
+    texts = dataset.select_columns([name for name in dataset.column_names if name not in NUMBERS])
     for batch in texts.iter(1000):
         checksum = zlib.crc32(json.dumps(batch, sort_keys=True, default=str).encode(), checksum)
     return checksum
 
 
 class TokenRows:
-    """Rows of `input_ids` and `labels`, by number.
+    """Rows of `input_ids` and `labels`, by number; of speech and pictures `features` in the place of the former.
 
     Attributes:
-        source_lengths: Number of tokens of each source, (rows,).
+        source_lengths: Number of tokens of each source, or of vectors that the encoder makes of it, (rows,).
         target_lengths: Number of tokens of each target, (rows,).
         corpora: The number of the corpus that each row is from, (rows,); None where there is one corpus.
     """
@@ -42,7 +43,13 @@ class TokenRows:
         selected = dataset._indices
         self.places = None if selected is None else selected.column(0).to_numpy().astype(np.int64)  # (rows,)
         columns = {name: dataset.data.column(name) for name in dataset.column_names}
-        self.sources, self.targets = TokenColumn(columns["input_ids"]), TokenColumn(columns["labels"])
+        self.source_name = "features" if "features" in columns else "input_ids"
+        self.sources: TokenColumn | FeatureColumn
+        if "features" in columns:
+            self.sources = FeatureColumn(columns["features"], columns["frames"], columns["source_length"])
+        else:
+            self.sources = TokenColumn(columns["input_ids"])
+        self.targets = TokenColumn(columns["labels"])
         self.source_lengths, self.target_lengths = self.select(self.sources.lengths), self.select(self.targets.lengths)
         self.corpora = self.select(columns["corpus"].to_numpy()) if "corpus" in columns else None
 
@@ -75,7 +82,7 @@ class TokenRows:
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         place = int(row if self.places is None else self.places[row])
-        return {"input_ids": self.sources[place], "labels": self.targets[place]}
+        return {self.source_name: self.sources[place], "labels": self.targets[place]}
 
 
 class TokenColumn:
@@ -112,3 +119,31 @@ class TokenColumn:
         chunk = bisect_right(self.first_rows, row) - 1
         starts, place = self.starts[chunk], row - self.first_rows[chunk]
         return self.tokens[chunk][starts[place] : starts[place + 1]]
+
+
+class FeatureColumn:
+    """A column of features in float16, a matrix for each row.
+
+    Args:
+        column: The numbers of each row, as bytes.
+        frames: Number of rows of each matrix.
+        lengths: Number of vectors that the encoder makes of it.
+
+    Attributes:
+        lengths: As given, (rows,).
+    """
+
+    def __init__(self, column: pa.ChunkedArray, frames: pa.ChunkedArray, lengths: pa.ChunkedArray):
+        self.chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self.frames, self.lengths = frames.to_numpy(), lengths.to_numpy()
+        self.first_rows = list(accumulate(map(len, self.chunks), initial=0))[:-1]  # of each chunk
+
+    def numbers(self) -> np.ndarray:
+        """Turn each row into a number: (rows,)."""
+        values = (value.as_buffer() for chunk in self.chunks for value in chunk)
+        return np.fromiter(map(zlib.crc32, values), np.uint64, len(self.frames))
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        chunk = bisect_right(self.first_rows, row) - 1
+        content = self.chunks[chunk][row - self.first_rows[chunk]].as_buffer()
+        return np.frombuffer(content, np.float16).reshape(self.frames[row], -1)  # (frames, width)

@@ -9,7 +9,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from ..recipe.arguments import SplitArguments
 from .built_in import load_built_in
 from .caching import processes_for
-from .columns import Columns, check_columns, columns_of, missing_column, to_pairs
+from .columns import Columns, check_columns, columns_of, file_pairs, missing_column, to_pairs
 from .files import from_generator, generate_file_pairs, generate_line_pairs, progress_bars
 from .headers import TABLES, recognise_columns
 from .readers import FORMATS, DataFile, Row, file_format, read_rows
@@ -34,7 +34,9 @@ CSV_OPTIONS = {"sep", "delimiter", "names", "column_names", "quoting", "keep_def
 IDLE_OPTIONS = {"name", "version", "data_dir", "data_files", "description", "features"}
 
 
-def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowReport) -> datasets.Dataset:
+def load_pairs(
+    split: SplitArguments, name: str, keep_stress: bool, report: RowReport, modality: str = "text"
+) -> datasets.Dataset:
     """Return all rows of one corpus as `source`, `target`, `problem`, `place` (and `references`, `tags`).
 
     Args:
@@ -42,31 +44,33 @@ def load_pairs(split: SplitArguments, name: str, keep_stress: bool, report: RowR
         name: Of the split that it belongs to.
         keep_stress: Whether the phonemes of `builtin:cmudict` keep their stress digits.
         report: Gets an entry for a built-in data set, and a note where a file has no header.
+        modality: What the sources are: "text", or files of "speech" or an "image", whose `content` is a column then.
 
     Raises:
         ValueError: A file or column is missing, or a file cannot be read.
     """
+    columns = columns_of(split, name, modality)
     if not split.dataset:
         files = [path for path in (split.source, split.target) if path]
         for path in files:
             check_file(path, name)
         return from_generator(generate_line_pairs, files, source=split.source, target=split.target)
     if split.dataset.startswith("builtin:"):
-        return load_built_in(split, name, keep_stress, report)
+        return load_built_in(split, name, keep_stress, report, modality)
     if Path(split.dataset).is_dir():
         is_saved = any(Path(split.dataset, file).exists() for file in ("dataset_dict.json", "state.json"))
-        return load_saved(split, name) if is_saved else load_repository(split, name, report)
+        return load_saved(split, name, columns) if is_saved else load_repository(split, name, report, columns)
     if file_format(split.dataset) in FORMATS:
         files = find_shards(split.dataset)
         for path in files:
             check_file(path, name)
-        return load_files([DataFile(path, path) for path in files], split, name, report)
+        return load_files([DataFile(path, path) for path in files], split, name, report, columns)
     if Path(split.dataset).exists():
         raise ValueError(
             f"data.{name}.dataset={split.dataset} is a file of unknown form. It must end in {', '.join(FORMATS)}; "
             "plain text files are named in pairs, as source and target."
         )
-    return load_repository(split, name, report)
+    return load_repository(split, name, report, columns)
 
 
 def check_file(path: str, name: str) -> None:
@@ -111,7 +115,9 @@ def expand(pattern: str) -> Iterator[str]:
                 yield from expand(os.path.join("" if inside == os.curdir else glob.escape(inside), *inner))
 
 
-def load_files(files: Sequence[DataFile], split: SplitArguments, name: str, report: RowReport) -> datasets.Dataset:
+def load_files(
+    files: Sequence[DataFile], split: SplitArguments, name: str, report: RowReport, columns: Columns
+) -> datasets.Dataset:
     """Return the rows of files as pairs.
 
     Raises:
@@ -124,7 +130,7 @@ def load_files(files: Sequence[DataFile], split: SplitArguments, name: str, repo
     report.note(note)
     if not sum(check_first_rows(file, split, name) for file in files):
         raise ValueError(f"data.{name}: {split.dataset} has no rows.")
-    columns = columns_of(split, name)
+    columns = columns_of(split, name, columns.modality)  # as recognised
     paths = [file.path for file in files]
     return from_generator(generate_file_pairs, paths, columns.row_features(), shards=list(files), columns=columns)
 
@@ -146,7 +152,7 @@ def check_first_rows(file: DataFile, split: SplitArguments, name: str) -> bool:
     return row is not None
 
 
-def load_saved(split: SplitArguments, name: str) -> datasets.Dataset:
+def load_saved(split: SplitArguments, name: str, columns: Columns) -> datasets.Dataset:
     """Return one split of a data set that `save_to_disk` has written; all of it if it has no splits.
 
     Raises:
@@ -160,11 +166,11 @@ def load_saved(split: SplitArguments, name: str) -> datasets.Dataset:
         part = split.split or name
         if part not in saved:
             raise ValueError(f"data.{name}.split={part}: {split.dataset} has {', '.join(saved)}.")
-        return map_pairs(saved[part], split, name)
-    return map_pairs(saved, split, name)
+        return map_pairs(saved[part], split, name, columns)
+    return map_pairs(saved, split, name, columns)
 
 
-def map_pairs(rows: datasets.Dataset, split: SplitArguments, name: str) -> datasets.Dataset:
+def map_pairs(rows: datasets.Dataset, split: SplitArguments, name: str, columns: Columns) -> datasets.Dataset:
     """Return the rows of a data set as pairs.
 
     Raises:
@@ -172,28 +178,36 @@ def map_pairs(rows: datasets.Dataset, split: SplitArguments, name: str) -> datas
     """
     if not len(rows):
         raise ValueError(f"data.{name}: {split.dataset} has no rows.")
+    for column, kind in rows.features.items():
+        if isinstance(kind, datasets.Audio | datasets.Image):  # the file itself is wanted
+            rows = rows.cast_column(column, type(kind)(decode=False))
     check_columns(rows[0], split, name)
-    columns = columns_of(split, name)
     with progress_bars(shown=len(rows) >= 5000):
         return rows.map(
             rows_to_pairs,
             with_indices=True,
             batched=True,
-            fn_kwargs={"columns": columns},
+            fn_kwargs={"columns": columns, "folder": str(Path(split.dataset or "").absolute())},
             remove_columns=rows.column_names,
             features=columns.row_features(),
             num_proc=processes_for(len(rows)),
         )
 
 
-def rows_to_pairs(batch: dict[str, list[Any]], indices: list[int], columns: Columns) -> dict[str, list[Any]]:
-    """Return a batch of rows of a data set as pairs."""
-    rows = (dict(zip(batch, values)) for values in zip(*batch.values()))
-    pairs = [pair for i, row in zip(indices, rows) for pair in to_pairs(Row(f"row {i + 1}", row), columns)]
+def rows_to_pairs(
+    batch: dict[str, list[Any]], indices: list[int], columns: Columns, folder: str
+) -> dict[str, list[Any]]:
+    """Return a batch of rows of a data set as pairs; the paths of files are relative to a folder."""
+    values = (dict(zip(batch, values)) for values in zip(*batch.values()))
+    rows = [Row(f"row {i + 1}", row) for i, row in zip(indices, values)]
+    if columns.modality == "text":
+        pairs = [pair for row in rows for pair in to_pairs(row, columns)]
+    else:
+        pairs = [pair for row in rows for pair in file_pairs(row, columns, folder)]
     return {name: [pair[name] for pair in pairs] for name in columns.row_features()}
 
 
-def load_repository(split: SplitArguments, name: str, report: RowReport) -> datasets.Dataset:
+def load_repository(split: SplitArguments, name: str, report: RowReport, columns: Columns) -> datasets.Dataset:
     """Return one split of a folder or of a data set on the Hub, as pairs.
 
     Raises:
@@ -204,14 +218,20 @@ def load_repository(split: SplitArguments, name: str, report: RowReport) -> data
         with progress_bars(shown=True):
             builder = find_builder(split.dataset or "", split.config)
             parts = split_files(builder, spec)
+            if parts is None and builder.name == "audiofolder" and Path(split.dataset or "").is_dir():
+                # `datasets` reads no recordings without torchcodec; what is said in them is in files that we read.
+                parts = metadata_files(builder, spec)
+                if split.source_column == "audio":
+                    split = replace(split, source_column="file_name")
+                    columns = columns._replace(source="file_name")
             if parts is None:
                 as_text = {"keep_default_na": False} if builder.name == "csv" else {}
                 rows = datasets.load_dataset(split.dataset or "", split.config, split=spec, **as_text)
     except Exception as error:
         raise ValueError(f"data.{name}: the data set {split.dataset} could not be loaded: {error}") from error
     if parts is None:
-        return map_pairs(rows, split, name)
-    loaded = {part: load_files(files, split, name, report) for part, files in parts.items()}
+        return map_pairs(rows, split, name, columns)
+    loaded = {part: load_files(files, split, name, report, columns) for part, files in parts.items()}
     if spec in loaded:
         return loaded[spec]
     lengths = {part: len(rows) for part, rows in loaded.items()}
@@ -269,6 +289,16 @@ def split_files(builder: datasets.DatasetBuilder, spec: str) -> dict[str, list[D
         is_plain = config.quoting == csv.QUOTE_NONE
         options = {"delimiter": config.sep, "is_quoted": not is_plain, "header": tuple(config.names or ())}
     return {part: [local_file(path)._replace(**options) for path in found[part]] for part in dict.fromkeys(parts)}
+
+
+def metadata_files(builder: datasets.DatasetBuilder, spec: str) -> dict[str, list[DataFile]] | None:
+    """Return the files that say what is in the recordings of a split of a folder; None where there are none."""
+    found = {str(part): list(files) for part, files in builder.config.data_files.items()}
+    parts = {
+        part: [DataFile(path, path) for path in files if Path(path).stem == "metadata" and is_known_form(path)]
+        for part, files in found.items()
+    }
+    return {spec: parts[spec]} if parts.get(spec) else None
 
 
 def is_known_form(path: str) -> bool:

@@ -20,12 +20,13 @@ from .sources import load_pairs
 EXAMPLES = 2000  # rows that show what kind of text a corpus has
 
 
-def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDict, RowReport]:
+def load_splits(data_args: DataArguments, seed: int, modality: str = "text") -> tuple[datasets.DatasetDict, RowReport]:
     """Load and check all splits that the recipe names; without a validation split, hold some of train out.
 
     Args:
         data_args: The recipe's section `data`.
         seed: Of the held-out rows and of `max_rows`.
+        modality: What the sources are: "text", "speech" or "image".
 
     Returns:
         The splits with text columns `source`, `target` and `place`, which is where the user finds the row (and
@@ -37,7 +38,7 @@ def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDi
     splits, report = datasets.DatasetDict(), RowReport()
     for name in SPLITS:
         if getattr(data_args, name).is_named:
-            splits[name] = load_split(name, data_args, seed, report)
+            splits[name] = load_split(name, data_args, seed, report, modality)
     if "validation" not in splits:
         splits, report = hold_out(splits, report, data_args.validation_rows, seed)
     known, features = row_keys(splits["train"], ["source"]), feature_sets(splits["train"])
@@ -47,7 +48,9 @@ def load_splits(data_args: DataArguments, seed: int) -> tuple[datasets.DatasetDi
     return splits, report
 
 
-def load_split(name: str, data_args: DataArguments, seed: int, report: RowReport) -> datasets.Dataset:
+def load_split(
+    name: str, data_args: DataArguments, seed: int, report: RowReport, modality: str = "text"
+) -> datasets.Dataset:
     """Return the good rows of all corpora of a split, at most `max_rows`, and enter it in the report.
 
     Raises:
@@ -56,7 +59,7 @@ def load_split(name: str, data_args: DataArguments, seed: int, report: RowReport
     split: SplitArguments = getattr(data_args, name)
     parts, read, dropped = [], 0, Counter[str]()
     for number, corpus in enumerate(split.corpora):
-        rows, found = load_corpus(corpus, name, data_args, report)
+        rows, found = load_corpus(corpus, name, data_args, report, modality)
         if split.mix:
             report.add(f"{name} {number + 1}", str(corpus), len(rows) + sum(found.values()), found)
             rows = rows.add_column("corpus", np.full(len(rows), number, dtype=np.int32))
@@ -90,14 +93,14 @@ def fill_column(rows: datasets.Dataset, column: str, kind: Any) -> datasets.Data
 
 
 def load_corpus(
-    corpus: SplitArguments, name: str, data_args: DataArguments, report: RowReport
+    corpus: SplitArguments, name: str, data_args: DataArguments, report: RowReport, modality: str = "text"
 ) -> tuple[datasets.Dataset, dict[str, int]]:
     """Return the good rows of one corpus, cleaned if it is for training, and the number of the others by reason.
 
     Raises:
         ValueError: Data are missing, or bad rows are refused.
     """
-    rows = load_pairs(corpus, name, data_args.keep_stress, report)
+    rows = load_pairs(corpus, name, data_args.keep_stress, report, modality)
     problems = column_texts(rows, "problem")
     dropped = check_rows(rows, problems, name, [str(corpus)], data_args.bad_rows)
     rows = good_rows(rows, problems)

@@ -2,10 +2,12 @@
 
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 
+SIDES = ("source", "target")
 SHOWN = 10  # characters
 FORMS: dict[str, Any] = {"nfc": "NFC", "nfd": "NFD"}
 
@@ -15,16 +17,16 @@ def normal_form(text: str, normalization: str) -> str:
     return text if normalization not in FORMS else unicodedata.normalize(FORMS[normalization], text)
 
 
-def describe_unseen(splits: datasets.DatasetDict, normalization: str, has_targets: bool = True) -> str:
+def describe_unseen(splits: datasets.DatasetDict, normalization: str, sides: Sequence[str] = SIDES) -> str:
     """Say which characters of other splits no training row has on that side; "" where there are none.
 
     Args:
         splits: With `source` and `target`.
         normalization: The Unicode form of the tokenizer: "nfc", "nfd" or "none".
-        has_targets: Whether targets are texts of their own.
+        sides: Those that are texts of their own.
     """
     lines = []
-    for side in ("source", "target") if has_targets else ("source",):
+    for side in sides:
         seen: set[str] = set()
         for batch in splits["train"].select_columns([side]).iter(10_000):
             seen.update(normal_form("\n".join(batch[side]), normalization))

@@ -249,7 +249,7 @@ def build_fresh_model(run: Run, kernel: str) -> PreTrainedModel:
     if target_size := getattr(tokenizer, "target_vocab_size", None):
         fields |= {"decoder_vocab_size": target_size, "share_encoder_decoder_embeddings": False}
     try:
-        config = config_class(**fields, **objective.config_fields())
+        config = config_class(**{**objective.default_fields, **fields, **objective.config_fields()})
     except StrictDataclassError as error:
         raise ValueError(f"model: {error.__cause__ or error}") from error
     model = objective.model_class.from_config(config, attn_implementation=kernel, dtype=torch.float32)

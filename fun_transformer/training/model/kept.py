@@ -41,7 +41,9 @@ def describe_measuring(run: Run) -> dict[str, Any]:
         name: value for name, value in generation.items() if name not in ("batch_size", "config", "metrics")
     }
     rows = checksum_with_texts(run.splits["validation"]) if "validation" in run.splits else None
-    return {"metric": run.arguments.training.metric_for_best_model, "rows": rows, **of_the_score}
+    metric = run.arguments.training.metric_for_best_model
+    metric = "wer of words" if metric == "wer" else metric  # version 0.1.0 counted whole sequences by this name
+    return {"metric": metric, "rows": rows, **of_the_score}
 
 
 class KeptModels:

@@ -211,6 +211,11 @@ class DataArguments:
         "text that each source begins with, as T5 wants: 'translate English to German: '; its last space counts",
     )
     noise: NoiseArguments = field(default_factory=NoiseArguments)
+    curriculum: Literal["none", "shortest_first"] = arg(
+        "none",
+        "order of the first epoch: none is by chance; short sources first help where long ones teach nothing yet",
+    )
+    spec_augment: bool = arg(False, "speech: hide two bands of frequencies and a stretch of time, others each time")
     keep_stress: bool = arg(False, "builtin:cmudict: keep the stress digits of vowels (AH0)")
 
     @property

@@ -170,6 +170,13 @@ def check_base(arguments: RunArguments) -> None:
             f"model.path={path} is a {config.model_type}, {kind_of(config)}, and cannot learn objective: "
             f"{arguments.objective}; {hint}. Name another model, or another objective."
         )
+    modality, wanted = getattr(config, "source_modality", "text"), OBJECTIVES[arguments.objective].modality
+    if modality != wanted:
+        able = [name for name, other in OBJECTIVES.items() if other.modality == modality]
+        raise ValueError(
+            f"model.path={path} reads {modality}, and objective: {arguments.objective} gives it {wanted}. Choose "
+            f"objective: {' or '.join(able)}, or another model."
+        )
     if "dropout" in arguments.model and dropout_name(config) is None:
         raise ValueError(f"model.dropout: a {config.model_type} has no dropout. Leave it out.")
 

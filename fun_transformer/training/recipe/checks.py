@@ -401,6 +401,51 @@ def check_objective(arguments: RunArguments) -> None:
         )
 
 
+def check_sources(arguments: RunArguments) -> None:
+    """Check the options about sources, which are texts or files of one kind.
+
+    Raises:
+        ValueError: An option is for sources of another kind.
+    """
+    data, training, tokenizer = arguments.data, arguments.training, arguments.tokenizer
+    modality = OBJECTIVES[arguments.objective].modality
+    said = modality if starts_from_model(arguments) else recipe_fields(arguments).get("source_modality", modality)
+    if said != modality:
+        able = [name for name, other in OBJECTIVES.items() if other.modality == said] or [*OBJECTIVES]
+        raise ValueError(
+            f"model.source_modality={said} is not for objective: {arguments.objective}, whose source is {modality}. "
+            f"Choose objective: {' or '.join(able)}."
+        )
+    if data.curriculum != "none" and training.packing not in (None, AUTO):
+        raise ValueError(
+            f"data.curriculum: {data.curriculum} orders rows of one text, and packed rows have several. Leave one of "
+            "data.curriculum and training.packing out."
+        )
+    if data.spec_augment and modality != "speech":
+        raise ValueError(f"data.spec_augment is for speech, and the source of {arguments.objective} is {modality}.")
+    if modality == "text":
+        return
+    if not starts_from_model(arguments) and model_type_of(arguments) != "fun_transformer":
+        raise ValueError(f"model.model_type={model_type_of(arguments)} reads text alone. Leave it out.")
+    of_texts = {
+        "data.source_prefix": data.source_prefix,
+        "data.clean": data.clean,
+        "data.train.feature_columns": any(corpus.feature_columns for corpus in data.train.corpora),
+        "data.train.source": any(corpus.source for corpus in data.train.corpora),
+        "data.train.tgt_lang": data.tags_languages,
+        "tokenizer.target_type": tokenizer.target_type,
+        "tokenizer.target_vocab_size": tokenizer.target_vocab_size,
+        "training.bpe_dropout": training.bpe_dropout,
+        "training.source_vectors": training.source_vectors,
+    }
+    for name, value in of_texts.items():
+        if value:
+            raise ValueError(
+                f"{name} is for sources of text, and those of objective: {arguments.objective} are files, named in a "
+                "column of data.train.dataset. Leave it out."
+            )
+
+
 def check_trained(arguments: RunArguments) -> None:
     """Check what is trained of a model: LoRA, and tokens that are added to it.
 
@@ -496,4 +541,5 @@ def check(arguments: RunArguments) -> RunArguments:
     check_trained(arguments)
     check_scores(arguments)
     check_objective(arguments)
+    check_sources(arguments)
     return arguments

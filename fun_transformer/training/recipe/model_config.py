@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from ... import FunTransformerConfig, Seq2SeqRNNConfig
+from ...configuration_fun_transformer import FRONT_END_FIELDS
 from ...masks import PACKED_KERNELS, packing_problem
 from ...number_types import has_fast_bfloat16
 from ...positions import POSITIONS
@@ -20,6 +21,7 @@ from .base import base_config, class_for, is_own, starts_from_model
 
 PACKING = {"cpu": 64, "cuda": 128}  # length of packed rows that trains fastest in bf16
 LOSS_OPTIONS = ("r_drop", "scheduled_sampling", "teacher")  # of some objectives; all read padded rows
+KEPT_FIELDS = ("position_embedding_type", "max_position_embeddings")
 CONFIGS = {config.model_type: config for config in (FunTransformerConfig, Seq2SeqRNNConfig)}
 
 
@@ -91,7 +93,8 @@ def mixing_config(arguments: RunArguments) -> PreTrainedConfig:
     if config_class is not FunTransformerConfig:
         return config_class()
     asked: dict[str, Any] = {"sliding_window": 8}  # of any width
-    asked |= {name: fields[name] for name in ("position_embedding_type", "max_position_embeddings") if name in fields}
+    asked |= {name: fields[name] for name in (*KEPT_FIELDS, *FRONT_END_FIELDS) if name in fields}
+    asked["source_modality"] = OBJECTIVES[arguments.objective].modality
     for stack in ("encoder", "decoder"):
         if types := fields.get(f"{stack}_layer_types"):
             asked |= {f"{stack}_layer_types": types, f"{stack}_layers": len(types)}
@@ -230,4 +233,5 @@ def choose_packing(arguments: RunArguments, device: torch.device) -> int | None:
         return None
     objective = OBJECTIVES[arguments.objective]
     reads_padded = not objective.can_pack or any(getattr(training, name) for name in LOSS_OPTIONS)
+    reads_padded = reads_padded or arguments.data.curriculum != "none"
     return None if reads_padded or problem_with_packing(arguments, device) else PACKING[device.type]

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from ..tables import OBJECTIVES
 from .arguments import AUTO, RunArguments, TokenizerArguments
 from .base import starts_from_model
 
@@ -115,6 +116,24 @@ def resolve_texts(arguments: RunArguments, sources: Sequence[str], targets: Sequ
         kinds: list[Kind] = [kind_of(sources), kind_of(targets)]
         measured = [*CHOICES["sentence" if "sentence" in kinds else kinds[1]].metrics]
         best = arguments.training.metric_for_best_model
+        measured += [best] if best != "loss" and best not in measured else []
+        generation = dataclasses.replace(generation, metrics=measured)
+    return dataclasses.replace(arguments, tokenizer=tokenizer, generation=generation)
+
+
+def resolve_files(arguments: RunArguments) -> RunArguments:
+    """Return the recipe with a tokenizer's type and metrics in place of "auto", where sources are files.
+
+    Targets are cut into letters: a letter is what is heard and seen, and there are few of them.
+
+    Args:
+        arguments: A checked recipe; it is left as it is.
+    """
+    tokenizer, generation = arguments.tokenizer, arguments.generation
+    if tokenizer.type == AUTO and not starts_from_model(arguments):
+        tokenizer = dataclasses.replace(tokenizer, type="char" if is_open(arguments) else "bpe")
+    if generation.metrics == AUTO:
+        best, measured = arguments.training.metric_for_best_model, [*OBJECTIVES[arguments.objective].usual_metrics]
         measured += [best] if best != "loss" and best not in measured else []
         generation = dataclasses.replace(generation, metrics=measured)
     return dataclasses.replace(arguments, tokenizer=tokenizer, generation=generation)

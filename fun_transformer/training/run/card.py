@@ -72,6 +72,11 @@ def describe_loading(folder: Path, run: Run) -> Loading | None:
     return Loading(run.objective.model_class.__name__, needs_package=own, needs_trust=trusted, base=base)
 
 
+def shown(sample: dict[str, Any], modality: str) -> dict[str, Any]:
+    """Return a generated row as a card shows it: of a file its name, without the folders of this machine."""
+    return sample if modality == "text" else sample | {"source": Path(sample["source"]).name}
+
+
 def write_card(folder: Path, run: Run, details: dict[str, Any], found: dict[str, Scores]) -> None:
     """Write the model card.
 
@@ -109,7 +114,7 @@ def write_card(folder: Path, run: Run, details: dict[str, Any], found: dict[str,
             "versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
         },
         scores=scores,
-        samples=[sample for part in found.values() for sample in part.samples],
+        samples=[shown(sample, run.objective.modality) for part in found.values() for sample in part.samples],
         before=before,
         datasets=hub_datasets(arguments),
         base_model=base,

@@ -18,6 +18,7 @@ from ..data.languages import language_pairs
 from ..data.noise import Noise
 from ..data.packing import PackedBatches, PackingSampler
 from ..data.rows import TokenRows
+from ..data.spec_augment import HiddenPartsRows
 from ..data.stream import BatchStream
 from ..data.tokenizing import encode_texts
 from ..objectives import Objective
@@ -95,6 +96,8 @@ def build_stream(run: Run, config: PreTrainedConfig) -> BatchStream:
     rows = TokenRows(train)
     if settings.bpe_dropout or data.noise.is_on:
         rows = fresh_rows(run, getattr(config, "max_position_embeddings", math.inf))
+    if data.spec_augment:
+        rows = HiddenPartsRows(train, settings.seed)
     mixture = None
     if rows.corpora is not None:
         mixture = Mixture(rows.corpora, [corpus.weight for corpus in data.train.corpora], data.temperature)
@@ -110,5 +113,6 @@ def build_stream(run: Run, config: PreTrainedConfig) -> BatchStream:
         Share(run.accelerator.process_index, run.accelerator.num_processes),
         mixture,
     )
+    sampler.begins_short = data.curriculum == "shortest_first"
     device = run.accelerator.device
     return BatchStream(rows, batches(sampler, run.objective, run.tokenizer), device, prefetch=device.type != "cpu")

@@ -1,0 +1,43 @@
+"""What a speech model listens to: the spectrogram, and below it the attention of each word over the same time."""
+
+import os
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from .figures import fonts_for, new_figure, save_figure
+
+
+def plot_speech_attention(
+    features: np.ndarray,
+    weights: np.ndarray,
+    tokens: list[str],
+    path: str | os.PathLike | None = None,
+    seconds_per_frame: float = 0.01,
+) -> Figure:
+    """Draw a spectrogram, and below it which part of it each token looks at.
+
+    Args:
+        features: (frames, num_mel_bins).
+        weights: (target_len, source_len) Of one layer, a head or the mean of all.
+        tokens: (target_len,) The tokens that look.
+        path: Where to write the picture (.png, .pdf, .svg); nothing is written when None.
+        seconds_per_frame: From one frame to the next.
+    """
+    seconds = len(features) * seconds_per_frame
+    with rc_context({"font.family": fonts_for("".join(tokens))}):
+        figure = new_figure(8, 2.4 + 0.25 * len(tokens))
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, max(1.0, 0.25 * len(tokens))])
+        bins = features.shape[1]
+        above.imshow(features.T, aspect="auto", origin="lower", extent=(0, seconds, 0, bins), cmap="magma")
+        above.set_ylabel("mel bin")
+        image = below.imshow(
+            weights, aspect="auto", extent=(0, seconds, len(tokens), 0), cmap="viridis", interpolation="nearest"
+        )
+        below.set_yticks(np.arange(len(tokens)) + 0.5, labels=tokens, parse_math=False)
+        below.set_xlabel("seconds")
+        figure.colorbar(image, ax=below, label="weight")
+        if path is not None:
+            save_figure(figure, path)
+    return figure
