@@ -373,6 +373,29 @@ def test_eight_files_are_learned_by_heart(tmp_path, objective):
     assert [answer[key] for answer in answers] == [row["text"] for row in rows]
 
 
+@pytest.mark.slow
+def test_the_python_of_readme_and_docs_runs(tmp_path, monkeypatch, capsys):
+    names = {}
+    for objective, name in (("speech_to_text", "spoken-digits"), ("image_to_text", "handwritten-digits")):
+        folder = tmp_path / name
+        folder.mkdir()
+        train(parse_arguments([write_recipe(folder, objective, max_steps=1)]))
+        names |= dict.fromkeys((f"runs/{name}/model", f"me/{name}"), str(folder / "run" / "model"))
+    names["runs/demo-speech/model"] = names["me/spoken-digits"]
+    names["recording.wav"] = str(tmp_path / "spoken-digits" / "files" / "0.wav")
+    names["line.png"] = str(tmp_path / "handwritten-digits" / "files" / "0.png")
+    reader = "transformers.pipelines.automatic_speech_recognition.ffmpeg_read"
+    monkeypatch.setattr(reader, lambda content, rate: read_sound(content)[0])  # ffmpeg need not be here
+    blocks = []
+    for page in ("README.md", "docs/pipelines.md"):
+        text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+        blocks += [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "image-to-text" in block]
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], block), {})
+    assert "'text'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
