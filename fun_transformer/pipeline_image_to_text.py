@@ -10,8 +10,10 @@ It works for every model that generates from pixels (ours, TrOCR, Donut, BLIP) a
 """
 
 import inspect
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
@@ -20,6 +22,28 @@ from transformers.image_utils import load_image
 from .pipeline_options import check_counts, ruling_params, without_none
 
 LONGEST = 256  # tokens of a text, where neither the call nor the model says so
+
+
+def as_line(picture: Any) -> Any:
+    """Return a picture (of Pillow) as our models read one: upright, in three colours, at least as wide as tall.
+
+    16 bits a colour become 8, and what is transparent white, where Pillow's own conversion would give a picture of one
+    colour. A narrow one gets a margin on its right, in the colour of its corner.
+    """
+    from PIL import Image, ImageOps  # which a model of texts does not need
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture).clip(0, 2**16 - 1) // 256).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    picture = picture.convert("RGB")
+    if picture.width >= picture.height:
+        return picture
+    wide = Image.new("RGB", (picture.height, picture.height), picture.getpixel((picture.width - 1, 0)))
+    wide.paste(picture)
+    return wide
 
 
 class ImageToTextPipeline(Pipeline):
@@ -70,8 +94,16 @@ class ImageToTextPipeline(Pipeline):
 
     def preprocess(self, image, timeout=None):
         """Turn a picture into what the model reads; not yet in one tensor with others, whose widths may differ."""
-        features = self.image_processor(images=load_image(image, timeout=timeout), return_tensors="pt")
-        return {"features": dict(features)}
+        picture = image
+        if not hasattr(self.model.config, "source_modality"):
+            picture = load_image(image, timeout=timeout)
+        else:  # `load_image` would make three colours of all pictures in its own way
+            from PIL import Image
+
+            if isinstance(image, str):
+                picture = Image.open(image) if Path(image).is_file() else load_image(image, timeout=timeout)
+            picture = as_line(picture)
+        return {"features": dict(self.image_processor(images=picture, return_tensors="pt"))}
 
     def _forward(self, model_inputs, **generate_kwargs):
         """Generate `output_ids` (batch, sequences, target_len)."""
@@ -133,4 +165,4 @@ class ImageToTextPipeline(Pipeline):
 # The class of the task, and the checkpoint (with its revision) that transformers 4 took when none was named.
 IMAGE_TASKS = {"image-to-text": (ImageToTextPipeline, ("ydshieh/vit-gpt2-coco-en", "5bebf1e"))}
 
-__all__ = ["IMAGE_TASKS", "ImageToTextPipeline"]
+__all__ = ["IMAGE_TASKS", "ImageToTextPipeline", "as_line"]

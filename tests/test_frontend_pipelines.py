@@ -271,6 +271,12 @@ def test_a_repo_of_a_text_model_names_no_class_of_another_source(tiny_config):
     )
 
 
+def test_evaluate_on_rows_of_text_points_to_the_run(saved, tmp_path, capsys):
+    (tmp_path / "rows.tsv").write_text("source\ttarget\na.wav\tone\n", encoding="utf-8")
+    assert cli.main(["evaluate", str(saved / "speech"), str(tmp_path / "rows.tsv")]) == 2
+    assert "its source is speech, and the rows here are texts. Score it by its run" in capsys.readouterr().err
+
+
 PULL = """
 import json, sys
 sys.modules["fun_transformer"] = None

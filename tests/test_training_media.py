@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import struct
 import tarfile
 import wave
 from itertools import combinations, islice, pairwise
@@ -21,7 +20,7 @@ from transformers.image_utils import load_image
 
 from benchmarks.spoken_digits_data import read_recordings, write_strings
 from examples import demo
-from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration
+from fun_transformer import FunTransformerForConditionalGeneration
 from fun_transformer.training import TokenBudgetSampler
 from fun_transformer.training.data.built_in_files import (
     DIGIT_IMAGES,
@@ -31,7 +30,8 @@ from fun_transformer.training.data.built_in_files import (
     spoken_digits,
 )
 from fun_transformer.training.data.formulas import draw_formula
-from fun_transformer.training.data.media import ImageReader, SpeechReader
+from fun_transformer.training.data.media import SpeechReader
+from fun_transformer.training.data.pictures import read_picture
 from fun_transformer.training.data.rows import TokenRows
 from fun_transformer.training.data.sounds import BadSource, read_sound, resample
 from fun_transformer.training.data.spec_augment import HiddenPartsRows
@@ -163,9 +163,11 @@ def test_two_channels_become_their_mean_and_other_rates_are_resampled():
     [
         (b"", "empty file"),
         (wav(tone("do"))[:30], "damaged"),
+        (wav(tone("do"))[:-2_000], "cut off"),
+        (b"no sound at all", "no WAV file|not readable as sound"),
         (b"RIFF" + bytes(100), "damaged"),
         (wav(np.zeros(8_000)), "silent"),
-        (wav(tone("do", seconds=0.02)), "shorter than 25 ms"),
+        (wav(tone("do", seconds=0.02)), "shorter than 35 ms"),
     ],
 )
 def test_recordings_that_cannot_be_used_say_why(content, message):
@@ -191,7 +193,7 @@ def test_bad_files_are_refused_by_name_or_dropped_and_counted(tmp_path):
     write_rows(tmp_path / "rows.jsonl", rows + [{"file": name, "text": "do"} for name in names])
     with pytest.raises(ValueError, match="4 of 13 rows cannot be used") as refused:
         prepared(recipe)
-    for words in ("silent from beginning to end: 1 (line 9)", "shorter than 25 ms: 1 (line 10)", "(line 11)"):
+    for words in ("silent from beginning to end: 1 (line 9)", "shorter than 35 ms: 1 (line 10)", "(line 11)"):
         assert words in str(refused.value)
     assert "no such file: 1 (line 12)" in str(refused.value)
     run, report = prepared(recipe, "--data.bad_rows=drop")
@@ -425,14 +427,37 @@ def test_a_model_of_text_does_not_go_on_with_speech(tmp_path, tiny_config):
         train(parse_arguments([recipe]))
 
 
-def test_pictures_that_are_taller_than_wide_are_bad_rows():
-    reader = ImageReader.build(FunTransformerConfig(source_modality="image", image_height=16))
-    with pytest.raises(BadSource, match="taller than wide"):
-        content = io.BytesIO()
-        Image.new("L", (10, 30)).save(content, "png")
-        reader.read(content.getvalue())
-    with pytest.raises(BadSource, match="not readable"):
-        reader.read(struct.pack("<I", 7))
+def picture_file(picture) -> bytes:
+    """A PNG file of a picture."""
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def test_pictures_of_all_modes_keep_what_is_drawn():
+    drawn = np.full((10, 20), 255, np.uint8)
+    drawn[3:6, 2:9] = 0
+    expected = np.repeat(drawn[:, :, None], 3, axis=2)
+    clear = Image.fromarray(np.dstack([np.zeros((10, 20, 3), np.uint8), 255 - drawn]))  # black ink, no ground
+    wide = Image.fromarray(drawn.astype(np.uint16) * 257)
+    for picture in (Image.fromarray(drawn), wide, clear, Image.fromarray(drawn).convert("P")):
+        assert np.array_equal(np.asarray(read_picture(picture_file(picture))), expected), picture.mode
+    tall = read_picture(picture_file(Image.fromarray(drawn.T)))
+    assert tall.size == (20, 20) and np.array_equal(np.asarray(tall)[:, :10, 0], drawn.T)
+    assert (np.asarray(tall)[:, 10:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"text", "not readable"),
+        (picture_file(Image.new("RGB", (9, 9), "white")), "of one colour"),
+        (picture_file(Image.new("1", (20_000, 20_000))), "too many pixels"),
+    ],
+)
+def test_pictures_that_cannot_be_used_say_why(content, message):
+    with pytest.raises(BadSource, match=message):
+        read_picture(content)
 
 
 def test_handwritten_digits_are_the_same_each_time_and_no_picture_is_in_two_splits():

@@ -21,6 +21,7 @@ from transformers import (
 from ..analysis import cross_attention
 from ..analysis.attention import AttentionMap
 from ..decoding import Ensemble, check_tokenizers
+from ..frontends import is_text
 from ..hub.finding import find_model
 from ..hub.weights import folder_damage
 from ..number_types import AUTO, set_dtype
@@ -237,6 +238,11 @@ def load_model(name: str, generation: Generation) -> tuple[Any, Any, bool]:
             raise ValueError(
                 f"{(config.architectures or [config.model_type])[0]} answers with neither a text nor a label. Score "
                 "an encoder-decoder or a classifier of texts, a run (evaluate RUN), or a file of finished outputs."
+            )
+        if not is_text(config):
+            raise ValueError(
+                f"its source is {config.source_modality}, and the rows here are texts. Score it by its run, which "
+                "knows how files are read: fun-transformer evaluate RUN [--data.test.dataset FILE]."
             )
         auto: Any = AutoModelForSequenceClassification if is_classifier else AutoModelForSeq2SeqLM
         model = auto.from_pretrained(place, dtype=generation.dtype, **trust).eval()

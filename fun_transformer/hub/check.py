@@ -30,7 +30,7 @@ from .contents import (
 )
 from .weights import weight_problems
 
-LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "regex"}
+LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "regex", "PIL"}
 TOKENIZER_FILE = re.compile(r"^(tokenizer\.json|.*\.spm|.*\.model|vocab\.(json|txt))$")
 HEADER_BLOCK = 1 << 16  # bytes of a file with weights that are fetched together
 

@@ -7,24 +7,27 @@ from .sounds import BadSource
 
 
 def read_picture(content: bytes) -> Any:
-    """Return a picture in three colours (`PIL.Image.Image`), the right way up.
+    """Return a picture as the pipeline reads it (`as_line`), a `PIL.Image.Image`.
 
     Args:
         content: Of the file.
 
     Raises:
-        BadSource: It cannot be read, or is taller than wide.
+        BadSource: It cannot be read, or has one colour.
         ImportError: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ImportError as error:
         raise ImportError("Pictures are read by Pillow, which is not installed: pip install pillow") from error
+    from ...pipeline_image_to_text import as_line
+
     try:
-        opened = Image.open(io.BytesIO(content))
-        picture = ImageOps.exif_transpose(opened).convert("RGB")  # as pipelines do
+        picture = as_line(Image.open(io.BytesIO(content)))
+    except Image.DecompressionBombError as error:
+        raise BadSource("a picture of too many pixels") from error
     except Exception as error:  # each form has its own
         raise BadSource("not readable as a picture") from error
-    if picture.height > picture.width:
-        raise BadSource("taller than wide: give it a margin on its right")
+    if all(low == high for low, high in picture.getextrema()):
+        raise BadSource("a picture of one colour")
     return picture

@@ -13,7 +13,8 @@ import numpy as np
 RATE = 16_000  # samples a second
 ZEROS = 16  # zeros of the sinc on each side of its middle: the more, the sharper the filter
 BLOCK = 2**12  # samples that are resampled at once, times `up`
-SHORTEST = 0.025  # seconds: a frame of the spectrogram
+UNKNOWN_LENGTH = 2**31 - 2**16  # bytes: what programs write that do not know the length yet
+SHORTEST = 0.035  # seconds: two frames of the spectrogram; one alone has no variance to divide by
 
 
 class BadSource(ValueError):
@@ -30,7 +31,7 @@ def read_sound(content: bytes) -> tuple[np.ndarray, list[str]]:
         Samples (samples,) in float32, 16,000 a second, and what was changed to get them.
 
     Raises:
-        BadSource: It cannot be read, is shorter than 25 ms, or silent.
+        BadSource: It cannot be read, is shorter than 35 ms, or silent.
         ImportError: It is no WAV file, and soundfile is not installed.
     """
     channels, rate = decode(content)  # (samples, channels)
@@ -44,7 +45,7 @@ def read_sound(content: bytes) -> tuple[np.ndarray, list[str]]:
         changed.append(f"not of {RATE:,} samples a second: resampled")
         samples = resample(samples, rate, RATE)
     if len(samples) < SHORTEST * RATE:
-        raise BadSource("shorter than 25 ms")
+        raise BadSource("shorter than 35 ms")
     if np.ptp(samples) == 0:
         raise BadSource("silent from beginning to end")
     return samples, changed
@@ -54,8 +55,7 @@ def decode(content: bytes) -> tuple[np.ndarray, int]:
     """Return the samples of a file in [-1, 1], (samples, channels), and how many there are a second.
 
     Raises:
-        BadSource: It cannot be read.
-        ImportError: It is no WAV file, and soundfile is not installed.
+        BadSource: It cannot be read, was cut off, or is no WAV file where soundfile is not installed.
     """
     if not content:
         raise BadSource("an empty file")
@@ -69,10 +69,7 @@ def decode(content: bytes) -> tuple[np.ndarray, int]:
     except ImportError as error:
         if content[:4] == b"RIFF":
             raise BadSource("a WAV file that is damaged, or not of whole numbers") from error
-        raise ImportError(
-            "A recording is no WAV file, and other forms are read by soundfile, which is not installed: "
-            "pip install 'fun-transformer[speech]'"
-        ) from error
+        raise BadSource("no WAV file, and there is no soundfile for others: pip install soundfile") from error
     try:
         samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except Exception as error:  # each form has its own
@@ -81,9 +78,16 @@ def decode(content: bytes) -> tuple[np.ndarray, int]:
 
 
 def decode_pcm(file: wave.Wave_read) -> np.ndarray:
-    """Return the samples of an open WAV file in [-1, 1]: (samples, channels)."""
+    """Return the samples of an open WAV file in [-1, 1]: (samples, channels).
+
+    Raises:
+        BadSource: The file ends before the last sample.
+    """
     width, content = file.getsampwidth(), file.readframes(file.getnframes())
-    content = content[: len(content) - len(content) % (width * file.getnchannels())]  # of a file that was cut off
+    wanted = file.getnframes() * width * file.getnchannels()
+    if len(content) < wanted < UNKNOWN_LENGTH:
+        raise BadSource("cut off: its header promises more samples")
+    content = content[: len(content) - len(content) % (width * file.getnchannels())]
     if width == 1:  # the only one without a sign
         samples = (np.frombuffer(content, np.uint8).astype(np.float32) - 128) / 128
     elif width == 3:
