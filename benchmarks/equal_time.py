@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from benchmarks import peers
 from fun_transformer.files import write_atomically
@@ -98,7 +99,7 @@ class Course:
         Args:
             model: Gives the model.
             tokens: Real tokens that it was trained on.
-            generate: Texts of a model for sources; as the trainer does it when None.
+            generate: Texts of a model for rows; as the trainer does it when None.
         """
         if self.clock() < self.marks[0]:
             return
@@ -109,7 +110,7 @@ class Course:
             there = "references" in rows.column_names
             references = list(rows["references"]) if there else [[target] for target in rows["target"]]
             generate = generate or functools.partial(generate_texts, self.run, title="validation")
-            texts = generate(model(), sources=list(rows["source"]))
+            texts = generate(model(), sources=rows)
             settings = self.arguments.generation
             score = compute_metrics([self.metric], texts, references, settings.bleu_tokenize)[self.metric]
         self.curve.append({"seconds": round(seconds, 1), "tokens": tokens, "score": round(score, 3)})
@@ -195,12 +196,12 @@ def peer(build: Any) -> Callable[[Course], None]:
         words = [str(token_id) for token_id in range(len(course.tokenizer))]
         words[course.tokenizer.unk_token_id] = "<unk>"  # as `write_words` writes it
 
-        def generate(converted: Any, sources: list[str]) -> list[str]:
+        def generate(converted: Any, sources: Dataset) -> list[str]:
             model, tokenizer = converted.model, converted.tokenizer
             run = Run(**{**vars(course.run), "tokenizer": tokenizer})
-            ids = course.tokenizer(sources, add_special_tokens=False).input_ids
+            ids = course.tokenizer(list(sources["source"]), add_special_tokens=False).input_ids
             asked = [" ".join(words[number] for number in row) + build.source_end for row in ids]
-            answers = generate_texts(run, model, asked, "validation")
+            answers = generate_texts(run, model, Dataset.from_dict({"source": asked}), "validation")
             numbers = [[words.index(word) for word in answer.split() if word in words] for answer in answers]
             return course.tokenizer.batch_decode(numbers, skip_special_tokens=True)
 
