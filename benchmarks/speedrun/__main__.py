@@ -29,6 +29,8 @@ from fun_transformer.training.run.checkpoints import checkpoint_folders, read_st
 from fun_transformer.training.run.environment import describe_environment
 from fun_transformer.training.tables import METRICS
 
+ROOT = Path(__file__).parents[2]
+
 
 def reaches(track: Track, score: float, target: float) -> bool:
     """Whether a score is at least as good as a target."""
@@ -77,6 +79,7 @@ def run_track(track: Track, arguments: RunArguments, stop: float, tests: bool = 
     environment = describe_environment()
     lines = map(json.loads, (result.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     test = evaluate(arguments, result.folder / "model").values if tests else {track.metric: math.nan}
+    recipe = flat_values(parse_arguments([str(result.folder / "recipe.yaml")]))
     return {
         "metric": track.metric,
         "target": track.target,
@@ -94,8 +97,13 @@ def run_track(track: Track, arguments: RunArguments, stop: float, tests: bool = 
         "seed": arguments.training.seed,
         "environment": environment,
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "recipe": flat_values(parse_arguments([str(result.folder / "recipe.yaml")])),
+        "recipe": {name: in_checkout(value) for name, value in recipe.items()},
     }
+
+
+def in_checkout(value: Any) -> Any:
+    """Return a value of a recipe; a file of this checkout by its path inside it, which others have, too."""
+    return value.removeprefix(f"{ROOT}/") if isinstance(value, str) else value
 
 
 def check_options(options: argparse.Namespace, settings: list[str]) -> None:
