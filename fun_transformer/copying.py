@@ -4,7 +4,7 @@
 
 (arXiv:1704.04368). a is attention over the source with a query and a key of its own, and the gate g in (0, 1) is read
 from the decoder's state and from what it attends to. Where most of the answer is in the question, as in inflection,
-names and numbers, a model need not learn to say each token anew.
+names and numbers, a model need not learn to say each token by itself.
 """
 
 import torch
