@@ -223,7 +223,8 @@ class FunTransformerConfig(PreTrainedConfig):
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return what is saved; a model of text says nothing of front ends."""
-        left_out = ("source_modality", *FRONT_END_FIELDS) if is_text(self) else ()
+        left_out = ["source_modality", *FRONT_END_FIELDS] if is_text(self) else []
+        left_out += [] if self.copy_attention else ["copy_attention"]
         return {name: value for name, value in super().to_diff_dict().items() if name not in left_out}
 
     def stack_layer_types(self, stack: Literal["encoder", "decoder"]) -> list[str]:

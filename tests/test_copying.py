@@ -1,5 +1,7 @@
 """A model that copies tokens of its source, against the formula written with loops, and at a task that asks for it."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +94,9 @@ def test_it_is_saved_and_loaded(tmp_path):
     loaded = FunTransformerForConditionalGeneration.from_pretrained(tmp_path)
     expected = model(SOURCE, attention_mask=MASK, labels=SOURCE).loss
     assert torch.equal(loaded(SOURCE, attention_mask=MASK, labels=SOURCE).loss, expected)
+    assert "copy_attention" in json.loads((tmp_path / "config.json").read_text())
+    copying_model(copy_attention=False).save_pretrained(tmp_path / "plain")
+    assert "copy_attention" not in json.loads((tmp_path / "plain" / "config.json").read_text())
     assert "copy_layer.gate.weight" not in copying_model(copy_attention=False).state_dict()
 
 
