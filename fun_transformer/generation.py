@@ -34,7 +34,14 @@ class Seq2SeqGenerationMixin(GenerationMixin):
         return super()._prepare_attention_mask_for_generation(columns, *args)
 
     def _prepare_model_inputs(self, inputs, bos_token_id, model_kwargs):
-        """Keep the ids of the source for each step, where tokens are copied from it."""
+        """Keep the ids of the source for each step, where tokens are copied from it.
+
+        Raises:
+            ValueError: There is no source; the library would begin with a text of one token instead.
+        """
+        wanted = self.main_input_name
+        if inputs is None and wanted != "input_ids" and not {wanted, "encoder_outputs"} & model_kwargs.keys():
+            raise ValueError(f"The source of this model is {self.config.source_modality}: pass {wanted} to generate.")
         inputs, name, model_kwargs = super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
         if self.copy_layer is not None and name == "input_ids" and "encoder_outputs" not in model_kwargs:
             model_kwargs["decoder_source_ids"] = inputs

@@ -252,6 +252,12 @@ def test_a_repo_names_the_classes_of_its_source_and_needs_a_processor(saved, sou
     card = files["README.md"].decode()
     task = "automatic-speech-recognition" if source == "speech" else "image-to-text"
     assert f"pipeline_tag: {task}" in card and f'pipeline("{task}", model="me/digits"' in card and auto_class in card
+    maker, called = {
+        "speech": ("AutoFeatureExtractor", "recording.wav"),
+        "image": ("AutoImageProcessor", "picture.png"),
+    }[source]
+    for line in (f'extractor = {maker}.from_pretrained("me/digits")', f'pipe("{called}")'):
+        assert card.count(line) == 2  # with and without the package
     assert check_repo(tmp_path / "repo") == []
     pipe, again = (pipeline(task, model=str(place), device="cpu") for place in (saved / source, tmp_path / "repo"))
     inputs = recordings() if source == "speech" else pictures()

@@ -365,6 +365,12 @@ def test_a_source_of_another_kind_is_refused(tiny_config, fields, inputs, words)
         model(**inputs, decoder_input_ids=ids)
 
 
+@pytest.mark.parametrize(("fields", "name"), [(SPEECH, "input_features"), (ROWS, "pixel_values")])
+def test_generation_without_a_source_is_refused(build, fields, name):
+    with pytest.raises(ValueError, match=f"pass {name} to generate"):
+        build(fields).generate(max_new_tokens=2)
+
+
 @pytest.mark.parametrize(
     "head",
     [

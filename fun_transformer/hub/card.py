@@ -18,6 +18,7 @@ from .usage import BASE_PLACEHOLDER, HEAD_TASKS, PLACEHOLDER, Loading, missing_u
 # What begins like a header, its lines, and what ends it; of any line ends.
 HEADER = re.compile(r"\A\s*---[ \t]*(\r\n|\r|\n)(?P<lines>.*?)(?<=[\r\n])---[ \t]*(\r\n|\r|\n|\Z)", re.DOTALL)
 TEMPLATE = Path(__file__).with_name("card_template.md")
+SOURCE_TYPES = {"automatic-speech-recognition": "audio", "image-to-text": "image"}  # of data, where it is no text
 SHOWN_SAMPLES = 8
 
 # ── After a training ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,7 +88,7 @@ def training_card(name: str, task: str, facts: TrainingFacts) -> str:
     results = [
         EvalResult(
             task_type=task,
-            dataset_type="text",
+            dataset_type=SOURCE_TYPES.get(task, "text"),
             dataset_name=facts.data,
             metric_type=score.metric,
             metric_value=round(score.value, 4),

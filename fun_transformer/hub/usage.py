@@ -14,20 +14,27 @@ HEAD_TASKS = {
     "AutoModelForSequenceClassification": "text-classification",
     "AutoModelForTokenClassification": "token-classification",
 }
-READS_NO_TEXT = ("AutoModelForSpeechSeq2Seq", "AutoModelForImageTextToText")
+# Of the heads whose source is no text: what makes features of it, and how a pipeline is called.
+FEATURE_MAKERS = {
+    "AutoModelForSpeechSeq2Seq": (
+        "AutoFeatureExtractor",
+        'pipe("recording.wav")  # a file needs ffmpeg, an array none',
+    ),
+    "AutoModelForImageTextToText": ("AutoImageProcessor", 'pipe("picture.png")'),
+}
 GENERATING = ("AutoModelForSeq2SeqLM", "AutoModelForCausalLM")
 
 OURS = """
 ## How to use it with{out} the package
 {remark}
 ```python
-{first}from transformers import {auto_class}, AutoTokenizer, pipeline
+{first}from transformers import {imported}, pipeline
 
 model = {auto_class}.from_pretrained("{repo_id}"{trust})
 tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{trust})
-
+{extractor}
 pipe = pipeline("{task}", {loaded})
-```
+{call}```
 """
 PLAIN = """
 ## How to use it
@@ -93,13 +100,13 @@ def plain_code(name: str, loading: Loading, example: str = '"text"') -> str:
         lines += [f'model = PeftModel.from_pretrained(base, "{name}")']
     else:
         lines += [f'model = {auto_class}.from_pretrained("{name}"{trust})']
-    if auto_class in HEAD_TASKS and auto_class not in READS_NO_TEXT:
+    if auto_class in HEAD_TASKS and auto_class not in FEATURE_MAKERS:
         lines += [f'inputs = tokenizer({example}, return_tensors="pt")']
     if generates:
         more = ", generation_config=config" if is_adapter else ""
         lines += [f'config = GenerationConfig.from_pretrained("{name}")'] * is_adapter
         lines += [f"print(tokenizer.decode(model.generate(**inputs{more})[0], skip_special_tokens=True))"]
-    elif auto_class in HEAD_TASKS and auto_class not in READS_NO_TEXT:
+    elif auto_class in HEAD_TASKS and auto_class not in FEATURE_MAKERS:
         lines += ["print(model(**inputs).logits)"]
     return "\n".join(lines)
 
@@ -139,7 +146,12 @@ def _our_usage(task: str, repo_id: str, auto_class: str, trusted: bool) -> str:
     trust = ", trust_remote_code=True" if trusted else ""
     # The task "feature-extraction" would load the whole model with AutoModel, not the encoder.
     is_encoder = auto_class == "AutoModelForTextEncoding"
+    maker, call = FEATURE_MAKERS.get(auto_class, ("", ""))
+    extractor = f'extractor = {maker}.from_pretrained("{repo_id}")\n' if maker else ""
     return OURS.format(
+        imported=", ".join([*[maker] * bool(maker), auto_class, "AutoTokenizer"]),
+        extractor=extractor,
+        call=f"{call}\n" if call else "",
         out="out" if trusted else "",
         remark="\nThe code is beside the weights. Read it, then allow it to run:\n" if trusted else "",
         first="" if trusted else "import fun_transformer\n",
