@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en demo-speech pictures test test-fast test-library test-versions coverage check
+.PHONY: help demo demo-zh-en demo-speech demo-formula pictures test test-fast test-library test-versions coverage check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ demo-speech: $(READY)  ## spoken digits to words, and what the model listens to 
 		$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[speech]' && \
 		$(PY) -m examples.demo hub_configs/spoken-digits/recipe.yaml runs/demo-speech --data.name=espeak-digits $(ESPEAK); \
 	fi
+
+demo-formula: $(READY)  ## pictures of formulas to LaTeX, and what the model looks at (about ten minutes on two cores)
+	$(PY) -m examples.demo hub_configs/formula-latex/recipe.yaml runs/demo-formula
 
 pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
 	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done

@@ -65,7 +65,7 @@ def use(model: Path, texts: list[str]) -> None:
 
 
 def use_on_files(model: Path, recipe: Path, data: list[str]) -> None:
-    """Read the first test rows with transformers' pipeline; of speech, draw what the last one listens to."""
+    """Read the first test rows with transformers' pipeline; draw what the first one listens to, or looks at."""
     from PIL import Image
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
@@ -76,7 +76,7 @@ def use_on_files(model: Path, recipe: Path, data: list[str]) -> None:
     from fun_transformer.training.data.sounds import RATE, read_sound
     from fun_transformer.training.data.splits import load_split
     from fun_transformer.training.recipe.reading import parse_arguments
-    from fun_transformer.visualization import plot_speech_attention
+    from fun_transformer.visualization import plot_picture_attention, plot_speech_attention
 
     arguments = parse_arguments([str(recipe), *data])
     loaded = AutoModelForSeq2SeqLM.from_pretrained(model)
@@ -96,11 +96,13 @@ def use_on_files(model: Path, recipe: Path, data: list[str]) -> None:
     features = reader.read(contents[0])[0]
     inputs = reader.collate([{"features": features}])
     weights, tokens = attention_over_features(loaded, AutoTokenizer.from_pretrained(model), inputs)
+    looks, path = weights[-1].mean(0).numpy(), model.parent / "attention.png"  # (target_len, source_len)
     if modality == "speech":
-        plot_speech_attention(
-            features.astype("float32"), weights[-1].mean(0).numpy(), tokens, model.parent / "attention.png"
-        )
-        print(f"Attention: {model.parent / 'attention.png'}")
+        plot_speech_attention(features.astype("float32"), looks, tokens, path)
+    else:  # the vectors of a column follow each other, from top to bottom
+        rows_of_vectors = looks.reshape(len(tokens), -1, loaded.config.image_rows).swapaxes(1, 2)
+        plot_picture_attention(inputs["pixel_values"][0, 0].numpy(), rows_of_vectors, tokens, path)
+    print(f"Attention: {path}")
 
 
 def last_line(output_dir: Path) -> str:

@@ -6,8 +6,8 @@ try:
     from .attention import plot_attention, plot_attention_heads
     from .curves import plot_training_curve
     from .exposure import plot_exposure_gap
+    from .media import plot_picture_attention, plot_speech_attention
     from .pictures import Panel, plot_lines, plot_matrices
-    from .spectrogram import plot_speech_attention
     from .vectors import plot_word_vectors
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
@@ -27,6 +27,7 @@ __all__ = [
     "plot_exposure_gap",
     "plot_lines",
     "plot_matrices",
+    "plot_picture_attention",
     "plot_speech_attention",
     "plot_training_curve",
     "plot_word_vectors",

@@ -141,8 +141,8 @@ class ImageReader(SourceReader):
             "image_processor_type": "CLIPImageProcessor",  # the one that can keep a picture's shape
             "size": {"shortest_edge": config.image_height},  # the width follows
             "do_center_crop": False,
-            "image_mean": [0.5] * config.num_channels,
-            "image_std": [0.5] * config.num_channels,
+            "image_mean": [1.0] * config.num_channels,  # white paper is 0, as padding is
+            "image_std": [0.25] * config.num_channels,
         }
         with tempfile.TemporaryDirectory() as folder:  # so that it is the one that will be loaded, whatever backend
             Path(folder, "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a speech model listens to: the spectrogram, and below it the attention of each word over the same time."""
+"""What a model listens to or looks at: the attention of each token over a spectrogram, or over a picture."""
 
 import os
 
@@ -7,6 +7,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from .figures import fonts_for, new_figure, save_figure
+
+PICTURES_WIDE = 12  # squares beside each other
 
 
 def plot_speech_attention(
@@ -38,6 +40,35 @@ def plot_speech_attention(
         below.set_yticks(np.arange(len(tokens)) + 0.5, labels=tokens, parse_math=False)
         below.set_xlabel("seconds")
         figure.colorbar(image, ax=below, label="weight")
+        if path is not None:
+            save_figure(figure, path)
+    return figure
+
+
+def plot_picture_attention(
+    picture: np.ndarray, weights: np.ndarray, tokens: list[str], path: str | os.PathLike | None = None
+) -> Figure:
+    """Draw a picture once for each token, and on it where the token looks.
+
+    Args:
+        picture: (height, width), black = 0.
+        weights: (target_len, rows, columns) Of one layer, a head or the mean of all; rows are from top to bottom.
+        tokens: (target_len,) The tokens that look.
+        path: Where to write the picture (.png, .pdf, .svg); nothing is written when None.
+    """
+    height, width = picture.shape
+    across = min(len(tokens), max(1, round(PICTURES_WIDE * height / width)))
+    down = -(-len(tokens) // across)
+    cell = 8 / across  # inches
+    with rc_context({"font.family": fonts_for("".join(tokens))}):
+        figure = new_figure(8, down * (cell * height / width + 0.35))
+        axes = figure.subplots(down, across, squeeze=False).ravel()
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, token, places in zip(axes, tokens, weights, strict=False):
+            axis.imshow(picture, cmap="gray", extent=(0, width, height, 0))
+            axis.imshow(places, cmap="Oranges", alpha=0.6, extent=(0, width, height, 0), interpolation="bilinear")
+            axis.set_title(token, fontsize="medium", pad=3, parse_math=False)
         if path is not None:
             save_figure(figure, path)
     return figure
