@@ -22,7 +22,7 @@ LONGEST = 7  # digits of a string
 PAUSE = 0.15  # seconds at most, before, between and after the digits
 NOISE = 4  # of the pauses: standard deviation, of 32,768
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PARTS = {"train": (range(10, 50), 4_000), "validation": (range(5, 10), 300), "test": (range(5), 600)}
+PARTS = {"train": (range(10, 50), 10_000), "validation": (range(5, 10), 300), "test": (range(5), 600)}
 
 
 def read_recordings(archive: Path) -> dict[tuple[int, str, int], np.ndarray]:
@@ -88,9 +88,10 @@ def main() -> None:
     parser.add_argument("archive", type=Path, help="recordings.tar.xz of the Free Spoken Digit Dataset")
     parser.add_argument("folder", type=Path, help="gets train, validation and test: recordings and .jsonl")
     arguments = parser.parse_args()
-    recordings, rng = read_recordings(arguments.archive), np.random.default_rng(2017)
+    recordings = read_recordings(arguments.archive)
     rows = {}
-    for part in PARTS:
+    for number, part in enumerate(PARTS):
+        rng = np.random.default_rng((2017, number))  # other strings stay as they are if a part gets more
         (arguments.folder / part).mkdir(parents=True, exist_ok=True)
         singles = write_singles(recordings, part, arguments.folder)
         rows[part] = write_strings(recordings, part, arguments.folder, rng)

@@ -21,6 +21,8 @@ from fun_transformer.visualization import (  # noqa: E402
     plot_attention,
     plot_lines,
     plot_matrices,
+    plot_picture_attention,
+    plot_speech_attention,
     plot_training_curve,
 )
 
@@ -241,3 +243,22 @@ def test_curves_share_a_frame(tmp_path):
     assert [line.get_label() for line in axes.lines] == ["up", "down"]
     assert list(axes.lines[1].get_ydata()) == [4, 3]
     assert (tmp_path / "c.png").exists()
+
+
+def test_a_picture_is_drawn_once_for_each_token_with_its_weights_on_it(tmp_path):
+    picture, weights = torch.rand(16, 48).numpy(), torch.rand(5, 2, 6).numpy()  # (target_len, rows, columns)
+    figure = plot_picture_attention(picture, weights, ["\\frac", "{", "$", "今", "}"], tmp_path / "looks.png")
+    drawn = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in drawn] == ["\\frac", "{", "$", "今", "}"]
+    for axis, places in zip(drawn, weights, strict=True):
+        paper, heat = axis.images
+        assert (paper.get_array() == picture).all() and (heat.get_array() == places).all()
+        assert paper.get_extent() == heat.get_extent() == [0, 48, 16, 0]
+    assert (tmp_path / "looks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_attention_of_each_word_is_below_the_sound_that_it_is_about():
+    figure = plot_speech_attention(torch.rand(200, 8).numpy(), torch.rand(3, 25).numpy(), ["one", "$", "五"])
+    above, below = figure.axes[:2]
+    assert above.images[0].get_extent()[:2] == below.images[0].get_extent()[:2] == [0, 2.0]
+    assert [label.get_text() for label in below.get_yticklabels()] == ["one", "$", "五"]
