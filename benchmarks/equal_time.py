@@ -3,15 +3,17 @@
     python -m benchmarks.equal_time hub_configs/g2p-en/recipe.yaml --minutes 4 --grid 5e-4 1e-3 2e-3 \\
         --output benchmarks/results/equal-time-g2p.json --picture docs/images/equal-time-g2p.svg --training.threads 1
 
-Any recipe that generates texts will do; settings of it can follow. Each system trains in a process of its own. Time is
-that of the CPU, so that other programs do not count (where there is a GPU, that on the wall), without evaluations: the
-clock is stopped while all validation rows are generated for, by one and the same search. With `--grid`, each system
-first trains for `--grid_minutes` with each of these learning rates, and goes on with the best on validation.
+Any recipe that generates texts will do, of speech as well; settings of it can follow. Each system trains in a process
+of its own. Time is that of the CPU, so that other programs do not count (where there is a GPU, that on the wall),
+without evaluations: the clock is stopped while all validation rows are generated for, by one and the same search. With
+`--grid`, each system first trains for `--grid_minutes` with each of these learning rates, and goes on with the best on
+validation.
 
 Marian trains under transformers' Seq2SeqTrainer as somebody would who knows it well: bf16 where that is fast, eager
 attention, batches of like length and about as many tokens as ours, and a learning rate that falls to 0 at the end of
 the time, as ours does by the recipe. JoeyNMT and eole (benchmarks/peers.py says how they are installed) have no such
-schedule; theirs falls with the root of the steps. Their models are converted to ours to be scored.
+schedule; theirs falls with the root of the steps. Their models are converted to ours to be scored. The peer of speech
+is Speech2Text of transformers (benchmarks/speech_peers.py).
 """
 
 import argparse
@@ -32,6 +34,7 @@ import torch
 from datasets import Dataset
 
 from benchmarks import peers
+from benchmarks.speech_peers import speech2text
 from fun_transformer.files import write_atomically
 from fun_transformer.training import RunArguments, TrainingLoop, build_loop, parse_arguments, prepare
 from fun_transformer.training.engine import build_accelerator
@@ -42,7 +45,7 @@ from fun_transformer.training.recipe.model_config import has_fast_bf16
 from fun_transformer.training.run.environment import describe_environment
 from fun_transformer.training.run.run import Run
 from fun_transformer.training.scoring import generate_texts
-from fun_transformer.training.tables import METRICS
+from fun_transformer.training.tables import METRICS, OBJECTIVES
 
 Point = dict[str, float]  # seconds, tokens, score
 
@@ -219,6 +222,19 @@ SYSTEMS: dict[str, Callable[[Course], None]] = {
     "JoeyNMT": peer(peers.JoeyNMT),
     "eole": peer(peers.Eole),
 }
+SPEECH_SYSTEMS: dict[str, Callable[[Course], None]] = {"ours": ours, "Speech2Text, a bare loop": speech2text}
+
+
+def systems_for(recipe: str) -> dict[str, Callable[[Course], None]]:
+    """The systems that can learn a recipe's task.
+
+    Raises:
+        ValueError: There is no peer for its sources.
+    """
+    modality = OBJECTIVES[parse_arguments([recipe]).objective].modality
+    if modality == "image":
+        raise ValueError(f"{recipe} reads pictures: there is no peer for that.")
+    return SPEECH_SYSTEMS if modality == "speech" else SYSTEMS
 
 
 def train_one(name: str, learning_rate: float | None, minutes: float, options: argparse.Namespace) -> dict[str, Any]:
@@ -229,7 +245,7 @@ def train_one(name: str, learning_rate: float | None, minutes: float, options: a
         words += [f"--training.learning_rate={learning_rate}"] if learning_rate else []
         course = Course(parse_arguments([options.recipe, *words]), options.points if minutes == options.minutes else 1)
         torch.manual_seed(course.arguments.training.seed)
-        SYSTEMS[name](course)
+        systems_for(options.recipe)[name](course)
         return {
             "metric": course.metric,
             "learning_rate": course.arguments.training.learning_rate,
@@ -326,7 +342,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=8, help="how often each is scored")
     parser.add_argument("--grid", type=float, nargs="*", default=[], help="learning rates to choose from")
     parser.add_argument("--grid_minutes", type=float, default=1, help="of training with each of them")
-    parser.add_argument("--only", nargs="*", choices=list(SYSTEMS), help="these systems alone")
+    parser.add_argument("--only", nargs="*", choices=[*SYSTEMS, *list(SPEECH_SYSTEMS)[1:]], help="these systems alone")
     parser.add_argument("--output", type=Path, help="where the results go (JSON); systems that are there are kept")
     parser.add_argument("--picture", type=Path, help="where the picture goes")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # in the child process: system, learning rate, minutes
@@ -346,7 +362,8 @@ def main(argv: list[str] | None = None) -> None:
     systems = {}
     if options.output and options.output.exists():
         systems = json.loads(options.output.read_text(encoding="utf-8"))["systems"]
-    names = options.only or [name for name in SYSTEMS if name not in peers.missing()]
+    known = systems_for(options.recipe)
+    names = options.only or [name for name in known if name not in peers.missing()]
     for name in names:
         if name in systems:
             continue
@@ -354,7 +371,7 @@ def main(argv: list[str] | None = None) -> None:
         if options.output:
             command = f"python -m benchmarks.equal_time {shlex.join(map(without_folder, argv))}"
             write_atomically(options.output, json.dumps({"command": command, "systems": systems}, indent=1) + "\n")
-    systems = {name: systems[name] for name in SYSTEMS if name in systems}
+    systems = {name: systems[name] for name in known if name in systems}
     print(table(systems))
     if options.picture:
         draw(systems, options.picture)

@@ -18,6 +18,7 @@ from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, Speech2TextFeatureExtractor, pipeline
 from transformers.image_utils import load_image
 
+from benchmarks import equal_time
 from benchmarks.spoken_digits_data import read_recordings, write_strings
 from examples import demo
 from fun_transformer import FunTransformerForConditionalGeneration
@@ -539,3 +540,14 @@ def test_strings_of_digits_are_joined_from_recordings_of_their_part(tmp_path):
         samples, _ = read_sound((tmp_path / row["audio"]).read_bytes())
         spoken, pauses = 0.1 * len(row["text"].split()), 0.15 * (1 + len(row["text"].split()))
         assert spoken <= len(samples) / RATE <= spoken + pauses + 0.001
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(equal_time.SPEECH_SYSTEMS))
+def test_the_peers_of_speech_are_timed_and_scored(tmp_path, name):
+    recipe = write_recipe(tmp_path)
+    words = [f"--data.validation.dataset={tmp_path / 'rows.jsonl'}", "--data.validation.source_column=file"]
+    words += ["--training.metric_for_best_model=wer", "--generation.metrics=[wer]"]
+    options = equal_time.read_options([str(recipe), "--minutes=0.05", "--points=2", *words])
+    first, last = equal_time.train_one(name, None, 0.05, options)["curve"]
+    assert 0.5 < first["seconds"] < last["seconds"] and 0 < first["tokens"] < last["tokens"]
