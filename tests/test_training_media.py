@@ -328,6 +328,15 @@ def test_the_first_epoch_begins_with_short_rows(tmp_path):
         assert np.array_equal(mine, other)
 
 
+def test_batches_that_begin_short_mix_targets_of_all_lengths():
+    targets = np.random.default_rng(0).integers(1, 60, 500)
+    sampler = TokenBudgetSampler(np.full(500, 20), targets, 800, seed=1)
+    spread = [np.std(targets[batch]) for batch in sampler.batches(0)]
+    sampler.begins_short = True
+    mixed = [np.std(targets[batch]) for batch in sampler.batches(0)]
+    assert np.mean(spread) < 2 and np.mean(mixed) > 10
+
+
 @pytest.mark.slow
 def test_a_run_on_speech_resumes_to_the_last_bit(tmp_path):
     words = ["--data.spec_augment=true", "--data.curriculum=shortest_first", "--training.schedule=inverse_sqrt"]

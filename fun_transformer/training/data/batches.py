@@ -69,8 +69,10 @@ class TokenBudgetSampler:
     and only if all hold a single row are some repeated. It is a `batch_sampler` of torch's `DataLoader`, too. There is
     deliberately no attribute `batch_size`: `accelerate.prepare` would drop batches of other sizes.
 
-    Where `begins_short` is set, the batches of the first epoch come by length, short ones first; later epochs are
-    shuffled as ever.
+    Where `begins_short` is set, the batches of the first epoch come by length of their sources, short ones first, and
+    later ones are shuffled as ever. Rows are not sorted by target length then: a batch of one length of source and one
+    of target teaches little but lengths (after 60 CPU-seconds of hub_configs/spoken-digits, 54 % of the words were
+    wrong, and 18 % without).
 
     Args:
         source_lengths: (rows,) Tokens of each source.
@@ -151,11 +153,11 @@ class TokenBudgetSampler:
         return len(rows) * int(self.source_lengths[rows].max() + self.target_lengths[rows].max())
 
     def sort(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Order the rows by bucket, in it by target length, up and down in turn; ties by chance: (rows,)."""
+        """Order the rows by bucket, in it by target length, up and down in turn; all else by chance: (rows,)."""
         ties = rng.random(len(rows))  # (rows,)
         source, target = self.source_lengths[rows], self.target_lengths[rows]  # (rows,)
         buckets = np.log(np.maximum(source, 1)) // np.log(1.1)  # (rows,)
-        snake = np.where(buckets % 2, target, -target)  # (rows,)
+        snake = np.where(buckets % 2, target, -target) * (not self.begins_short)  # (rows,)
         return np.lexsort((ties, snake, buckets))
 
     def cut(self, order: np.ndarray) -> list[np.ndarray]:
