@@ -17,6 +17,8 @@ SIZE = 11  # points
 # No two that look alike: no o, l, u, v, and no alpha beside an a.
 SYMBOLS = tuple("abcdkmnpxyz") + tuple("123456789") + (r"\beta", r"\lambda", r"\pi")
 OPERATORS = ("+", "-", "=", "<")
+KINDS = ("symbol", "power", "index", "fraction", "root")
+OUTER, INNER = (4, 2, 1, 2, 1), (8, 2, 1, 1, 1)  # how frequent they are, and inside others
 DEEPEST = 2  # fractions in fractions, and so on
 MOST_TERMS = 3
 
@@ -36,7 +38,7 @@ def sum_of_terms(rng: random.Random, depth: int) -> list[str]:
 
 def term(rng: random.Random, depth: int) -> list[str]:
     """Return the parts of a symbol, alone or with others around it."""
-    kind = rng.choices(("symbol", "power", "index", "fraction", "root"), (4, 2, 1, 2, 1))[0]
+    kind = rng.choices(KINDS, OUTER if depth == 0 else INNER)[0]
     symbol = rng.choice(SYMBOLS)
     if kind == "symbol" or depth >= DEEPEST:
         return [symbol]
