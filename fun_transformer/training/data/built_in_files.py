@@ -23,7 +23,7 @@ from .formulas import draw_formula, random_formula
 from .report import RowReport
 
 SEED = 2017
-SIZES = {"train": 4_000, "validation": 300, "test": 500}
+SIZES = {"train": 10_000, "validation": 300, "test": 500}
 FORMULAS = {"train": 12_000, "validation": 300, "test": 500}
 FILE_PAIR = datasets.Features({**PAIR, BYTES: datasets.Value("large_binary")})
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
