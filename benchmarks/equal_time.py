@@ -315,8 +315,8 @@ def draw(systems: dict[str, dict[str, Any]], path: Path) -> None:
         axes.plot(x, y, marker="o", markersize=3, label=name, linewidth=2.5 if name == "ours" else 1.3)
     metric, environment = found["metric"], found["environment"]
     if METRICS[metric].lower_is_better:  # what is far from the best would hide the rest
-        best = min(point["score"] for found in systems.values() for point in found["curve"])
-        axes.set_ylim(0.9 * best, min(axes.get_ylim()[1], 4 * best))
+        bests = [min(point["score"] for point in found["curve"]) for found in systems.values()]
+        axes.set_ylim(0.9 * min(bests), min(axes.get_ylim()[1], max(4 * min(bests), 1.15 * max(bests))))
     unit = "minutes of training" if torch.cuda.is_available() else "CPU-minutes of training"
     axes.set_xlabel(f"{unit}; {environment['device']}, {environment['threads']} thread(s)")
     axes.set_ylabel(f"{metric.upper()} on validation")
