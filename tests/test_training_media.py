@@ -399,8 +399,9 @@ def test_the_python_of_readme_and_docs_runs(tmp_path, monkeypatch, capsys):
         train(parse_arguments([write_recipe(folder, objective, max_steps=1)]))
         names |= dict.fromkeys((f"runs/{name}/model", f"me/{name}"), str(folder / "run" / "model"))
     names["runs/demo-speech/model"] = names["me/spoken-digits"]
+    names["runs/demo-formula/model"] = names["me/handwritten-digits"]
     names["recording.wav"] = str(tmp_path / "spoken-digits" / "files" / "0.wav")
-    names["line.png"] = str(tmp_path / "handwritten-digits" / "files" / "0.png")
+    names |= dict.fromkeys(("line.png", "formula.png"), str(tmp_path / "handwritten-digits" / "files" / "0.png"))
     reader = "transformers.pipelines.automatic_speech_recognition.ffmpeg_read"
     monkeypatch.setattr(reader, lambda content, rate: read_sound(content)[0])  # ffmpeg need not be here
     blocks = []
