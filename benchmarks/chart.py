@@ -78,7 +78,7 @@ def draw_sizes(results: dict, path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(sorted({point["batch_tokens"] for point in points}))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1024:g}k")
         axes.yaxis.set_major_formatter("{x:,g}")
         axes.set_xlabel("tokens of a batch, padding included")
         axes.set_title(title, fontsize="medium")

@@ -115,6 +115,19 @@ def show(rows: int, found: dict[str, dict[str, Any]]) -> None:
         )
 
 
+def write(results: dict[str, Any], path: Path) -> None:
+    """Write what has been measured so far."""
+    from fun_transformer.training.run.environment import describe_environment
+
+    words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]  # no folders of ours
+    about = {
+        "command": f"python -m benchmarks.loading {shlex.join(words)}",
+        "environment": describe_environment(),
+        "load": os.getloadavg(),
+    }
+    write_atomically(path, json.dumps({**about, "rows": results}, indent=1))
+
+
 def main() -> None:
     """Measure each number of rows, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -130,25 +143,10 @@ def main() -> None:
         return
     results: dict[str, Any] = {}
     for rows in options.rows:
-        found = measure(rows, options)
-        show(rows, found)
-        results[str(rows)] = found
-    if options.output:
-        from fun_transformer.training.run.environment import describe_environment
-
-        words = [Path(word).name if os.sep in word else word for word in sys.argv[1:]]  # no folders of ours
-        write_atomically(
-            Path(options.output),
-            json.dumps(
-                {
-                    "command": f"python -m benchmarks.loading {shlex.join(words)}",
-                    "environment": describe_environment(),
-                    "load": os.getloadavg(),
-                    "rows": results,
-                },
-                indent=1,
-            ),
-        )
+        results[str(rows)] = measure(rows, options)
+        show(rows, results[str(rows)])
+        if options.output:  # the next number may take hours
+            write(results, Path(options.output))
 
 
 if __name__ == "__main__":
