@@ -28,7 +28,6 @@ from fun_transformer.training.run.environment import describe_environment
 WIDTHS = (128, 256, 512, 1024)  # d_model
 BATCHES = (1024, 4096, 16_384, 32_768)  # tokens, padding included
 LAYERS = 3
-LEAST = 2.0  # CPU seconds of each point after its first step, and at least one step
 FAST = has_fast_bf16(torch.device("cpu"))
 PAIR = ("ours, packed", "Marian, bf16, eager") if FAST else ("ours", "Marian, fp32, sdpa")
 
@@ -42,7 +41,7 @@ def of_width(d_model: int) -> dict[str, int]:
     }
 
 
-def measure(name: str, corpus: Corpus) -> dict[str, float]:
+def measure(name: str, corpus: Corpus, seconds: float) -> dict[str, float]:
     """Train a contender for a few steps; return its tokens a CPU-second and the memory that it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     train = CONTENDERS[name](corpus)
@@ -50,14 +49,14 @@ def measure(name: str, corpus: Corpus) -> dict[str, float]:
     train(0.001)  # one step, which allocates
     first, tokens = time.process_time() - begun, 0
     begun = time.process_time()
-    while time.process_time() - begun < LEAST:
+    while time.process_time() - begun < seconds:
         tokens += train(0.001)
-    seconds = time.process_time() - begun
+    taken = time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"tokens_per_cpu_second": tokens / seconds, "bytes": 1024 * (peak - before), "first_step": first}
+    return {"tokens_per_cpu_second": tokens / taken, "bytes": 1024 * (peak - before), "first_step": first}
 
 
-def in_child(name: str, corpus: Corpus) -> dict[str, float] | None:
+def in_child(name: str, corpus: Corpus, seconds: float) -> dict[str, float] | None:
     """Measure in a forked process; None where it died, as for want of memory."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -66,7 +65,7 @@ def in_child(name: str, corpus: Corpus) -> dict[str, float] | None:
         try:
             os.close(reading)
             with os.fdopen(writing, "w") as file:
-                file.write(json.dumps(measure(name, corpus)))
+                file.write(json.dumps(measure(name, corpus, seconds)))
             code = 0
         finally:
             os._exit(code)
@@ -94,12 +93,12 @@ def measure_all(corpus: Corpus, options: argparse.Namespace) -> tuple[list[dict[
     dearest = 0.0  # CPU seconds of a token for each number of a matrix, of the widest model so far
     for d_model, batch_tokens in sorted(places, key=lambda place: place[0] ** 2 * place[1]):
         step = dearest * d_model**2 * batch_tokens
-        cost = len(options.contenders) * (step + max(step, LEAST))
+        cost = len(options.contenders) * (step + max(step, options.seconds))
         if used_by_points() + cost > 60 * options.minutes:
             left_out.append(f"d_model {d_model}, {batch_tokens:,} tokens")
             continue
         for name in options.contenders:
-            found = in_child(name, corpus.resized(of_width(d_model), batch_tokens))
+            found = in_child(name, corpus.resized(of_width(d_model), batch_tokens), options.seconds)
             if found is None:
                 left_out.append(f"{name}, d_model {d_model}, {batch_tokens:,} tokens: died")
                 continue
@@ -123,6 +122,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(PAIR))
     parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of all points; the rest is left out")
+    parser.add_argument("--seconds", type=float, default=2.0, help="CPU time of each point; at least two steps")
     parser.add_argument("--output", help="where to write the results (JSON)")
     parser.set_defaults(size="small", threads=1, batch_tokens=BATCHES[0])
     options = parser.parse_args()

@@ -19,7 +19,16 @@ def write_sides(folder):
 def test_speed_and_memory_are_measured_over_sizes_and_drawn(children, tmp_path):
     output, picture = tmp_path / "sizes.json", tmp_path / "sizes.svg"
     words = ["-m", "benchmarks.sizes", *write_sides(tmp_path), "--vocab_size=300", "--widths", "64", "512"]
-    words += ["--batches", "128", "2000000", "--contenders", "ours", "Marian, fp32, sdpa", "--minutes=0.4"]
+    words += [
+        "--batches",
+        "128",
+        "2000000",
+        "--contenders",
+        "ours",
+        "Marian, fp32, sdpa",
+        "--minutes=0.1",
+        "--seconds=0.1",
+    ]
     process = children.start(*words, f"--output={output}")
     assert process.wait() == 0, process.error
     results = json.loads(output.read_text())
