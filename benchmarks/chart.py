@@ -60,8 +60,39 @@ def draw_translation(results: dict, path: Path) -> None:
     plt.close(figure)
 
 
+def draw_sizes(results: dict, path: Path) -> None:
+    """Lines of tokens a CPU-second and of memory over the size of the batch, one for each model, solid for ours."""
+    points = results["points"]
+    figure, (speed, memory) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    widths = sorted({point["d_model"] for point in points})
+    for contender in dict.fromkeys(point["contender"] for point in points):
+        style = "o-" if contender.startswith("ours") else "s--"
+        for number, width in enumerate(widths):
+            own = [point for point in points if (point["contender"], point["d_model"]) == (contender, width)]
+            own.sort(key=lambda point: point["batch_tokens"])
+            batches = [point["batch_tokens"] for point in own]
+            looks = {"color": f"C{number}", "markersize": 4, "label": f"{contender.split(',')[0]}, d_model {width:,}"}
+            speed.plot(batches, [point["tokens_per_cpu_second"] for point in own], style, **looks)
+            memory.plot(batches, [point["bytes"] / 2**30 for point in own], style, **looks)
+    for axes, title in ((speed, "real tokens per CPU-second"), (memory, "GiB beyond the libraries")):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(sorted({point["batch_tokens"] for point in points}))
+        axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1024:g}k")
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.set_xlabel("tokens of a batch, padding included")
+        axes.set_title(title, fontsize="medium")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*speed.get_legend_handles_labels(), loc="outside right center", fontsize="small", frameon=False)
+    figure.suptitle(results["environment"]["device"], fontsize="medium")
+    figure.savefig(path)
+    plt.close(figure)
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python -m benchmarks.chart RESULT.json PICTURE")
     found = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    (draw_translation if "cases" in found else draw)(found, Path(sys.argv[2]))
+    kinds = {"cases": draw_translation, "points": draw_sizes}
+    kinds.get(next((name for name in kinds if name in found), ""), draw)(found, Path(sys.argv[2]))

@@ -133,7 +133,7 @@ def marian(course: Course) -> None:
     """Marian under Seq2SeqTrainer, tuned."""
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 
-    from benchmarks.training import build_marian, real_tokens
+    from benchmarks.contenders import build_marian, real_tokens
 
     settings, rows = course.arguments.training, course.splits["train"].select_columns(["input_ids", "labels"])
     model = build_marian(course, "eager")

@@ -13,6 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def serve(options: argparse.Namespace) -> None:
     """Build the model, then train for as many seconds as each line of standard input says; print tokens a second."""
-    from benchmarks.training import PACKED, Corpus, ours
+    from benchmarks.contenders import PACKED, Corpus, ours
 
     train = ours(PACKED)(Corpus(options))
     train(3.0)
@@ -82,6 +84,18 @@ class Setting:
         return float(self.read())
 
 
+@contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """Let busy programs run beside the block, each on a core of its own if it can."""
+    loops = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def measure(settings: dict[str, Setting], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """Let all settings train in turn, beside no, one and two busy loops.
 
@@ -90,17 +104,12 @@ def measure(settings: dict[str, Setting], options: argparse.Namespace) -> dict[s
     """
     found: dict[str, dict[str, list[float]]] = {}
     for neighbours in range(options.neighbours + 1):
-        loops = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in range(neighbours)]
-        try:
+        with busy_loops(neighbours):
             speeds: dict[str, list[float]] = {name: [] for name in settings}
             for _ in range(options.rounds):
                 for name, setting in settings.items():
                     speeds[name].append(setting.train(options.seconds))
             found[str(neighbours)] = speeds
-        finally:
-            for loop in loops:
-                loop.kill()
-                loop.wait()
         for name, turns in speeds.items():
             print(f"{neighbours} busy  {name:28} {statistics.median(turns):9,.0f} tok/s", flush=True)
     return found

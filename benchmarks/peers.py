@@ -45,7 +45,7 @@ def write_words(corpus: Any, folder: Path, source_end: str = "") -> None:
     """Writes the ids as words: train.src and train.trg, and all words that the peers do not add themselves, vocab.txt.
 
     Args:
-        corpus: A `benchmarks.training.Corpus`. Its rows end in `</s>`, which is left out: the peers append it ...
+        corpus: A `benchmarks.contenders.Corpus`. Its rows end in `</s>`, which is left out: the peers append it ...
         folder: Where to write.
         source_end: ... but eole not to sources: this is.
     """

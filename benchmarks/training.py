@@ -1,339 +1,54 @@
 """Training speed beside the peers, in one run: real tokens per second, A B A B, on the same tokenised corpus.
 
     python -m benchmarks.training train.de.gz train.en.gz --threads 1 --output benchmarks/results/training-cpu.json
+    GOMP_SPINCOUNT=3000 python -m benchmarks.training train.de.gz train.en.gz --threads 2 --neighbours 1
     python -m benchmarks.training train.de.gz train.en.gz --size base --batch_tokens 50000 --output ...-gpu.json
 
-Every contender trains a model of the same dimensions with the settings that its users would choose, on a GPU where
-there is one. "Real tokens" are source and target tokens with `</s>`, without padding. Machines are noisy: compare
-ratios within a run, not figures of two runs. JoeyNMT and eole take part where installed: see `benchmarks.peers`.
+Every contender trains a model of the same dimensions with settings that its users would choose, on a GPU where there
+is one; `benchmarks.race` says how turns are taken and when a contender is warm. "Real tokens" are source and target
+tokens with `</s>`, without padding. The headline is our best turn over the best turn of the best peer, each in the
+best of its settings. One CPU thread is measured in CPU time, several and GPUs in wall time; GOMP_SPINCOUNT is what the
+package's own commands set, and all contenders get it. Machines are noisy: compare ratios within a run, not figures of
+two runs. JoeyNMT and eole take part where installed: see `benchmarks.peers`.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import shlex
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import TorchDynamoPlugin
-from torch import nn
-from transformers import (
-    DataCollatorForSeq2Seq,
-    MarianConfig,
-    MarianMTModel,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-)
 
-from benchmarks import peers
+from benchmarks.contenders import CONTENDERS, DEVICE, SIZES, Corpus, default_contenders, synchronize
+from benchmarks.neighbour import busy_loops
+from benchmarks.race import (
+    Rules,
+    Train,
+    Turn,
+    WarmUp,
+    choose_clock,
+    describe_headline,
+    headline,
+    race,
+    warm_up,
+)
 from fun_transformer.analysis import flops_per_token
 from fun_transformer.files import write_atomically
-from fun_transformer.training.data.batches import TokenBudgetSampler, pad_batch
-from fun_transformer.training.data.rows import TokenRows
-from fun_transformer.training.engine import build_accelerator
 from fun_transformer.training.model.building import build_model
-from fun_transformer.training.recipe.defaults import resolve
-from fun_transformer.training.recipe.model_config import PACKING, has_fast_bf16
-from fun_transformer.training.recipe.reading import parse_arguments
 from fun_transformer.training.run.environment import describe_environment
-from fun_transformer.training.train import build_loop, prepare
 
-SIZES = {"small": (256, 3, 4, 1024), "base": (512, 6, 8, 2048)}  # d_model, layers, heads, ffn_dim
-SMOOTHING = 0.1
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-Train = Callable[[float], int]  # seconds to train for -> real tokens seen
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # how threads wait for each other: for all contenders alike
 
 
-def dimensions(size: str) -> dict[str, float]:
-    """Fields of a model's configuration; Marian and ours have the same names."""
-    d_model, layers, heads, ffn_dim = SIZES[size]
-    both = {"layers": layers, "attention_heads": heads, "ffn_dim": ffn_dim}
-    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in both.items()}
-    return {"d_model": d_model, "dropout": 0.1, **sides}
-
-
-class Corpus:
-    """The tokenised corpus and endless bucketed batches of it.
-
-    Args:
-        options: Of the command line.
-    """
-
-    def __init__(self, options: argparse.Namespace):
-        self.dims, self.threads = dimensions(options.size), options.threads
-        self.command = [f"--data.train.source={options.source}", f"--data.train.target={options.target}"]
-        self.command += [f"--tokenizer.vocab_size={options.vocab_size}", "--output_dir=unused"]
-        self.command += [f"--training.batch_tokens={options.batch_tokens}", "--data.bad_rows=drop"]
-        self.command += [f"--model.{name}={value}" for name, value in self.dims.items()]
-        self.command += [f"--model.label_smoothing={SMOOTHING}", f"--training.threads={options.threads}"]
-        self.command += ["--training.packing=null", "--training.learning_rate=5e-4", "--training.warmup_steps=400"]
-        self.command += ["--training.gradient_accumulation_steps=1"]
-        self.command += ["--training.eval_steps=500", "--training.save_steps=500"]  # a contender does neither
-        self.arguments = arguments = parse_arguments(self.command)
-        self.run, _ = prepare(arguments, build_accelerator(arguments))
-        self.tokenizer = self.run.tokenizer
-        self.rows = TokenRows(self.run.splits["train"])
-        self.sampler = TokenBudgetSampler(
-            self.rows.source_lengths, self.rows.target_lengths, arguments.training.batch_tokens, seed=1
-        )
-
-    def bucketed(self) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
-        """Batches of about equally many tokens, from rows of about equal length, and how many of them are real."""
-        epoch = 0
-        while True:
-            for chosen in self.sampler.batches(epoch):
-                batch = pad_batch([self.rows[row] for row in chosen], self.tokenizer.pad_token_id)
-                there = {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in batch.items()}
-                yield there, real_tokens(batch)
-            epoch += 1
-
-
-def real_tokens(batch: dict[str, torch.Tensor]) -> int:
-    """Source and target tokens, without padding."""
-    return int(batch["attention_mask"].sum() + (batch["labels"] != -100).sum())
-
-
-def shift(labels: torch.Tensor, corpus: Corpus) -> torch.Tensor:
-    """Decoder input of the peers: <s> and all labels but the last, padded."""
-    start = labels.new_full((len(labels), 1), corpus.tokenizer.bos_token_id)
-    shifted = torch.cat([start, labels[:, :-1]], dim=1)
-    return shifted.masked_fill(shifted == -100, corpus.tokenizer.pad_token_id)
-
-
-def bare_loop(corpus: Corpus, model: nn.Module, logits: Callable, precision: str) -> Train:
-    """The loop that people write by hand: bucketed batches, autocast, fused AdamW, clipped gradients."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, fused=True)
-    batches = corpus.bucketed()
-    model.to(DEVICE).train()
-
-    def train(seconds: float) -> int:
-        tokens, end = 0, time.monotonic() + seconds
-        while time.monotonic() < end:
-            batch, real = next(batches)
-            labels = batch["labels"]
-            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
-                scores = logits(batch, shift(labels, corpus))
-                loss = nn.functional.cross_entropy(
-                    scores.flatten(0, 1), labels.flatten(), label_smoothing=SMOOTHING, ignore_index=-100
-                )
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            tokens += real
-        synchronize()
-        return tokens
-
-    return train
-
-
-def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def build_marian(corpus: Corpus, attention: str) -> MarianMTModel:
-    """A Marian of the same dimensions."""
-    tokenizer = corpus.tokenizer
-    config = MarianConfig(
-        **corpus.dims,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        decoder_start_token_id=tokenizer.bos_token_id,
-        forced_eos_token_id=None,
-        scale_embedding=True,
-        activation_function="relu",
-        max_position_embeddings=512,
-        attn_implementation=attention,
-    )
-    return MarianMTModel(config)
-
-
-def marian(precision: str, attention: str, compile: bool = False) -> Callable[[Corpus], Train]:
-    """transformers' own translation model in a bare loop."""
-
-    def build(corpus: Corpus) -> Train:
-        model = build_marian(corpus, attention)
-        if compile:
-            model.compile(dynamic=True)
-
-        def logits(batch, decoder_input_ids):
-            inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            return model(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
-
-        return bare_loop(corpus, model, logits, precision)
-
-    return build
-
-
-class TorchTransformer(nn.Module):
-    """torch.nn.Transformer with embeddings and an output layer, as its tutorial puts it together."""
-
-    def __init__(self, dims: dict, vocab_size: int, pad_token_id: int):
-        super().__init__()
-        self.pad_token_id, d_model = pad_token_id, dims["d_model"]
-        self.embed = nn.Embedding(vocab_size, d_model)
-        nn.init.normal_(self.embed.weight, std=d_model**-0.5)
-        self.positions = nn.Parameter(torch.randn(512, d_model) * 0.02)
-        self.dropout = nn.Dropout(dims["dropout"])
-        self.transformer = nn.Transformer(
-            d_model,
-            dims["encoder_attention_heads"],
-            dims["encoder_layers"],
-            dims["decoder_layers"],
-            dims["encoder_ffn_dim"],
-            dims["dropout"],
-            batch_first=True,
-        )
-
-    def embedded(self, ids: torch.Tensor) -> torch.Tensor:
-        """(batch, len) -> (batch, len, d_model)."""
-        scale = self.embed.embedding_dim**0.5
-        return self.dropout(self.embed(ids) * scale + self.positions[: ids.shape[1]])
-
-    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """(batch, source_len), (batch, target_len) -> (batch, target_len, vocab_size)."""
-        padding = source == self.pad_token_id
-        causal = nn.Transformer.generate_square_subsequent_mask(target.shape[1], target.device, torch.bool)
-        hidden = self.transformer(
-            self.embedded(source),
-            self.embedded(target),
-            tgt_mask=causal,
-            src_key_padding_mask=padding,
-            memory_key_padding_mask=padding,
-            tgt_is_causal=True,
-        )
-        return nn.functional.linear(hidden, self.embed.weight)
-
-
-def torch_transformer(precision: str) -> Callable[[Corpus], Train]:
-    """torch's own Transformer in a bare loop."""
-
-    def build(corpus: Corpus) -> Train:
-        model = TorchTransformer(corpus.dims, len(corpus.tokenizer), corpus.tokenizer.pad_token_id)
-        return bare_loop(corpus, model, lambda batch, target: model(batch["input_ids"], target), precision)
-
-    return build
-
-
-class StopAfter(TrainerCallback):
-    """Ends a Trainer's run after some seconds from its first step."""
-
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0:
-            self.end = time.monotonic() + self.seconds
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = time.monotonic() >= self.end
-
-
-def seq2seq_trainer(corpus: Corpus) -> Train:
-    """Marian under Seq2SeqTrainer as it comes; its default batch of 8 rows would be slower still than the 64 here."""
-    model = build_marian(corpus, "sdpa")
-    seen = 0
-    pad = DataCollatorForSeq2Seq(corpus.tokenizer, model=model)
-
-    def collate(rows):
-        nonlocal seen
-        batch = pad(rows)
-        seen += real_tokens(batch)
-        return batch
-
-    def train(seconds: float) -> int:
-        nonlocal seen
-        seen = 0
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = Seq2SeqTrainingArguments(
-                folder,
-                per_device_train_batch_size=64,
-                max_steps=10**6,
-                report_to=[],
-                disable_tqdm=True,
-                save_strategy="no",
-                use_cpu=not torch.cuda.is_available(),
-            )
-            trainer = Seq2SeqTrainer(
-                model,
-                arguments,
-                data_collator=collate,
-                train_dataset=corpus.run.splits["train"],
-                callbacks=[StopAfter(seconds)],
-            )
-            trainer.train()
-            return seen
-
-    return train
-
-
-def ours(*overrides: str, compile: bool = False) -> Callable[[Corpus], Train]:
-    """This project's training loop, with its defaults and a row for each sentence."""
-
-    def build(corpus: Corpus) -> Train:
-        arguments = resolve(parse_arguments([*corpus.command, *overrides]), len(corpus.rows), DEVICE)
-        AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
-        accelerator = build_accelerator(arguments)
-        if compile:
-            graphs = TorchDynamoPlugin(backend="inductor", mode="reduce-overhead", dynamic=False)
-            accelerator.state.dynamo_plugin = graphs  # as in one_gpu_compiled.yaml
-        loop = build_loop(dataclasses.replace(corpus.run, accelerator=accelerator, arguments=arguments))
-        steps = loop.steps()
-
-        def train(seconds: float) -> int:
-            tokens, end = 0, time.monotonic() + seconds
-            while time.monotonic() < end:
-                tokens += next(steps).tokens
-            synchronize()
-            return tokens
-
-        return train
-
-    return build
-
-
-PACKED = f"--training.packing={PACKING[DEVICE.type]}"  # what the trainer chooses where bf16 is fast
-CONTENDERS: dict[str, Callable[[Corpus], Train]] = {
-    "ours, packed, compiled": ours(PACKED, compile=True),
-    "ours, packed": ours(PACKED),
-    "ours": ours(),
-    "ours fp32": ours("--training.precision", "fp32"),
-    "Marian, bf16, eager": marian("bf16", "eager"),
-    "Marian, bf16, sdpa": marian("bf16", "sdpa"),
-    "Marian, bf16, sdpa, compiled": marian("bf16", "sdpa", compile=True),
-    "Marian, fp32, eager": marian("fp32", "eager"),
-    "Marian, fp32, sdpa": marian("fp32", "sdpa"),
-    "torch.nn.Transformer, bf16": torch_transformer("bf16"),
-    "torch.nn.Transformer, fp32": torch_transformer("fp32"),
-    "Marian, Seq2SeqTrainer": seq2seq_trainer,
-    "JoeyNMT": peers.JoeyNMT,
-    "eole": peers.Eole,
-}
-
-
-def default_contenders() -> list[str]:
-    """All that are installed and made for this device."""
-    words = ["compiled"] if DEVICE.type == "cpu" else []  # slow to start there
-    if not has_fast_bf16(DEVICE):
-        words += ["bf16", "ours fp32", "packed"]  # "ours" is in fp32, and packed rows are slow
-    return [name for name in CONTENDERS if not any(word in name for word in words + peers.missing())]
-
-
-def matmul_rate(dtype: torch.dtype, d_model: int, ffn_dim: int, seconds: float = 2.0) -> float:
-    """FLOP a second (on a CPU: a CPU-second) of the most usual product, (4096, d_model) x (d_model, ffn_dim)."""
-    clock = time.process_time if DEVICE.type == "cpu" else time.monotonic
+def matmul_rate(dtype: torch.dtype, d_model: int, ffn_dim: int, counted: str, seconds: float = 2.0) -> float:
+    """FLOP a second, by the clock that counts, of the most usual product: (4096, d_model) x (d_model, ffn_dim)."""
+    clock = time.process_time if counted == "cpu" else time.monotonic
     left = torch.randn(4096, d_model, device=DEVICE).to(dtype)
     right = torch.randn(d_model, ffn_dim, device=DEVICE).to(dtype)
     out = left @ right
@@ -346,34 +61,68 @@ def matmul_rate(dtype: torch.dtype, d_model: int, ffn_dim: int, seconds: float =
     return count * 2 * 4096 * d_model * ffn_dim / (clock() - start)
 
 
-def compare(corpus: Corpus, names: list[str], rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
-    """Let the contenders train in turn: A B A B.
+def build(corpus: Corpus, names: list[str], rules: Rules) -> tuple[dict[str, Train], dict[str, WarmUp]]:
+    """Build the contenders, and warm them one after the other.
 
     Returns:
-        For each contender its turns: real tokens, wall seconds and CPU seconds.
+        The contenders, and what warming them took.
     """
-    trains, cudnn = {}, {}
+    trains, warmed = {}, {}
     for name in names:
         torch.manual_seed(1)
         torch.backends.cuda.enable_cudnn_sdp(True)
-        trains[name] = CONTENDERS[name](corpus)
-        cudnn[name] = torch.backends.cuda.cudnn_sdp_enabled()  # ours may have another opinion, and it is for all
+        trains[name] = with_kernels(CONTENDERS[name](corpus))
         torch.set_num_threads(corpus.threads)
-        trains[name](min(seconds, 5.0))  # the first steps allocate, and compile
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for turn in range(rounds):
-        for name in names:
-            torch.backends.cuda.enable_cudnn_sdp(cudnn[name])
-            wall, cpu = time.monotonic(), time.process_time()
-            tokens = trains[name](seconds)
-            wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-            turns[name].append({"tokens": tokens, "wall": wall, "cpu": cpu})
-            print(f"{turn + 1} {name:28} {tokens / wall:9,.0f} tok/s {tokens / cpu:9,.0f} tok/cpu-s", flush=True)
-    return turns
+        warmed[name] = warm_up(trains[name], rules)
+        state = "warm" if warmed[name].is_warm else "NOT warm"
+        print(f"{name:36} {state} after {warmed[name].turns} turns", flush=True)
+    return trains, warmed
 
 
-def main() -> None:
-    """Run the contenders, print the table, write the results."""
+def with_kernels(train: Train) -> Train:
+    """Return a contender that has, in its turns, the attention kernels that it was built with: they are for all."""
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+
+    def with_own(seconds: float) -> int:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
+        return train(seconds)
+
+    return with_own
+
+
+def medians_of(turns: Mapping[str, list[Turn]]) -> dict[str, dict[str, float]]:
+    """Return the median tokens a second of each contender, by wall clock and by CPU time."""
+    return {
+        name: {clock: statistics.median(turn.rate(clock) for turn in taken) for clock in ("wall", "cpu")}
+        for name, taken in turns.items()
+    }
+
+
+def compare(corpus: Corpus, names: list[str], rules: Rules, options: argparse.Namespace) -> dict[str, Any]:
+    """Let the contenders race on a quiet machine, then beside each number of busy loops; print who leads.
+
+    Returns:
+        The part of the results that the race decides.
+    """
+    trains, warmed = build(corpus, names, rules)
+    races = {}
+    for neighbours in range(options.neighbours + 1):
+        with busy_loops(neighbours):
+            turns = race(trains, options.rounds, rules, f"{neighbours} busy  " if options.neighbours else "")
+        found = headline(turns, rules.counted)
+        print(f"\n{describe_headline(found)}\n", flush=True)
+        races[neighbours] = {
+            "headline": found,
+            "medians": medians_of(turns),
+            "turns": {name: [turn._asdict() for turn in taken] for name, taken in turns.items()},
+        }
+    beside = {str(neighbours): result for neighbours, result in races.items() if neighbours}
+    warm = {name: found._asdict() for name, found in warmed.items()}
+    return {**races[0], "beside_busy_loops": beside, "warm_up": warm}
+
+
+def read_options() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="text file, one sentence a line (.gz is read as it is)")
     parser.add_argument("target", help="its translation, line by line")
@@ -382,45 +131,55 @@ def main() -> None:
     parser.add_argument("--batch_tokens", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=20, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="one is measured in CPU time, several in wall time")
+    parser.add_argument("--neighbours", type=int, default=0, help="then race again beside this many busy loops")
+    parser.add_argument(
+        "--warm_up",
+        type=int,
+        default=8 if DEVICE.type == "cpu" else 30,
+        help="turns at most until a contender is warm",
+    )
     parser.add_argument("--only", nargs="*", choices=list(CONTENDERS), help="these contenders alone")
     parser.add_argument("--output", help="where to write the results (JSON)")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the contenders, print the table, write the results."""
+    options = read_options()
     torch.set_num_threads(options.threads)
     corpus = Corpus(options)
     names = options.only or default_contenders()
-    turns = compare(corpus, names, options.rounds, options.seconds)
+    counted = choose_clock(DEVICE.type, options.threads)
+    epoch = int(corpus.rows.source_lengths.sum() + corpus.rows.target_lengths.sum()) if DEVICE.type == "cuda" else 0
+    found = compare(corpus, names, Rules(options.seconds, counted, epoch, options.warm_up), options)
 
     config = build_model(corpus.run).config
     flops = flops_per_token(config, corpus.rows.source_lengths.mean(), corpus.rows.target_lengths.mean())
     limits = {
-        str(dtype).removeprefix("torch."): matmul_rate(dtype, config.d_model, config.encoder_ffn_dim)
+        str(dtype).removeprefix("torch."): matmul_rate(dtype, config.d_model, config.encoder_ffn_dim, counted)
         for dtype in (torch.float32, torch.bfloat16)
     }
-    print(f"\n{flops / 1e6:.1f} MFLOP a token; load {os.getloadavg()[0]:.1f}; median of {options.rounds} turns")
+    unit = "tok/cpu-s" if counted == "cpu" else "tok/s"
+    print(f"{flops / 1e6:.1f} MFLOP a token; load {os.getloadavg()[0]:.1f}; median of {options.rounds} turns")
     for dtype, rate in limits.items():
-        print(f"matmul {dtype}: {rate / 1e9:,.0f} GFLOP/s, enough for {rate / flops:,.0f} tok/cpu-s (GPU: tok/s)")
-    medians = {
-        name: {kind: statistics.median(t["tokens"] / t[kind] for t in turns[name]) for kind in ("wall", "cpu")}
-        for name in names
-    }
-    counted = "cpu" if DEVICE.type == "cpu" else "wall"  # other programs take wall time, too
-    print(f"\n{'':30} {'tok/s':>9} {'tok/cpu-s':>9} {names[0] + ' is faster by':>20}")
-    for name, rates in medians.items():
-        ratio = medians[names[0]][counted] / rates[counted]
-        print(f"{name:30} {rates['wall']:9,.0f} {rates['cpu']:9,.0f} {ratio:20.2f}")
+        print(f"matmul {dtype}: {rate / 1e9:,.0f} GFLOP/s, enough for {rate / flops:,.0f} {unit}")
+    print(f"\n{'':36} {'tok/s':>9} {'tok/cpu-s':>9} {names[0] + ' is faster by':>20}")
+    for name, rates in found["medians"].items():
+        ratio = found["medians"][names[0]][counted] / rates[counted]
+        print(f"{name:36} {rates['wall']:9,.0f} {rates['cpu']:9,.0f} {ratio:20.2f}")
     if options.output:
         words = [Path(word).name if Path(word).is_file() else word for word in sys.argv[1:]]  # no folders of ours
         results = {
             "command": f"python -m benchmarks.training {shlex.join(words)}",
             "environment": describe_environment(),
             "threads": options.threads,
+            "waiting": {name: os.environ[name] for name in WAITING if name in os.environ},
             "counted": counted,
             "load": os.getloadavg(),
             "flops_per_token": flops,
             "matmul_flops": limits,
-            "medians": medians,
-            "turns": turns,
+            **found,
         }
         write_atomically(Path(options.output), json.dumps(results, indent=1))
 

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 from forked_runs import write_digits_recipe
 
-from benchmarks import complexity, finetuning, head_starts, lineage, lineage_results, optimizers, peers
+from benchmarks import complexity, contenders, finetuning, head_starts, lineage, lineage_results, optimizers, peers
 from benchmarks import training as training_benchmark
 
 
@@ -24,17 +24,20 @@ def test_all_contenders_train_on_the_same_corpus(tmp_path, monkeypatch, capsys):
         lines = [f"{letters[row % 3] * (1 + row % 5)} {letters[(row + 1) % 3]}\n" for row in range(200)]
         (tmp_path / side).write_text("".join(lines))
     output = tmp_path / "results.json"
-    names = dict.fromkeys([*training_benchmark.default_contenders(), "ours, packed"])
+    names = dict.fromkeys([*contenders.default_contenders(), "ours, packed"])
     names = [name for name in names if "compiled" not in name]
     argv = ["training", str(tmp_path / "source"), str(tmp_path / "target"), "--vocab_size=300", "--batch_tokens=512"]
-    argv += ["--seconds=0.05", "--rounds=2", f"--output={output}", "--only", *names]
+    argv += ["--seconds=0.05", "--rounds=2", "--warm_up=2", "--neighbours=1", f"--output={output}", "--only", *names]
     monkeypatch.setattr(sys, "argv", argv)
     training_benchmark.main()
     results = json.loads(output.read_text())
     assert list(results["turns"]) == names
     assert all(turn["tokens"] > 0 for turns in results["turns"].values() for turn in turns)
     assert results["environment"]["device"] and results["flops_per_token"] > 1e6
-    assert "Marian, Seq2SeqTrainer" in capsys.readouterr().out
+    assert results["counted"] == "cpu" and set(results["headline"]["tried"]["Marian"]) < set(names)
+    assert list(results["beside_busy_loops"]) == ["1"] and list(results["warm_up"]) == names
+    printed = capsys.readouterr().out
+    assert "Seq2SeqTrainer, Marian" in printed and "best turn against best turn" in printed
 
 
 @pytest.mark.slow
@@ -49,16 +52,16 @@ def test_fine_tuning_takes_turns_and_adds_to_the_results(tmp_path):
     subprocess.run(command, check=True, timeout=500)
     results = json.loads(output.read_text())
     assert list(results) == ["another", "marian-tiny"]
-    contenders = results["marian-tiny"]["contenders"]
-    assert list(contenders) == list(finetuning.CONTENDERS)
-    assert all(len(c["turns"]) == 2 and c["tokens_per_second"] > 0 for c in contenders.values())
-    assert all(0 < c["loss"] < 12 for c in contenders.values())
+    found = results["marian-tiny"]["contenders"]
+    assert list(found) == list(finetuning.CONTENDERS)
+    assert all(len(c["turns"]) == 2 and c["tokens_per_second"] > 0 for c in found.values())
+    assert all(0 < c["loss"] < 12 for c in found.values())
 
 
 def test_peers_that_are_not_installed_are_left_out_unless_asked_for(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None if package == "eole" else object())
-    names = training_benchmark.default_contenders()
-    assert "JoeyNMT" in names and "eole" not in names and "eole" in training_benchmark.CONTENDERS
+    names = contenders.default_contenders()
+    assert "JoeyNMT" in names and "eole" not in names and "eole" in contenders.CONTENDERS
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_peers_read_all_ids_as_words_of_the_same_vocabulary(tiny_corpus, tmp_pat
 @pytest.mark.parametrize("name", list(peers.PACKAGES))
 def test_peers_count_the_tokens_of_whole_sentences_with_their_ends(name, tiny_corpus):
     pytest.importorskip(peers.PACKAGES[name])
-    train = training_benchmark.CONTENDERS[name](tiny_corpus)
+    train = contenders.CONTENDERS[name](tiny_corpus)
     tokens = [train(0.3), train(0.3)]
     assert all(count > 0 and count % (4 + 3) == 0 for count in tokens)
 

@@ -202,9 +202,27 @@ def test_texts_that_grew_since_they_were_counted_get_more_rows():
 @pytest.mark.skipif(not MULTI30K.exists(), reason="Multi30k is not here")
 def test_packed_rows_are_full_on_multi30k():
     lengths = multi30k_lengths()
-    rows = fill_rows(*lengths, 128)
-    assert sorted(number for row in rows for number in row) == list(range(len(lengths[0])))
-    assert sum(map(np.sum, lengths)) >= 0.94 * 2 * 128 * len(rows)
+    row_of_pair = fill_rows(*lengths, 128)
+    assert len(row_of_pair) == len(lengths[0])
+    assert sum(map(np.sum, lengths)) >= 0.94 * 2 * 128 * (1 + row_of_pair.max())
+
+
+def test_a_pair_goes_to_the_first_open_row_with_room_for_it():
+    source, target = np.array([3, 3, 2, 6, 1, 7, 7, 1]), np.array([4, 2, 1, 6, 1, 8, 8, 1])
+    # Rows of 8 have 7 free places for sources. With two open rows, the third pair of seven closes the first.
+    assert fill_rows(source, target, 8, most=2).tolist() == [0, 0, 1, 2, 1, 3, 4, 5]
+    assert fill_rows(source, target, 8).tolist() == [0, 0, 1, 2, 0, 3, 4, 1]
+
+
+def test_rows_are_sorted_as_by_all_keys_at_once():
+    rng = np.random.default_rng(0)
+    for longest in (60, 100_000):  # the latter does not fit into 16 bits
+        lengths = rng.integers(1, longest, size=(2, 2000))
+        sampler = TokenBudgetSampler(*lengths, 10**6, 1)
+        order = sampler.sort(np.arange(2000), np.random.default_rng(5))
+        ties = np.random.default_rng(5).random(2000)
+        buckets = np.log(lengths[0]) // np.log(1.1)
+        assert order.tolist() == np.lexsort((ties, np.where(buckets % 2, lengths[1], -lengths[1]), buckets)).tolist()
 
 
 @BOTH_KINDS

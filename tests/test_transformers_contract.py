@@ -110,6 +110,7 @@ CONTRACT = [
     ("accelerate.state.PartialState", "_shared_state", "several runs in one process (tests)"),
     ("accelerate.commands.launch", "_validate_launch_command", "launch configurations are understood (tests)"),
     ("datasets.Dataset", "_indices", "where selected rows are on disk"),
+    ("datasets.Dataset", "_fingerprint", "what is kept about rows"),
     ("datasets.fingerprint", "Hasher", "arguments as part of the name of cached rows"),
     ("evaluate.Metric", "_info", "a metric of our own"),
     ("evaluate.Metric", "_compute", "a metric of our own"),

@@ -66,7 +66,7 @@ class FromFiles(Seq2Seq):
         self.reader.extractor.save_pretrained(folder)
 
     def texts(self, train):
-        return {"texts": train["target"]}
+        return {"texts": train["target"][:]}
 
     def encode(self, batch, tokenizer):
         return {"labels": tokenizer(text_target=batch["target"], return_attention_mask=False)["input_ids"]}

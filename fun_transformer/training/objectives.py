@@ -203,7 +203,7 @@ class Objective:
 
     def texts(self, train: Dataset) -> dict[str, Any]:
         """Choose what a tokenizer is trained on: `texts`, and `targets` where the target is text too."""
-        return {"texts": train["source"]}
+        return {"texts": train["source"][:]}
 
     def prepare_tokenizer(self, tokenizer) -> None:
         """Change how the tokenizer frames a text."""
@@ -310,7 +310,7 @@ class Seq2Seq(Objective):
     options = frozenset({"r_drop", "scheduled_sampling", "teacher"})
 
     def texts(self, train):
-        return {"texts": train["source"], "targets": train["target"]}
+        return {"texts": train["source"][:], "targets": train["target"][:]}
 
     def encode(self, batch, tokenizer):
         encoded = tokenizer(batch["source"], text_target=batch["target"], return_attention_mask=False)
@@ -346,7 +346,7 @@ class Denoising(Seq2Seq):
     options = frozenset()
 
     def texts(self, train):
-        return {"texts": train["source"]}
+        return {"texts": train["source"][:]}
 
     def encode(self, batch, tokenizer):
         if getattr(tokenizer, "target_vocab_size", None) is not None:

@@ -47,7 +47,7 @@ def resolve_bleu(arguments: RunArguments, train: Dataset) -> RunArguments:
     generation = arguments.generation
     if generation.bleu_tokenize != AUTO or not OBJECTIVES[arguments.objective].generates:
         return arguments
-    corpora = np.array(train["corpus"]) if "corpus" in train.column_names else np.zeros(len(train), dtype=int)
+    corpora = np.array(train["corpus"][:]) if "corpus" in train.column_names else np.zeros(len(train), dtype=int)
     found = set()
     for number, corpus in enumerate(arguments.data.train.corpora):
         rows = np.flatnonzero(corpora == number)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 
-from .caching import processes_for
+from .caching import processes_for, remembered
 
 # Of a row that fails several, the first of these is reported.
 FILTERS = ("control", "identical", "script", "ratio", "duplicates")
@@ -154,5 +154,5 @@ def row_keys(rows: datasets.Dataset, columns: Sequence[str], prefix: str = "") -
 def find_duplicates(rows: datasets.Dataset) -> np.ndarray:
     """Return whether each row has come before, with both sides the same: (rows,)."""
     is_duplicate = np.ones(len(rows), dtype=bool)
-    is_duplicate[np.unique(row_keys(rows, ["source", "target"]), return_index=True)[1]] = False
+    is_duplicate[np.unique(remembered(rows, row_keys, ["source", "target"]), return_index=True)[1]] = False
     return is_duplicate

@@ -5,6 +5,7 @@ epoch fills few of them, a batch has as many rows as it needs. The model keeps t
 segment ids: see `fun_transformer.masks.Packing`.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,11 +79,11 @@ class PackingSampler(TokenBudgetSampler):
         batches = []
         for length in np.unique(lengths):
             chosen = order[lengths == length]
-            filled = fill_rows(self.source_lengths[chosen], self.target_lengths[chosen], length)
-            count = row_count(length, self.batch_tokens)
-            batches += [
-                chosen[np.concatenate(filled[start : start + count])] for start in range(0, len(filled), count)
-            ]
+            row_of_pair = fill_rows(self.source_lengths[chosen], self.target_lengths[chosen], int(length))  # (pairs,)
+            by_row = np.argsort(row_of_pair, kind="stable")  # (pairs,)
+            starts = np.arange(0, row_of_pair.max() + 1, row_count(length, self.batch_tokens))  # of each batch
+            borders = np.searchsorted(row_of_pair[by_row], starts[1:])
+            batches += np.split(chosen[by_row], borders)
         return batches
 
 
@@ -102,27 +103,28 @@ class PackedBatches(PaddedBatches):
         return int((batch["input_ids"] != self.tokenizer.pad_token_id).sum()) + self.objective.items(batch)
 
 
-def fill_rows(source_lengths: np.ndarray, target_lengths: np.ndarray, length: int, most: int = 12) -> list[list[int]]:
+def fill_rows(source_lengths: np.ndarray, target_lengths: np.ndarray, length: int, most: int = 12) -> np.ndarray:
     """Put each sentence pair into the first row that has room for it; of `most` such rows the oldest is then closed.
 
     Returns:
-        For each row the numbers of its pairs.
+        The number of each pair's row, (pairs,), counted in the order in which rows begin, which is that of their ends.
     """
-    closed: list[list[Any]] = []
-    rows: list[list[Any]] = []  # free places of source and target, and the pairs
-    for number, (source, target) in enumerate(zip(source_lengths.tolist(), target_lengths.tolist())):
+    row_of_pair, count = array("q"), 0
+    rows: list[list[int]] = []  # free places of source and target, and the number
+    for source, target in zip(source_lengths.tolist(), target_lengths.tolist()):
         for row in rows:
             if source <= row[0] and target <= row[1]:
                 break
         else:
             if len(rows) == most:
-                closed.append(rows.pop(0))
-            row = [length - 1, length, []]
+                del rows[0]
+            row = [length - 1, length, count]
             rows.append(row)
+            count += 1
         row[0] -= source
         row[1] -= target
-        row[2].append(number)
-    return [pairs for _, _, pairs in closed + rows]
+        row_of_pair.append(row[2])
+    return np.frombuffer(row_of_pair, dtype=np.int64)
 
 
 def pack_batch(rows: Sequence[dict[str, Any]], pad_token_id: int, packing: int, least_rows: int = 0) -> dict[str, Any]:

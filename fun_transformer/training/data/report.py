@@ -74,7 +74,8 @@ def check_rows(
     Raises:
         ValueError: There are bad rows and they are refused, or no row is good.
     """
-    bad, origin = Counter(problem for problem in problems if problem), " and ".join(corpora)
+    found_problems = np.asarray(problems, dtype=object)
+    bad, origin = Counter(found_problems[found_problems != ""].tolist()), " and ".join(corpora)
     if bad and bad_rows == "refuse":
         found = []
         for problem, count in bad.most_common():

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 
 from ..recipe.arguments import SPLITS, DataArguments, SplitArguments
+from .caching import remembered
 from .cleaning import clean, find_duplicates, row_keys
 from .features import check_features, feature_sets
 from .files import progress_bars
@@ -41,10 +42,11 @@ def load_splits(data_args: DataArguments, seed: int, modality: str = "text") -> 
             splits[name] = load_split(name, data_args, seed, report, modality)
     if "validation" not in splits:
         splits, report = hold_out(splits, report, data_args.validation_rows, seed)
-    known, features = row_keys(splits["train"], ["source"]), feature_sets(splits["train"])
+    known, features = remembered(splits["train"], row_keys, ["source"]), feature_sets(splits["train"])
     for name in splits.keys() - {"train"}:
         check_features(features, splits[name], name)
-        report.splits[name]["also_in_train"] = int(np.isin(row_keys(splits[name], ["source"]), known).sum())
+        keys = remembered(splits[name], row_keys, ["source"])
+        report.splits[name]["also_in_train"] = int(is_among(keys, known).sum())
     return splits, report
 
 
@@ -115,10 +117,29 @@ def load_corpus(
 
 
 def column_texts(rows: datasets.Dataset, column: str) -> np.ndarray:
-    """Return a column of texts that are mostly empty, in little memory: (rows,)."""
-    table = rows.select_columns([column]).with_format("arrow")
-    texts = [batch[column].to_numpy() for batch in table.iter(10_000)]
-    return np.concatenate(texts) if texts else np.zeros(0, dtype=object)
+    """Return a column of texts of which there are few different ones, in little memory: (rows,)."""
+    encoded = rows.data.column(column).dictionary_encode()
+    if not encoded.num_chunks:
+        return np.zeros(0, dtype=object)
+    encoded = encoded.unify_dictionaries()
+    texts = np.array(encoded.chunk(0).dictionary.to_pylist(), dtype=object)  # (different ones,)
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])  # (rows of the table,)
+    places = rows._indices  # where selected rows are in the table
+    return texts[codes if places is None else codes[places.column(0).to_numpy()]]
+
+
+def is_among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return whether each key is one of the known ones, of which there may be many more: (keys,).
+
+    Like `np.isin`, which would sort the known ones.
+    """
+    own, place = np.unique(keys, return_inverse=True)
+    if not len(own):
+        return np.zeros(0, dtype=bool)
+    found = np.minimum(np.searchsorted(own, known), len(own) - 1)  # (known,)
+    is_known = np.zeros(len(own), dtype=bool)
+    is_known[found[own[found] == known]] = True
+    return is_known[place]
 
 
 def hold_out(
@@ -135,11 +156,12 @@ def hold_out(
         ValueError: No source can be spared.
     """
     train = splits["train"]
-    is_held_out = sample_keys(row_keys(train, ["source"], f"{seed} "), max(1, min(validation_rows, len(train) // 10)))
+    keys = remembered(train, row_keys, ["source"], f"{seed} ")
+    is_held_out = sample_keys(keys, max(1, min(validation_rows, len(train) // 10)))
     is_known = is_held_out
     if "corpus" in train.column_names:
         held = row_keys(train.select(np.flatnonzero(is_held_out)), ["source", "target"])
-        is_known = is_held_out | np.isin(row_keys(train, ["target", "source"]), held)
+        is_known = is_held_out | np.isin(remembered(train, row_keys, ["target", "source"]), held)
     held_out, kept = np.flatnonzero(is_held_out), np.flatnonzero(~is_known)
     if not len(held_out) or not len(kept):
         raise ValueError(cannot_hold_out(train, validation_rows))
@@ -180,14 +202,23 @@ def sample_keys(keys: np.ndarray, rows: int) -> np.ndarray:
     Returns:
         Whether each row is in the sample, (all rows,).
     """
-    _, group_of_row, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    is_sampled, left = np.zeros(len(sizes), dtype=bool), rows
-    for group, size in enumerate(sizes):
-        if size <= left:
-            is_sampled[group], left = True, left - size
-        if not left:
-            break
-    return is_sampled[group_of_row]
+    lowest = 4 * rows + 1  # keys that are looked at: nearly always enough, and far from all
+    while True:
+        is_all = lowest >= len(keys)
+        limit = None if is_all else np.partition(keys, lowest)[lowest]
+        places = np.arange(len(keys)) if limit is None else np.flatnonzero(keys < limit)  # whole groups
+        _, group_of_row, sizes = np.unique(keys[places], return_inverse=True, return_counts=True)
+        is_sampled, left = np.zeros(len(sizes), dtype=bool), rows
+        for group, size in enumerate(sizes):
+            if size <= left:
+                is_sampled[group], left = True, left - size
+            if not left:
+                break
+        if not left or is_all:
+            result = np.zeros(len(keys), dtype=bool)
+            result[places] = is_sampled[group_of_row]
+            return result
+        lowest *= 4
 
 
 def sample_rows(dataset: datasets.Dataset, rows: int, seed: int) -> datasets.Dataset:

@@ -133,5 +133,5 @@ def encode_pairs(batch: dict[str, list[str]], tokenizer: Any) -> dict[str, list[
 
 def token_lengths(rows: datasets.Dataset, column: str) -> np.ndarray:
     """Return the number of tokens of each row in a column of token ids: (rows,)."""
-    table = rows.with_format("arrow")
-    return np.concatenate([pc.list_value_length(batch[column]).to_numpy() for batch in table.iter(10_000)])
+    lengths = pc.list_value_length(rows.data.column(column)).to_numpy()
+    return lengths if rows._indices is None else lengths[rows._indices.column(0).to_numpy()]

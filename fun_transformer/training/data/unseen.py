@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
+import numpy as np
+
+from .caching import remembered
 
 SIDES = ("source", "target")
 SHOWN = 10  # characters
@@ -15,6 +18,14 @@ FORMS: dict[str, Any] = {"nfc": "NFC", "nfd": "NFD"}
 def normal_form(text: str, normalization: str) -> str:
     """Return a text in the Unicode form that a tokenizer brings it into."""
     return text if normalization not in FORMS else unicodedata.normalize(FORMS[normalization], text)
+
+
+def characters_of(rows: datasets.Dataset, side: str, normalization: str) -> np.ndarray:
+    """Return the code points of all characters of a side, in the Unicode form of a tokenizer: (characters,)."""
+    seen: set[str] = set()
+    for batch in rows.select_columns([side]).iter(10_000):
+        seen.update(normal_form("\n".join(batch[side]), normalization))
+    return np.array(sorted(map(ord, seen)), dtype=np.uint32)
 
 
 def describe_unseen(splits: datasets.DatasetDict, normalization: str, sides: Sequence[str] = SIDES) -> str:
@@ -27,13 +38,11 @@ def describe_unseen(splits: datasets.DatasetDict, normalization: str, sides: Seq
     """
     lines = []
     for side in sides:
-        seen: set[str] = set()
-        for batch in splits["train"].select_columns([side]).iter(10_000):
-            seen.update(normal_form("\n".join(batch[side]), normalization))
+        seen = set(map(chr, remembered(splits["train"], characters_of, side, normalization)))
         for name in splits.keys() - {"train"}:
             counts: Counter[str] = Counter()
             rows = 0
-            for text in splits[name][side]:
+            for text in splits[name][side][:]:
                 unseen = [character for character in normal_form(text, normalization) if character not in seen]
                 counts.update(unseen)
                 rows += bool(unseen)

@@ -3,13 +3,16 @@
 import difflib
 from pathlib import Path
 
+import tokenizers
 import torch
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ...tokenization_fun_transformer import FunTransformerTokenizer
 from ..data.bpe_dropout import check_merges
+from ..data.caching import learned_once
 from ..data.features import add_tags
 from ..data.languages import check_languages, frames_languages, generation_options, language_pairs, set_languages
 from ..data.splits import sample_rows
@@ -44,7 +47,7 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
     elif settings.path:
         tokenizer = load_finished_tokenizer(settings.path, objective, splits["train"][:10])
     else:
-        texts = objective.texts(sample_rows(splits["train"], settings.max_rows, arguments.training.seed))
+        sample = sample_rows(splits["train"], settings.max_rows, arguments.training.seed)
         learned = TokenizerSettings(
             type=settings.type,
             vocab_size=settings.vocab_size,
@@ -54,7 +57,12 @@ def build_tokenizer(arguments: RunArguments, objective: Objective, splits: Datas
             min_frequency=settings.min_frequency,
             normalization=settings.normalization,
         )
-        tokenizer = train_tokenizer(**texts, settings=learned)
+        tokenizer = learned_once(
+            sample,
+            lambda: train_tokenizer(**objective.texts(sample), settings=learned),
+            FunTransformerTokenizer,
+            *(train_tokenizer, type(objective), learned, tokenizers.__version__),
+        )
         objective.prepare_tokenizer(tokenizer)
     if arguments.training.bpe_dropout is not None:
         check_merges(tokenizer)
