@@ -68,7 +68,9 @@ def plot_picture_attention(
         for axis, token, places in zip(axes, tokens, weights, strict=False):
             axis.imshow(picture, cmap="gray", extent=(0, width, height, 0))
             seen = 0.8 * places / max(places.max(), 1e-9)  # what is not looked at stays paper
-            axis.imshow(np.ones_like(places), cmap="Oranges", vmin=0, vmax=1.5, alpha=seen, extent=(0, width, height, 0))
+            axis.imshow(
+                np.ones_like(places), cmap="Oranges", vmin=0, vmax=1.5, alpha=seen, extent=(0, width, height, 0)
+            )
             axis.set_title(token, fontsize="medium", pad=3, parse_math=False)
         if path is not None:
             save_figure(figure, path)
