@@ -70,6 +70,57 @@ def loss_of_logits(
     return total / number_of_labels(labels, num_items_in_batch)
 
 
+LEAST_SHARE = 1e-30  # of a label, from which the logarithm of its softmax can still be told
+
+
+def exponentiate(logits: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Compute softmax(z) = powers / total, in place of the logits.
+
+    On a CPU torch's own kernel reads them once, where three operations would read them three times. It tells no
+    logsumexp(z), but that is z_y - log softmax(z)_y, unless a label is so unlikely that its share is rounded to 0.
+
+    Args:
+        logits: (tokens, vocab_size), overwritten.
+        label: (tokens, 1).
+
+    Returns:
+        The powers (tokens, vocab_size); in float32 or wider their total (tokens, 1), and logsumexp(z) (tokens, 1) or
+        None where it has to be computed from the logits.
+    """
+    wide, vocab_size = torch.promote_types(logits.dtype, torch.float32), logits.shape[1]
+    if logits.device.type == "cpu" and torch.finfo(logits.dtype).tiny < LEAST_SHARE:
+        label_logit = logits.gather(-1, label).to(wide)  # (tokens, 1)
+        shares = torch.softmax(logits, -1, out=logits)  # (tokens, vocab_size)
+        label_share = shares.gather(-1, label).to(wide)  # (tokens, 1)
+        is_told = not (label_share < LEAST_SHARE).any()
+        return shares, torch.ones_like(label_logit), label_logit - label_share.log() if is_told else None
+    largest = logits.amax(-1, keepdim=True)  # (tokens, 1)
+    powers = logits.sub_(largest).exp_()  # (tokens, vocab_size)
+    # In 16 bits a sum over the vocabulary would be rounded. So 64 parts are summed in 16 bits, their sums in float32.
+    parts = torch.eye(64, dtype=logits.dtype, device=logits.device).repeat(-(-vocab_size // 64), 1)[:vocab_size]
+    sums = powers if logits.dtype == wide else powers @ parts
+    total = sums.sum(-1, keepdim=True, dtype=wide)  # (tokens, 1)
+    return powers, total, largest.to(wide) + total.log()
+
+
+def gradient_of_labels(
+    hidden_states: torch.Tensor, labels: torch.Tensor, factor: float, vocab_size: int
+) -> torch.Tensor:
+    """Sum `factor * hidden_states` over the tokens of each label: not in 16 bits, which would round 0.9 to 0.898.
+
+    Args:
+        hidden_states: (tokens, d_model).
+        labels: (tokens,); -100 is not counted.
+
+    Returns:
+        (vocab_size, d_model), in float32 or wider.
+    """
+    kept = labels != IGNORE_INDEX
+    wide = torch.promote_types(hidden_states.dtype, torch.float32)
+    parts = hidden_states.to(wide) * kept.to(wide).mul_(factor).unsqueeze(-1)  # (tokens, d_model)
+    return torch.ops.aten.embedding_dense_backward(parts, labels.where(kept, 0), vocab_size, -1, False)
+
+
 class _LinearCrossEntropySum(torch.autograd.Function):
     """Sum the losses of all kept tokens; the gradients are computed in the forward pass, chunk by chunk."""
 
@@ -86,17 +137,11 @@ class _LinearCrossEntropySum(torch.autograd.Function):
         loss = hidden_states.new_zeros((), dtype=wide)
         if needs_grad:
             grad_hidden_states = torch.empty_like(hidden_states)
-            grad_weight = torch.zeros_like(weight, dtype=wide)
+            grad_weight = gradient_of_labels(hidden_states, labels, label_smoothing - 1, vocab_size)
             hidden_sum = hidden_states.new_zeros(weight.shape[1], dtype=wide)  # of all kept tokens
         with torch.autocast(device_type, enabled=False):
             weight_cast = weight.to(dtype)
-            rows = torch.arange(chunk_size, device=labels.device)
             weight_mean = weight.mean(0, dtype=wide)  # (d_model,): its product with h is the mean of z
-            parts = None
-            # In 16 bits a sum over the vocabulary would be rounded, in float32 it takes a CPU 8 times as long. So 64
-            # parts are summed in 16 bits, and their sums in float32.
-            if dtype != wide:
-                parts = torch.eye(64, dtype=dtype, device=labels.device).repeat(-(-vocab_size // 64), 1)[:vocab_size]
             # Overwritten by each chunk: fresh memory would cost a CPU a page fault every 4 KiB.
             buffer = weight_cast.new_empty(min(chunk_size, len(labels)), vocab_size)
             for start in range(0, len(labels), chunk_size):
@@ -106,21 +151,19 @@ class _LinearCrossEntropySum(torch.autograd.Function):
                 label = labels[chunk].unsqueeze(-1).where(kept, 0)  # (chunk, 1)
                 logits = torch.mm(hidden, weight_cast.T, out=buffer[: len(label)])  # (chunk, vocab_size)
                 label_logit = logits.gather(-1, label).to(wide)  # (chunk, 1)
-                largest = logits.amax(-1, keepdim=True)  # (chunk, 1)
-                powers = logits.sub_(largest).exp_()  # (chunk, vocab_size), of which softmax(z) = powers / total
-                sums = powers if parts is None else powers @ parts
-                total = sums.sum(-1, keepdim=True, dtype=wide)  # (chunk, 1)
-                log_sum = largest.to(wide) + total.log()
+                powers, total, log_sum = exponentiate(logits, label)
+                if log_sum is None:
+                    log_sum = torch.mm(hidden, weight_cast.T).to(wide).logsumexp(-1, keepdim=True)  # (chunk, 1)
                 losses = log_sum - (1 - label_smoothing) * label_logit
                 if label_smoothing:
                     losses -= label_smoothing * (hidden.to(wide) @ weight_mean).unsqueeze(-1)
                 loss += losses.where(kept, 0).sum()
                 if needs_grad:
-                    # (softmax(z) - q) * total, without the epsilon / V that all classes share: it comes at the end.
-                    label_power = (label_logit - largest.to(wide)).exp() - (1 - label_smoothing) * total  # (chunk, 1)
-                    powers[rows[: len(label)], label.squeeze(-1)] = label_power.squeeze(-1).to(dtype)
                     scale = kept / total  # (chunk, 1): cheaper on d_model values than on vocab_size
-                    grad_hidden_states[chunk] = (powers @ weight_cast) * scale - label_smoothing * weight_mean * kept
+                    expected = (1 - label_smoothing) * weight[label.squeeze(-1)].to(
+                        wide
+                    ) + label_smoothing * weight_mean  # q W
+                    grad_hidden_states[chunk] = (powers @ weight_cast) * scale - expected * kept
                     grad_weight += powers.T @ (hidden * scale).to(dtype)
                     hidden_sum += hidden.mul(kept).sum(0)
         if needs_grad:
@@ -155,9 +198,9 @@ def linear_cross_entropy(
         label_smoothing: epsilon, in [0, 1).
         num_items_in_batch: Divide the sum over tokens by this number, so that the loss is the same however a batch is
             cut into smaller ones; the number of tokens that are not ignored when None. 0 counts as 1.
-        chunk_size: Number of tokens whose logits exist at one time. By default 4 million logits on a CPU, most of
-            which its cache holds, but at least 512 tokens: each chunk adds to the gradient of the whole weight. On a
-            GPU 64 million, which gives it enough to do.
+        chunk_size: Number of tokens whose logits exist at one time. By default 8.3 million logits on a CPU (in float32
+            less than 32 MiB, see `keep_freed_memory`), but at least 512 tokens: each chunk adds to the gradient of
+            the whole weight. On a GPU 64 million, which gives it enough to do.
 
     Returns:
         Scalar of float32 (float64 for float64 input); 0 when every label is ignored.
@@ -166,7 +209,7 @@ def linear_cross_entropy(
     hidden_states = hidden_states.reshape(len(labels), -1)  # (tokens, d_model)
     if chunk_size is None:
         is_cpu = weight.device.type == "cpu"
-        chunk_size = max(LEAST_CHUNK if is_cpu else 1, (2**22 if is_cpu else 2**26) // len(weight))
+        chunk_size = max(LEAST_CHUNK if is_cpu else 1, (8_300_000 if is_cpu else 2**26) // len(weight))
     # Inside the function torch.no_grad() cannot be seen any more.
     needs_grad = torch.is_grad_enabled() and (hidden_states.requires_grad or weight.requires_grad)
     total = _LinearCrossEntropySum.apply(hidden_states, weight, labels, label_smoothing, chunk_size, needs_grad)

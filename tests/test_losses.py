@@ -128,6 +128,23 @@ def test_bf16_autocast_gives_float32_gradients_to_the_weight(hidden_dtype):
         assert (gradient.float() - wanted).norm() < 0.02 * wanted.norm()
 
 
+def test_labels_count_alike_in_bf16():
+    """0.9 as a bfloat16 is 0.898: the gradient of a bias that all classes share must be 0 all the same."""
+    hidden_states = torch.ones(500, 8, requires_grad=True)
+    weight = torch.zeros(16, 8, requires_grad=True)  # shares of 1 / 16, without rounding
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        linear_cross_entropy(hidden_states, weight, torch.arange(500) % 16, 0.1).backward()
+    assert weight.grad.sum().abs() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_label_whose_share_is_rounded_to_zero_has_its_full_loss(dtype):
+    hidden_states = torch.tensor([[400.0, 0.0], [0.0, 1.0]], dtype=dtype)
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=dtype)
+    loss = linear_cross_entropy(hidden_states, weight, torch.tensor([1, 1]), num_items_in_batch=1)
+    torch.testing.assert_close(loss, torch.tensor(400.3133), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("frozen", ["hidden_states", "weight", "both"])
 def test_what_is_frozen_gets_no_gradient(frozen):
     hidden_states, weight, labels = example()
