@@ -77,7 +77,8 @@ def exponentiate(logits: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tenso
     """Compute softmax(z) = powers / total, in place of the logits.
 
     On a CPU torch's own kernel reads them once, where three operations would read them three times. It tells no
-    logsumexp(z), but that is z_y - log softmax(z)_y, unless a label is so unlikely that its share is rounded to 0.
+    logsumexp(z), but that is z_y - log softmax(z)_y, unless a label is so unlikely that its share is rounded to 0:
+    which has to be looked at, and one graph for the compiler cannot.
 
     Args:
         logits: (tokens, vocab_size), overwritten.
@@ -88,7 +89,8 @@ def exponentiate(logits: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tenso
         None where it has to be computed from the logits.
     """
     wide, vocab_size = torch.promote_types(logits.dtype, torch.float32), logits.shape[1]
-    if logits.device.type == "cpu" and torch.finfo(logits.dtype).tiny < LEAST_SHARE:
+    is_seen = logits.device.type == "cpu" and not torch.compiler.is_compiling()
+    if is_seen and torch.finfo(logits.dtype).tiny < LEAST_SHARE:
         label_logit = logits.gather(-1, label).to(wide)  # (tokens, 1)
         shares = torch.softmax(logits, -1, out=logits)  # (tokens, vocab_size)
         label_share = shares.gather(-1, label).to(wide)  # (tokens, 1)
