@@ -1,6 +1,6 @@
 """Data with the number of rows: seconds to the first step, memory, tokens a second of the loader alone.
 
-    python -m benchmarks.loading /tmp/loading --rows 1000 10000 100000 1000000 --output benchmarks/results/loading.json
+    python -m benchmarks.loading made-up --rows 1000 10000 100000 1000000 --output benchmarks/results/loading.json
 
 Made-up pairs of about ten words are written into the folder (0.13 KB a row), and read as every user's are: once from
 nothing, once with the cache of the first time. Each is a process of its own, with a small model, and ends after one
