@@ -11,7 +11,7 @@ pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "live"))
-import graph
+import graph  # noqa: E402
 
 SOURCE, TARGET = [[5, 8, 3, 9, 2]], [[1, 4, 7, 6]]
 
@@ -76,7 +76,9 @@ def answer(make_model, sessions):
 def logits_of(model, **inputs):
     """Return the model's own logits, (target_len, vocab_size)."""
     with torch.no_grad():
-        return model(input_ids=torch.tensor(SOURCE), decoder_input_ids=torch.tensor(TARGET), **inputs).logits[0].numpy()
+        return (
+            model(input_ids=torch.tensor(SOURCE), decoder_input_ids=torch.tensor(TARGET), **inputs).logits[0].numpy()
+        )
 
 
 def assert_equal_only_with(answer, wanted, **switches):
