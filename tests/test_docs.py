@@ -98,7 +98,7 @@ def test_the_python_of_the_course_runs():
 # ── the tree of docs/architecture.md ──
 
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
-WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "benchmarks"]  # every file of them is in the tree
+WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "course", "benchmarks"]  # every file of them is in the tree
 
 
 def tree_paths(text):
