@@ -186,4 +186,121 @@ class Exhibit(NamedTuple):
         return [name for name in vars(self.broken) if not name.startswith("__")]
 
 
-EXHIBITS: list[Exhibit] = []
+EXHIBITS = [
+    Exhibit(
+        ("看到了答案的掩码", "A mask that lets the model see the answer"),
+        SeesTheAnswer,
+        no_logit_depends_on_its_own_label,
+        ("SYM1", "SYM1"),
+        (
+            "解码器的掩码用 tril：第 i 个词只能看第 0 到 i 个。只看训练时的准确率发现不了，要看生成的结果。",
+            "The mask of a decoder is lower triangular: token i sees tokens 0 to i. Accuracy in training does not "
+            "show the mistake, what is generated does.",
+        ),
+    ),
+    Exhibit(
+        ("全是 -inf 的行", "Rows of -inf"),
+        RowsOfMinusInfinity,
+        rows_with_padding_are_finite,
+        ("SYM2", "SYM2"),
+        (
+            "只遮住作为键的填充，不要遮住作为查询的填充；并且用最小的有限数代替 -inf，"
+            "这样没有键可看的行得到相同的权重，而不是 NaN。",
+            "Hide padding as keys, not as queries; and fill in the smallest finite number, so that a row with "
+            "nothing to look at gets equal weights in place of NaN.",
+        ),
+    ),
+    Exhibit(
+        ("标签没有右移", "Labels that are not shifted"),
+        LabelsNotShifted,
+        no_logit_depends_on_its_own_label,
+        ("SYM3", "SYM3"),
+        (
+            "解码器读 <s> 和前面的词，预测这个位置的词。",
+            "The decoder reads <s> and the tokens before, and predicts the one at this place.",
+        ),
+    ),
+    Exhibit(
+        ("标签右移了两次", "Labels that are shifted twice"),
+        LabelsShiftedTwice,
+        a_right_answer_costs_nothing,
+        ("SYM4", "SYM4"),
+        (
+            "只在一个地方右移：要么在输入，要么在损失。用 transformers 时，传给模型的 labels 不要自己先右移。",
+            "Shift in one place, in the inputs or in the loss. With transformers, do not shift the labels that a "
+            "model is given.",
+        ),
+    ),
+    Exhibit(
+        ("按批次下标取位置", "Positions by the number of the row"),
+        PositionsByBatch,
+        rows_may_change_places,
+        ("SYM5", "SYM5"),
+        (
+            "位置是第 1 维（词），不是第 0 维（批次）。换成 batch_first 的代码时最容易犯这个错。",
+            "Positions follow the axis of tokens, not that of the batch. It happens when code for (length, batch) "
+            "gets (batch, length).",
+        ),
+    ),
+    Exhibit(
+        ("词嵌入没有乘 sqrt(d)", "Embeddings without sqrt(d)"),
+        EmbeddingsNotScaled,
+        embeddings_are_as_large_as_positions,
+        ("SYM6", "SYM6"),
+        (
+            "与输出层共享的词嵌入初始化得很小（标准差 1/sqrt(d)），加位置之前要乘以 sqrt(d)（论文 3.4 节）。",
+            "Embeddings that are shared with the output layer begin small, with a spread of 1 / sqrt(d): multiply "
+            "them by sqrt(d) before positions are added (section 3.4).",
+        ),
+    ),
+    Exhibit(
+        ("看到了填充", "Padding that is attended to"),
+        PaddingAttendedTo,
+        padding_changes_nothing,
+        ("SYM7", "SYM7"),
+        (
+            "编码器的自注意力和解码器的交叉注意力都要遮住源句的填充。",
+            "Hide the padding of the source in the encoder's attention and in cross-attention.",
+        ),
+    ),
+    Exhibit(
+        ("在 forward 里创建 LayerNorm", "A LayerNorm made inside forward"),
+        NormInForward,
+        every_parameter_is_trained,
+        ("SYM8", "SYM8"),
+        (
+            "层在 __init__ 里创建，在 forward 里使用。",
+            "Make layers in __init__ and use them in forward.",
+        ),
+    ),
+    Exhibit(
+        ("损失把填充也算进去了", "A loss that counts padding"),
+        LossCountsPadding,
+        padding_costs_nothing,
+        ("SYM9", "SYM9"),
+        (
+            "填充处的标签是 -100，损失用 ignore_index=-100。",
+            "Labels of padding are -100, and the loss has ignore_index=-100.",
+        ),
+    ),
+    Exhibit(
+        ("用缓存生成时位置总是 0", "A cache without positions"),
+        CacheWithoutPositions,
+        a_cache_changes_nothing,
+        ("SYM10", "SYM10"),
+        (
+            "有缓存时每步只读一个词，它的位置是已经读过的词数，不是 0。",
+            "With a cache a step reads one token, whose place is the number of tokens read before, not 0.",
+        ),
+    ),
+    Exhibit(
+        ("存取之后分开了的共享权重", "Tied weights that come apart"),
+        TiedWeightsComeApart,
+        a_saved_model_comes_back,
+        ("SYM11", "SYM11"),
+        (
+            "读入之后再共享一次（transformers 的 tie_weights），并比较存取前后的 logits。",
+            "Tie the weights again after loading (tie_weights of transformers), and compare logits before and after.",
+        ),
+    ),
+]

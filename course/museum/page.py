@@ -16,17 +16,18 @@ DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """\
 # 错误博物馆 · The bug museum
 
-这里的每个模型都只错了一两个方法。它们都能运行，大多数还能学到东西，没有一个报错。每个展品有四样东西：错误的代码、症状（实测）、
-训练之前就能发现它的测试、改正。模型是纯 PyTorch 写的小 Transformer（[model.py](../course/museum/model.py)），任务是把数字倒过来写。
+这里的每个模型都只错了一两个方法。它们都能运行，大多数还能学到东西，没有一个报错。每个展品有四样东西：
+错误的代码、实测的症状、训练之前就能发现它的测试、改正。模型是用纯 PyTorch 写的小 Transformer
+（[model.py](../course/museum/model.py)），任务是把数字倒过来写。
 
-Each model here gets a method or two wrong. All of them run, most learn something, and none raises an error. An exhibit has
-four things: the wrong code, its measured symptom, a test that finds it before any training, and the mend. The model is a
-small Transformer in plain PyTorch ([model.py](../course/museum/model.py)) that writes digits in reverse.
+Each model here gets a method or two wrong. All of them run, most learn something, and none raises an error. An exhibit
+has four things: the wrong code, its measured symptom, a test that finds it before any training, and the mend. The
+model is a small Transformer in plain PyTorch ([model.py](../course/museum/model.py)) that writes digits in reverse.
 
 `python -m course.museum.run` trains all of them again ({steps:,} steps of 64 texts, seed {seed}, some minutes on one
-thread), `python -m course.museum.page` makes this page. Tokens: right ones where the decoder reads the true text before.
-Texts: written without a mistake, in batches of 50, one by one, and by the model that was saved and loaded. All of 200 new
-texts, in percent.
+thread), `python -m course.museum.page` makes this page. Tokens: right ones where the decoder reads the true text
+before. Texts: written without a mistake, in batches of 50, one by one, and by the model that was saved and loaded. All
+of 200 new texts, in percent.
 
 | | 损失 · loss | 词 · tokens | 文本 · texts | 逐句 · one by one | 存取后 · loaded |
 | --- | --- | --- | --- | --- | --- |
