@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en demo-speech demo-formula pictures test test-fast test-library test-versions coverage check
+.PHONY: help demo demo-zh-en demo-speech demo-formula pictures notebooks museum test test-fast test-library test-versions coverage check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,14 @@ demo-formula: $(READY)  ## pictures of formulas to LaTeX, and what the model loo
 
 pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
 	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
+
+notebooks: $(READY)  ## make the notebooks of docs/course.md, run them all, and write pages with their outputs to site/notebooks
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
+	$(PY) -m course.notebooks.build --run site/notebooks
+
+museum: $(READY)  ## train the models of the bug museum again, and make its page (five minutes)
+	$(PY) -m course.museum.run
+	$(PY) -m course.museum.page
 
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
 	$(PY) -m pytest -n auto --dist worksteal -m "not gpu and not library"

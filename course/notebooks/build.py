@@ -150,7 +150,9 @@ def run(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in tqdm(sorted(HERE.glob("*.ipynb")), desc="notebooks"):
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(HERE)}}).execute()
+        client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(HERE)}})
+        client.extra_arguments = ["--log-level=40"]  # nothing about how the kernel is reached
+        client.execute()
         page, _ = nbconvert.HTMLExporter(embed_images=False).from_notebook_node(notebook)
         write_atomically(folder / f"{path.stem}.html", page)
 
