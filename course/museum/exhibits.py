@@ -191,7 +191,11 @@ EXHIBITS = [
         ("看到了答案的掩码", "A mask that lets the model see the answer"),
         SeesTheAnswer,
         no_logit_depends_on_its_own_label,
-        ("SYM1", "SYM1"),
+        (
+            "训练的损失和准确率都完美，生成的文本却没有一条是对的：训练时模型照抄后面的词，生成时后面还没有词。",
+            "Loss and accuracy in training are perfect, and not one text that is generated is right: in "
+            "training the model copies the tokens that follow, in use there are none yet.",
+        ),
         (
             "解码器的掩码用 tril：第 i 个词只能看第 0 到 i 个。只看训练时的准确率发现不了，要看生成的结果。",
             "The mask of a decoder is lower triangular: token i sees tokens 0 to i. Accuracy in training does not "
@@ -202,7 +206,10 @@ EXHIBITS = [
         ("全是 -inf 的行", "Rows of -inf"),
         RowsOfMinusInfinity,
         rows_with_padding_are_finite,
-        ("SYM2", "SYM2"),
+        (
+            "从第一步起损失就是 NaN，再也没有变过。",
+            "The loss is NaN from the first step on, for ever.",
+        ),
         (
             "只遮住作为键的填充，不要遮住作为查询的填充；并且用最小的有限数代替 -inf，"
             "这样没有键可看的行得到相同的权重，而不是 NaN。",
@@ -214,7 +221,11 @@ EXHIBITS = [
         ("标签没有右移", "Labels that are not shifted"),
         LabelsNotShifted,
         no_logit_depends_on_its_own_label,
-        ("SYM3", "SYM3"),
+        (
+            "损失几乎是 0，准确率 100%，比没有错误的模型学得还快；生成的文本全错。解码器读到的正是它要预测的词。",
+            "A loss of almost 0 and an accuracy of 100 %, faster than the right model; all that is generated is "
+            "wrong. The decoder reads the very tokens that it has to predict.",
+        ),
         (
             "解码器读 <s> 和前面的词，预测这个位置的词。",
             "The decoder reads <s> and the tokens before, and predicts the one at this place.",
@@ -224,7 +235,11 @@ EXHIBITS = [
         ("标签右移了两次", "Labels that are shifted twice"),
         LabelsShiftedTwice,
         a_right_answer_costs_nothing,
-        ("SYM4", "SYM4"),
+        (
+            "损失下降得和没有错误时一样。但模型学会的是下下个词，第一个词从来没有学过，生成的文本全错。",
+            "The loss falls as that of the right model. But what was learned is the token after the next one, "
+            "and never the first: all that is generated is wrong.",
+        ),
         (
             "只在一个地方右移：要么在输入，要么在损失。用 transformers 时，传给模型的 labels 不要自己先右移。",
             "Shift in one place, in the inputs or in the loss. With transformers, do not shift the labels that a "
@@ -235,7 +250,11 @@ EXHIBITS = [
         ("按批次下标取位置", "Positions by the number of the row"),
         PositionsByBatch,
         rows_may_change_places,
-        ("SYM5", "SYM5"),
+        (
+            "损失停在高处：同一句话里的词位置都相同，模型知道有哪些数字，却不知道顺序。批次里换一行，结果就变。",
+            "The loss stays high: all tokens of a text have one place, so the model knows which digits there "
+            "are, not their order. In another row of the batch a text means something else.",
+        ),
         (
             "位置是第 1 维（词），不是第 0 维（批次）。换成 batch_first 的代码时最容易犯这个错。",
             "Positions follow the axis of tokens, not that of the batch. It happens when code for (length, batch) "
@@ -246,7 +265,13 @@ EXHIBITS = [
         ("词嵌入没有乘 sqrt(d)", "Embeddings without sqrt(d)"),
         EmbeddingsNotScaled,
         embeddings_are_as_large_as_positions,
-        ("SYM6", "SYM6"),
+        (
+            "这里什么也看不出来：任务简单，层归一化把大小补了回来，损失甚至更低。在真实的语料上，"
+            "词的信息在开始时会被位置淹没。所以要有测试，不能只看损失。",
+            "Nothing is seen here: the task is easy, norms make up for sizes, and the loss is even lower. It is "
+            "a mistake that only a test finds: embeddings begin several times smaller than the positions that "
+            "are added to them.",
+        ),
         (
             "与输出层共享的词嵌入初始化得很小（标准差 1/sqrt(d)），加位置之前要乘以 sqrt(d)（论文 3.4 节）。",
             "Embeddings that are shared with the output layer begin small, with a spread of 1 / sqrt(d): multiply "
@@ -257,7 +282,11 @@ EXHIBITS = [
         ("看到了填充", "Padding that is attended to"),
         PaddingAttendedTo,
         padding_changes_nothing,
-        ("SYM7", "SYM7"),
+        (
+            "和训练时一样成批生成，全对；一句一句生成，大多数错了：模型习惯了看填充，而单独一句没有填充。",
+            "In batches, as in training, all is right; one by one most is wrong: the model has got used to the "
+            "padding that it looks at, and a text alone has none.",
+        ),
         (
             "编码器的自注意力和解码器的交叉注意力都要遮住源句的填充。",
             "Hide the padding of the source in the encoder's attention and in cross-attention.",
@@ -267,7 +296,12 @@ EXHIBITS = [
         ("在 forward 里创建 LayerNorm", "A LayerNorm made inside forward"),
         NormInForward,
         every_parameter_is_trained,
-        ("SYM8", "SYM8"),
+        (
+            "什么也看不出来：新建的 LayerNorm 的权重是 1 和 0，和没有训练过的一样好用。"
+            "但它的参数从来没有被训练，也不会被保存；在更难的任务上会少了这些参数。",
+            "Nothing is seen: a fresh LayerNorm has weights of 1 and 0 and works. But its parameters are never "
+            "trained nor saved, and a harder task would miss them.",
+        ),
         (
             "层在 __init__ 里创建，在 forward 里使用。",
             "Make layers in __init__ and use them in forward.",
