@@ -42,7 +42,7 @@ demo-formula: $(READY)  ## pictures of formulas to LaTeX, and what the model loo
 	$(PY) -m examples.demo hub_configs/formula-latex/recipe.yaml runs/demo-formula
 
 pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
-	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
+	for name in masks attention_by_hand positions learning_rates word_vectors reverse figure_1 bpe beam_search label_smoothing; do $(PY) -m examples.$$name docs/images || exit 1; done
 
 notebooks: $(READY)  ## make the notebooks of docs/course.md, run them all, and write pages with their outputs to site/notebooks
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'

@@ -3,11 +3,14 @@
 import importlib
 import inspect
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from fun_transformer.cli import main as command_line
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -93,6 +96,48 @@ def test_the_python_of_the_course_runs():
     names = {}
     exec(compile(code, "docs/course.md", "exec"), names)
     assert names["written"].shape[0] == 1 and "tagger" in names
+
+
+# ── the course ──
+
+COURSE = (DOCS / "course.md").read_text(encoding="utf-8")
+
+
+def test_chapters_of_the_course_are_numbered_and_named_in_both_languages():
+    titles = re.findall("^## (.*)$", COURSE, flags=re.MULTILINE)
+    assert [int(title.partition(".")[0]) for title in titles] == list(range(1, len(titles) + 1))
+    assert all(re.search("[\u4e00-\u9fff].* · .*[A-Z]", title) for title in titles)
+
+
+def test_examples_that_the_course_names_exist():
+    names = set(re.findall(r"python -m examples\.(\w+)", COURSE))
+    assert {"masks", "bpe", "beam_search", "label_smoothing"} <= names
+    assert [name for name in sorted(names) if not (ROOT / "examples" / f"{name}.py").is_file()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", re.findall("^fun-transformer .*$", COURSE, flags=re.MULTILINE))
+def test_the_commands_of_the_course_run_in_a_checkout(line, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    command, *words = shlex.split(line)
+    output = tmp_path / words[words.index("-o") + 1]
+    monkeypatch.chdir(ROOT)
+    assert command == "fun-transformer" and command_line([*words, "-o", str(output)]) in (None, 0)
+    assert capsys.readouterr().out.strip() and output.stat().st_size > 1000
+
+
+def test_each_box_of_figure_1_is_in_the_course_and_links_to_its_code():
+    """The picture and the table below it name what is there, in the file where it is."""
+    picture = (DOCS / "images" / "figure-1.svg").read_text(encoding="utf-8")
+    boxes = set(re.findall(r'<a href="[^"]*/(fun_transformer/\w+\.py)"><title>([\w.]+)</title>', picture))
+    rows = set(re.findall(r"\| `([\w.]+)` \| \[\w+\.py\]\(\.\./(fun_transformer/\w+\.py)\) \|", COURSE))
+    assert {(symbol, file) for file, symbol in boxes} == rows and len(rows) >= 8
+    for symbol, file in rows:
+        assert resolve(f"fun_transformer.{symbol}")[1] == ROOT / file
+
+
+def test_pictures_of_the_docs_are_small():
+    assert [path.name for path in (DOCS / "images").iterdir() if path.stat().st_size > 200_000] == []
 
 
 # ── the tree of docs/architecture.md ──
