@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en demo-speech demo-formula pictures test test-fast test-library test-versions coverage check
+.PHONY: help demo demo-zh-en demo-speech demo-formula pictures docs test test-fast test-library test-versions coverage check release-check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ demo-formula: $(READY)  ## pictures of formulas to LaTeX, and what the model loo
 pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
 	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
 
+docs: $(READY)  ## build the site of docs/ into site/docs, with every link checked
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(PY) -m mkdocs build --strict
+
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
 	$(PY) -m pytest -n auto --dist worksteal -m "not gpu and not library"
 
@@ -72,3 +76,6 @@ check: $(READY)  ## ruff (rules, then format) and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+release-check:  ## what a release must be: wheel and sdist built, installed in a fresh environment, README run (needs a network)
+	$(PYTHON) .ci/release_check.py
