@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from page_checks import KNOWN, ROOT, UnknownCommand, blocks, check_command, check_ours, check_recipe, commands, tables
 
 DOCS = ROOT / "docs"
