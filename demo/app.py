@@ -1,4 +1,4 @@
-"""The app of a Space: `python demo/app.py` opens it at http://127.0.0.1:7860 (`pip install 'fun-transformer[space]'`)."""
+"""The app of a Space: `python demo/app.py` opens it on port 7860 (`pip install 'fun-transformer[space]'`)."""
 
 import os
 from collections.abc import Callable
@@ -11,12 +11,16 @@ import answers
 import gradio as gr
 
 INTRO = """# fun_transformer
-小模型，在 CPU 上运行：翻译常见的短句，也会出错。Small models on a CPU: they translate short, common sentences, and they err.
+小模型，在 CPU 上运行：翻译常见的短句，也会出错。
+Small models on a CPU: they translate short, common sentences, and they err.
+
 [代码 · code](https://github.com/datawhalechina/fun-transformer) ·
 [课程 · course](https://github.com/datawhalechina/fun-transformer/blob/main/docs/course.md)"""
-ATTENTION = """**注意力 · Attention** 把鼠标放到一个词上，看它在每一层、每个头里看向哪里。Hover over a token to see where it looks,
-in every layer and head."""
-GENERATIONS = """同一个任务，两代模型：从英语拼写到发音（CMUdict 的音素）。RNN 只有一层、一个注意力头；Transformer 画的是最后一层各头的平均。
+ATTENTION = """**注意力 · Attention** 把鼠标放到一个词上，看它在每一层、每个头里看向哪里。
+Hover over a token to see where it looks, in every layer and head."""
+GENERATIONS = """同一个任务，两代模型：从英语拼写到发音（CMUdict 的音素）。
+RNN 只有一层、一个注意力头；Transformer 画的是最后一层各头的平均。
+
 The same task, two generations: English spelling to pronunciation (phonemes of CMUdict). The RNN has one layer with one
 head of attention; of the Transformer the mean of the last layer's heads is drawn."""
 EXAMPLES = [

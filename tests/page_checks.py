@@ -1,4 +1,4 @@
-"""What pages of Markdown hold that can be checked: blocks of code, tables, and commands, which are parsed like a user's."""
+"""What can be checked in pages of Markdown: blocks of code, tables, and commands, which are parsed like a user's."""
 
 import re
 import shlex

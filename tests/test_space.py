@@ -1,4 +1,4 @@
-"""The app of demo/: what it answers, what it refuses, its front matter; and, where gradio is installed, the app itself."""
+"""The app of demo/: what it answers and refuses, its front matter; and, where gradio is installed, the app itself."""
 
 import importlib
 import json
