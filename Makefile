@@ -46,7 +46,7 @@ pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a 
 
 docs: $(READY)  ## build the site of docs/ into site/docs, with every link checked
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
 	$(PY) -m pytest -n auto --dist worksteal -m "not gpu and not library"

@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Return a page whose links out of the site lead to GitHub."""
     uri = page.file.src_uri
     source = ROOT / "CHANGELOG.md" if uri == CHANGELOG else DOCS / uri
-    return on_site(markdown, source, {file.src_uri for file in files})
+    return text_for_site(markdown, source, {file.src_uri for file in files if file.inclusion.is_included()})
 
 
 def on_page_context(context: Any, page: Any, config: Any, nav: Any) -> Any:
@@ -51,7 +51,7 @@ def on_post_build(config: Any) -> None:
         raise PluginError("\n".join(problems))
 
 
-def on_site(markdown: str, source: Path, pages: set[str]) -> str:
+def text_for_site(markdown: str, source: Path, pages: set[str]) -> str:
     """Return the text of a page with the links that it has on the site.
 
     Args:

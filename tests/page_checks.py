@@ -17,7 +17,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 KNOWN = known_arguments()
 # Programs of others: what they do is not ours to check.
-OTHERS = {"git", "cd", "curl", "docker", "export", "source", "systemctl", "tensorboard", "sbatch", "hf"}
+OTHERS = {"git", "cd", "curl", "docker", "export", "source", "systemctl", "tensorboard", "sbatch", "hf", "for", "done"}
 PLACEHOLDER = re.compile(r"\.\.\.|\[[A-Z -]+\.*\]|\[options[^]]*\]|\[--[^]]+\]")
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
@@ -35,11 +35,13 @@ def commands(text: str) -> list[str]:
     """The lines of the shell of a page: continued ones joined, without comments and placeholders."""
     found = []
     for block in blocks(text, "bash"):
+        begun = ""  # of a line whose quotation goes on in the next one
         for line in block.replace("\\\n", " ").splitlines():
-            line = PLACEHOLDER.sub("", re.sub(r"(^|\s)#.*", "", line)).strip()
-            if line:
-                found.append(line)
-    return found
+            begun += re.sub(r"(^|\s)#.*", "", line)
+            if begun.count("'") % 2 == 0:
+                found.append(PLACEHOLDER.sub("", begun).strip())
+                begun = ""
+    return [line for line in found if line]
 
 
 def check_command(line: str) -> None:
@@ -54,7 +56,7 @@ def check_command(line: str) -> None:
         if unknown := [word for word in rest if "=" not in word and word not in TARGETS]:
             raise UnknownCommand(f"make has no target {unknown[0]}: {line}")
     elif program == "pip" or words[1:3] == ["-m", "pip"]:
-        for extra in re.findall(r"\[([\w,]+)\]", line):
+        for extra in re.findall(r"\[([\w,-]+)\]", line):
             if unknown := set(extra.split(",")) - EXTRAS.keys():
                 raise UnknownCommand(f"There is no extra {unknown}: {line}")
     elif program in ("python", "python3"):

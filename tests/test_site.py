@@ -69,15 +69,15 @@ def test_links_out_of_the_docs_lead_to_github_and_those_to_pages_stay():
     pages = {"training.md", "api/models.md", "images/masks.png", hooks.CHANGELOG}
     text = "[a](training.md#speed) [b](../hub_configs) [c](../README.md#use-a-model)\n```\n[d](../README.md)\n```\n"
     text += "`[e](../README.md)` [f](../CHANGELOG.md) [g](https://example.org/x) [h](live/build.py) [i](gone.md)\n"
-    found = hooks.on_site(text, DOCS / "page.md", pages)
+    found = hooks.text_for_site(text, DOCS / "page.md", pages)
     github = hooks.GITHUB
     assert found == (
         f"[a](training.md#speed) [b]({github}/tree/main/hub_configs) [c]({github}/blob/main/README.md#use-a-model)\n"
         "```\n[d](../README.md)\n```\n`[e](../README.md)` [f](changelog.md) [g](https://example.org/x) "
         f"[h]({github}/blob/main/docs/live/build.py) [i](gone.md)\n"
     )
-    assert hooks.on_site("[a](../training.md)", DOCS / "api" / "models.md", pages) == "[a](../training.md)"
-    changes = hooks.on_site("[a](docs/training.md)\n\n[b]: docs/gone.md", ROOT / "CHANGELOG.md", pages)
+    assert hooks.text_for_site("[a](../training.md)", DOCS / "api" / "models.md", pages) == "[a](../training.md)"
+    changes = hooks.text_for_site("[a](docs/training.md)\n\n[b]: docs/gone.md", ROOT / "CHANGELOG.md", pages)
     assert changes == "[a](training.md)\n\n[b]: docs/gone.md"
 
 
