@@ -1,20 +1,27 @@
-"""What the site needs beside mkdocs.yml: the changelog, links out of docs/, a language for each page, checked links.
+"""What the site needs beside mkdocs.yml: changelog, settings, links out of docs/, languages, and a check of all links.
 
 The pages are written for GitHub, where `../fun_transformer/attention.py` is a file of the repository. On the site such
 a link leads to GitHub. After the build every link, picture and anchor of the HTML is looked up; nothing may come from
 another server but what a reader clicks on.
 """
 
+import dataclasses
+import importlib
+import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 GITHUB = "https://github.com/datawhalechina/fun-transformer"
 CHANGELOG = "changelog.md"
+RECIPE = ROOT / "fun_transformer" / "training" / "recipe"
+SETTINGS = re.compile("<!-- settings: .*?-->")  # in api/settings.md
 LINK = re.compile(r"(\]\()([^)\s]+)(\))|(^\[[^\]]+\]: )(\S+)()$", re.MULTILINE)
 CODE = re.compile(r"(^ *```.*?^ *```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 # What a browser loads by itself when it opens a page: (tag, attribute).
@@ -34,7 +41,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Return a page whose links out of the site lead to GitHub."""
     uri = page.file.src_uri
     source = ROOT / "CHANGELOG.md" if uri == CHANGELOG else DOCS / uri
-    return text_for_site(markdown, source, {file.src_uri for file in files if file.inclusion.is_included()})
+    markdown = text_for_site(markdown, source, {file.src_uri for file in files if file.inclusion.is_included()})
+    return SETTINGS.sub(lambda _: settings_tables(), markdown)
 
 
 def on_page_context(context: Any, page: Any, config: Any, nav: Any) -> Any:
@@ -88,6 +96,48 @@ def site_link(link: str, source: Path, pages: set[str]) -> str:
     here = source.parent if source.is_relative_to(DOCS) else DOCS
     up = "../" * len(here.relative_to(DOCS).parts)
     return f"{up}{uri}{sign}{anchor}"
+
+
+def settings_tables() -> str:
+    """Return the settings of a recipe as tables, one for each section, without importing torch."""
+    package = ModuleType("recipe")
+    package.__path__ = [str(RECIPE)]
+    sys.modules["recipe"] = package  # its __init__.py, and that of fun_transformer, are not run
+    arguments = importlib.import_module("recipe.arguments")
+    return "\n\n".join(section_tables(arguments.RunArguments, ""))
+
+
+def section_tables(section: type, prefix: str) -> list[str]:
+    """Return the table of a section of a recipe, and then those of the sections in it."""
+    hints, rows, inner = get_type_hints(section), [], []
+    for field in dataclasses.fields(section):
+        name, kind = prefix + field.name, hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            inner += section_tables(kind, name + ".")
+        elif "help" in field.metadata:
+            chosen = field.metadata.get("auto", "")
+            default = f"`auto`: {chosen}" if chosen else f"`{shown_default(field)}`"
+            cells = [f"`{name}`", shown_type(kind), default, field.metadata["help"]]
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    header = "| setting | type | default | meaning |\n| --- | --- | --- | --- |\n"
+    return [f"## {prefix[:-1] or 'The run'}\n\n{header}" + "\n".join(rows), *inner] if rows else inner
+
+
+def shown_default(field: dataclasses.Field) -> str:
+    """Return the default of a setting as a recipe writes it."""
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def shown_type(kind: Any) -> str:
+    """Return the type of a setting in words: its choices, or what may be written."""
+    if type(None) in get_args(kind):
+        return f"{shown_type(get_args(kind)[0])} or null"
+    if choices := [value for value in get_args(kind) if isinstance(value, str)]:
+        return ", ".join(f"`{value}`" for value in choices)
+    if kind == list[str] or not isinstance(kind, type):
+        return "list"
+    return {str: "text", int: "number", float: "number", bool: "true or false"}.get(kind, "text")
 
 
 class Page(HTMLParser):

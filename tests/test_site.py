@@ -252,6 +252,17 @@ def test_every_name_of_the_api_reference_can_be_imported():
                 getattr(importlib.import_module(module), attribute)
 
 
+def test_the_page_of_settings_has_each_with_its_default():
+    rows = {row[0]: row for table in tables(hooks.settings_tables()) for row in table[1:]}
+    others = {f"`{name}`" for name in KNOWN if not name.startswith("model.")} - rows.keys()
+    assert others == set() and not any(name.startswith("`model.") for name in rows)
+    assert rows["`training.max_grad_norm`"][1:3] == ["number or null", "`1.0`"]
+    assert rows["`tokenizer.lowercase`"][1:3] == ["`none`, `source`, `both`", "`none`"]
+    assert rows["`training.seed`"][2] == "`42`" and rows["`data.bad_rows`"][2] == "`refuse`"
+    assert rows["`training.max_steps`"][2] == "`auto`: null"
+    assert "bf16 where" in rows["`training.precision`"][2]
+
+
 def test_every_public_name_of_the_package_is_in_the_reference():
     import fun_transformer
 
