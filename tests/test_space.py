@@ -30,7 +30,7 @@ def test_a_translation_comes_with_others_and_with_its_attention(answers):
     assert [row[0] for row in rows] == [1, 2, 3] and len({row[1] for row in rows}) == 3
     assert [row[2] for row in rows] == sorted((row[2] for row in rows), reverse=True)
     assert all(row[3] < 0 for row in rows)
-    assert page.startswith("<iframe srcdoc=") and "Beijing" in page and page.count("<") == 2
+    assert page.startswith("<iframe srcdoc=") and "&quot;weights&quot;" in page and page.count("<") == 2
 
 
 @pytest.mark.slow
@@ -57,13 +57,13 @@ def test_a_model_that_the_checkout_lacks_is_one_of_the_hub(answers, monkeypatch)
 
 
 def test_the_front_matter_names_the_app_its_versions_and_its_models():
-    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    assert HEADER["sdk"] == "gradio" and f"\ngradio=={HEADER['sdk_version']}\n" in constraints
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = project["optional-dependencies"]["space"][0].removeprefix("gradio>=")  # not with pillow of constraints.txt
+    assert HEADER["sdk"] == "gradio" and HEADER["sdk_version"].startswith(oldest)
     assert (DEMO / HEADER["app_file"]).exists() and len(HEADER["short_description"]) <= 60
     names = set(re.findall(r'"([a-z0-9]+-[a-z0-9-]+)"', (DEMO / "answers.py").read_text(encoding="utf-8")))
     names &= {path.name for path in (ROOT / "hub_configs").iterdir()}
     assert {model.split("/")[1] for model in HEADER["models"]} == names and len(names) == 4
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (requirement,) = re.findall(
         r"^fun-transformer\[(.+)\] @ git\+(\S+)@v", (DEMO / "requirements.txt").read_text(), re.M
     )
@@ -94,7 +94,7 @@ def test_the_app_answers_a_client():
     pytest.importorskip("gradio")
     run = subprocess.run([sys.executable, "-c", CLIENT], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = json.loads(next(line for line in run.stdout.splitlines() if line.startswith("{")))
     assert found["best"] == found["rows"][0][1] == "汤姆住在波士顿。" and len(found["rows"]) == 2
     assert "<iframe" in found["page"] and "请先输入" in found["refused"]
     labels = [label for label in found["labels"] if label]
