@@ -12,8 +12,8 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_args, get_type_hints
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +26,13 @@ LINK = re.compile(r"(\]\()([^)\s]+)(\))|(^\[[^\]]+\]: )(\S+)()$", re.MULTILINE)
 CODE = re.compile(r"(^ *```.*?^ *```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 # What a browser loads by itself when it opens a page: (tag, attribute).
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("video", "src")}
+WORDS = {
+    str: "text",
+    int: "number",
+    float: "number",
+    bool: "true or false",
+    NoneType: "null",
+}  # of the page of settings
 NOT_LOADED = {"canonical", "alternate", "prev", "next"}  # values of rel of a <link>
 
 
@@ -131,13 +138,13 @@ def shown_default(field: dataclasses.Field) -> str:
 
 def shown_type(kind: Any) -> str:
     """Return the type of a setting in words: its choices, or what may be written."""
-    if type(None) in get_args(kind):
-        return f"{shown_type(get_args(kind)[0])} or null"
-    if choices := [value for value in get_args(kind) if isinstance(value, str)]:
-        return ", ".join(f"`{value}`" for value in choices)
-    if kind == list[str] or not isinstance(kind, type):
-        return "list"
-    return {str: "text", int: "number", float: "number", bool: "true or false"}.get(kind, "text")
+    if kind in WORDS:
+        return WORDS[kind]
+    if isinstance(kind, UnionType):
+        return " or ".join(shown_type(option) for option in get_args(kind))
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    return "list"
 
 
 class Page(HTMLParser):

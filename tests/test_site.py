@@ -258,6 +258,8 @@ def test_the_page_of_settings_has_each_with_its_default():
     assert others == set() and not any(name.startswith("`model.") for name in rows)
     assert rows["`training.max_grad_norm`"][1:3] == ["number or null", "`1.0`"]
     assert rows["`tokenizer.lowercase`"][1:3] == ["`none`, `source`, `both`", "`none`"]
+    assert rows["`resume`"][1] == "text or true or false" and rows["`training.report_to`"][1] == "list"
+    assert rows["`tokenizer.target_type`"][1] == "`bpe`, `unigram`, `char`, `word` or null"
     assert rows["`training.seed`"][2] == "`42`" and rows["`data.bad_rows`"][2] == "`refuse`"
     assert rows["`training.max_steps`"][2] == "`auto`: null"
     assert "bf16 where" in rows["`training.precision`"][2]

@@ -58,7 +58,9 @@ def test_a_model_that_the_checkout_lacks_is_one_of_the_hub(answers, monkeypatch)
 
 def test_the_front_matter_names_the_app_its_versions_and_its_models():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    oldest = project["optional-dependencies"]["space"][0].removeprefix("gradio>=")  # not with pillow of constraints.txt
+    oldest = project["optional-dependencies"]["space"][0].removeprefix(
+        "gradio>="
+    )  # not with pillow of constraints.txt
     assert HEADER["sdk"] == "gradio" and HEADER["sdk_version"].startswith(oldest)
     assert (DEMO / HEADER["app_file"]).exists() and len(HEADER["short_description"]) <= 60
     names = set(re.findall(r'"([a-z0-9]+-[a-z0-9-]+)"', (DEMO / "answers.py").read_text(encoding="utf-8")))
