@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en demo-speech demo-formula pictures notebooks museum test test-fast test-library test-versions coverage check
+.PHONY: help demo demo-zh-en demo-speech demo-formula pictures notebooks museum docs test test-fast test-library test-versions coverage check release-check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ museum: $(READY)  ## train the models of the bug museum again, and make its page
 	$(PY) -m course.museum.run
 	$(PY) -m course.museum.page
 
+docs: $(READY)  ## build the site of docs/ into site/docs, with every link checked
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
 	$(PY) -m pytest -n auto --dist worksteal -m "not gpu and not library"
 
@@ -80,3 +84,6 @@ check: $(READY)  ## ruff (rules, then format) and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+release-check:  ## what a release must be: wheel and sdist built, installed in a fresh environment, README run (needs a network)
+	$(PYTHON) .ci/release_check.py
