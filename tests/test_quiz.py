@@ -1,5 +1,7 @@
 """The quiz: code is run, the right answer holds and no other one does, and the page has what the file says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -25,6 +27,11 @@ def test_every_question_is_asked_in_both_languages():
         assert set(question["question"]) == set(question["why"]) == {"zh", "en"}
         for choice in question["choices"]:
             assert set(choice) in ({"text", "holds"}, {"zh", "en", "holds"})
+
+
+def test_chapters_are_those_of_the_course():
+    course = (Path(__file__).parents[1] / "docs" / "course.md").read_text(encoding="utf-8")
+    assert all(f"\n## {question['chapter']}. " in course for question in QUESTIONS)
 
 
 def test_right_answers_are_not_always_at_one_place():

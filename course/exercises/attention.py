@@ -1,4 +1,4 @@
-"""练习：亲手写注意力 · Attention by hand (docs/course.md, chapter 4). Run `python -m course.exercises.attention`."""
+"""练习：亲手写注意力 · Attention by hand (docs/course.md, chapter 5). Run `python -m course.exercises.attention`."""
 
 import torch
 

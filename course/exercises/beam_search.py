@@ -1,4 +1,4 @@
-"""练习：束搜索 · Beam search (docs/course.md, the chapter on it). Run `python -m course.exercises.beam_search`."""
+"""练习：束搜索 · Beam search (docs/course.md, chapter 10). Run `python -m course.exercises.beam_search`."""
 
 from collections.abc import Callable
 

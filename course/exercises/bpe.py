@@ -1,4 +1,4 @@
-"""练习：学习 BPE 的合并规则 · Learn the merges of BPE (docs/course.md, the chapter on it).
+"""练习：学习 BPE 的合并规则 · Learn the merges of BPE (docs/course.md, chapter 2).
 
 Run `python -m course.exercises.bpe`.
 """

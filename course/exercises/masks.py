@@ -1,4 +1,4 @@
-"""练习：解码器的掩码 · The mask of a decoder (docs/course.md, chapter 2). Run `python -m course.exercises.masks`."""
+"""练习：解码器的掩码 · The mask of a decoder (docs/course.md, chapter 3). Run `python -m course.exercises.masks`."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""练习：正弦位置编码 · Sinusoidal positions (docs/course.md, chapter 7).
+"""练习：正弦位置编码 · Sinusoidal positions (docs/course.md, chapter 8).
 
 Run `python -m course.exercises.positions`.
 """
