@@ -118,26 +118,24 @@ def anchor(number: int, exhibit: Exhibit) -> str:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draw the losses of each exhibit beside those of the right model."""
-    import matplotlib.pyplot as plt
+    from fun_transformer.visualization.figures import COLOURS, QUIET, drawing, new_figure, save_figure
 
-    from fun_transformer.visualization import use_chinese_font
-
-    use_chinese_font()
-    steps = [results["shown"] * (place + 1) for place in range(len(results["models"]["SmallTransformer"]["losses"]))]
-    figure, axes = plt.subplots(3, 4, figsize=(11, 7.5), sharex=True, sharey=True, layout="constrained")
-    for number, (exhibit, axis) in enumerate(zip(EXHIBITS, axes.flat, strict=False), 1):
-        losses = results["models"][exhibit.broken.__name__]["losses"]
-        axis.plot(
-            steps, results["models"]["SmallTransformer"]["losses"], color="0.6", label="没有错误 · nothing wrong"
-        )
-        axis.plot(steps, losses, color="#d55e00", label="有错误 · with the mistake")
-        axis.set_title(f"{number}. {exhibit.title[0]}\n{exhibit.title[1]}", fontsize=10)
-        axis.set_yscale("log")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    axes.flat[-1].axis("off")
-    axes.flat[-1].legend(handles, labels, loc="center", frameon=False)
-    figure.supxlabel("步 · steps")
-    figure.savefig(path)
+    right, legend = results["models"]["SmallTransformer"]["losses"], ("没有错误 · nothing wrong", "有错误 · wrong")
+    steps = [results["shown"] * (place + 1) for place in range(len(right))]
+    titles = [f"{number}. {exhibit.title[0]}\n{exhibit.title[1]}" for number, exhibit in enumerate(EXHIBITS, 1)]
+    with drawing("".join([*titles, *legend, "步损失"])):
+        figure = new_figure(9.6, 8.8)
+        axes = figure.subplots(4, 3, sharex=True, sharey=True).flat
+        for title, exhibit, axis in zip(titles, EXHIBITS, axes, strict=False):
+            axis.plot(steps, right, color=QUIET, label=legend[0])
+            axis.plot(steps, results["models"][exhibit.broken.__name__]["losses"], color=COLOURS[1], label=legend[1])
+            axis.set_title(title)
+            axis.set_yscale("log")
+        axes[len(EXHIBITS)].axis("off")
+        axes[len(EXHIBITS)].legend(*axes[0].get_legend_handles_labels(), loc="center")
+        figure.supxlabel("步 · steps")
+        figure.suptitle("损失 · loss", x=0.01, ha="left")
+        save_figure(figure, path)
 
 
 def main() -> None:
