@@ -61,3 +61,10 @@ def test_rnn_additive_spells_and_looks_from_left_to_right():
     assert seen.target == found["generated_text"]
     centers = (seen.weights[0, 0] * torch.arange(len(seen.source_tokens))).sum(-1)  # (target_len,)
     assert centers.diff().gt(0).all(), centers
+
+
+def test_rnn_fixed_spells_short_words_and_forgets_long_ones():
+    spell = pipeline("text2text-generation", model=str(FOLDERS[0].parent / "rnn-fixed"))
+    short, long = [row["generated_text"] for row in spell(["kitten", "electroencephalography"])]
+    assert short == "K IH T AH N"
+    assert long.startswith("EH L") and "S EH F" not in long  # "-ceph-" is gone
