@@ -41,8 +41,13 @@ demo-speech: $(READY)  ## spoken digits to words, and what the model listens to 
 demo-formula: $(READY)  ## pictures of formulas to LaTeX, and what the model looks at (about ten minutes on two cores)
 	$(PY) -m examples.demo hub_configs/formula-latex/recipe.yaml runs/demo-formula
 
-pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
+RESULTS = training-h200 translation-cpu sizes-cpu complexity-cpu lineage-tatoeba lineage-reverse equal-time-g2p speech-cpu
+pictures: $(READY)  ## rebuild the pictures of docs/images, from the examples and from benchmarks/results (three minutes)
 	for name in masks attention_by_hand positions learning_rates word_vectors reverse figure_1 bpe beam_search label_smoothing; do $(PY) -m examples.$$name docs/images || exit 1; done
+	for name in $(RESULTS); do $(PY) -m benchmarks.chart benchmarks/results/$$name.json docs/images/$$name.svg || exit 1; done
+	$(PY) -m benchmarks.chart benchmarks/results/training-cpu-amx.json docs/images/training-cpu.svg
+	$(PY) -m benchmarks.chart benchmarks/results/head-starts-tatoeba.json docs/images/head-starts.svg
+	$(VENV)/bin/fun-transformer attention --model hub_configs/rnn-additive transformer -o docs/images/attention_rnn.svg
 
 notebooks: $(READY)  ## make the notebooks of docs/course.md, run them all, and write pages with their outputs to site/notebooks
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'

@@ -10,6 +10,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from transformers import AutoTokenizer
 
 import fun_transformer  # noqa: F401  registers the tokenizer
@@ -67,7 +68,7 @@ def main() -> None:
     rows = []
     for word in SHOWN:
         steps = cut(word, learned)
-        assert steps[-1][1] == tokenizer.tokenize(word.replace("▁", " "))  # by hand equals the tokenizer
+        np.testing.assert_equal(steps[-1][1], tokenizer.tokenize(word.replace("▁", " ")))
         rows += steps
         print(f"By hand equals the tokenizer: {' '.join(steps[-1][1])}")
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")

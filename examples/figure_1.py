@@ -71,7 +71,7 @@ def main() -> None:
     parts += [arrow(*to_decoder, (x, 552), (x, 536)) for x in (RIGHT - 84, RIGHT - 42)]
     parts += [f'<text x="{x}" y="{y}">{text}</text>' for x, y, text in TEXTS]
     body = "\n".join(parts).replace("<text ", f'<text fill="{INK}" stroke="none" ')
-    page = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 900" width="780" height="900">
+    page = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 60 780 840" width="780" height="840">
 <title>The Transformer</title>
 <style>text {{ font: {FONTS}; text-anchor: middle }} .en {{ font-size: 13px }} a rect {{ fill-opacity: .18 }}</style>
 {theme_style()}<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">

@@ -258,7 +258,7 @@ def test_alternatives_are_the_models_own_probabilities(tiny_model):
     for row, choices, label in zip(shares, found.alternatives, batch["labels"][0].tolist()):
         written = [share for _, share in choices]
         torch.testing.assert_close(torch.tensor(written[:5]), row.topk(5).values)
-        assert any(share == pytest.approx(row[label].item()) for share in written)  # what was written is among them
+        assert any(share == pytest.approx(row[label].item(), rel=1e-4) for share in written)  # the written one
 
 
 def test_small_multiples_show_every_layer_and_head(attention_map):

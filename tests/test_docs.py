@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fun_transformer import FunTransformerForConditionalGeneration, FunTransformerTokenizer
+from fun_transformer.analysis import cross_attention
 from fun_transformer.cli import main as command_line
 
 ROOT = Path(__file__).parents[1]
@@ -110,13 +112,13 @@ def test_chapters_of_the_course_are_numbered_and_named_in_both_languages():
 
 
 def test_examples_that_the_course_names_exist():
-    names = set(re.findall(r"python -m examples\.(\w+)", COURSE))
+    names = set(re.findall(r"python -m examples\.([a-z]\w+)", COURSE))
     assert {"masks", "bpe", "beam_search", "label_smoothing"} <= names
     assert [name for name in sorted(names) if not (ROOT / "examples" / f"{name}.py").is_file()] == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", re.findall("^fun-transformer .*$", COURSE, flags=re.MULTILINE))
+@pytest.mark.parametrize("line", re.findall("^fun-transformer .*$", COURSE.replace("\\\n", " "), flags=re.MULTILINE))
 def test_the_commands_of_the_course_run_in_a_checkout(line, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     command, *words = shlex.split(line)
@@ -124,6 +126,22 @@ def test_the_commands_of_the_course_run_in_a_checkout(line, tmp_path, monkeypatc
     monkeypatch.chdir(ROOT)
     assert command == "fun-transformer" and command_line([*words, "-o", str(output)]) in (None, 0)
     assert capsys.readouterr().out.strip() and output.stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["tired", "wide"])
+def test_what_the_course_says_of_it_is_so(word):
+    """In both sentences "it" looks at the nearest noun, and hardly at the animal."""
+    folder = ROOT / "hub_configs" / "en-zh-small"
+    model = FunTransformerForConditionalGeneration.from_pretrained(folder)
+    text = f"The animal didn't cross the street because it was too {word}"
+    found = cross_attention(model, FunTransformerTokenizer.from_pretrained(folder), text, "它")
+    weights = found.encoder_weights[:, :, found.source_tokens.index("it")]  # (layers, heads, source_len)
+    street = weights[..., found.source_tokens.index("street")]
+    animal = weights[..., [found.source_tokens.index(part) for part in ("anim", "al")]].sum(-1)
+    assert weights.shape[:2] == (5, 4)
+    assert (round(street.mean().item(), 2), round(animal.mean().item(), 2)) == (0.18, 0.09)
+    assert street[1:3, 1].min() > 0.4
 
 
 def test_each_box_of_figure_1_is_in_the_course_and_links_to_its_code():
