@@ -13,7 +13,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
@@ -140,7 +140,7 @@ def shown_type(kind: Any) -> str:
     """Return the type of a setting in words: its choices, or what may be written."""
     if kind in WORDS:
         return WORDS[kind]
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (Union, UnionType):
         return " or ".join(shown_type(option) for option in get_args(kind))
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
