@@ -52,6 +52,12 @@ def test_g2p_en_distilled_spells():
     assert found == ["AH T EH N SH AH N", "K IH T AH N", "SH IH P IH NG"]
 
 
+def test_g2p_en_spells_what_the_rnns_forget():
+    spell = pipeline("text2text-generation", model=str(FOLDERS[0].parent / "g2p-en"))
+    found = [row["generated_text"] for row in spell(["kitten", "internationalization"])]
+    assert found == ["K IH T AH N", "IH N T ER N AE SH AH N AH L IH Z EY SH AH N"]
+
+
 def test_rnn_additive_spells_and_looks_from_left_to_right():
     folder = str(FOLDERS[0].parent / "rnn-additive")
     (found,) = pipeline("text2text-generation", model=folder)("kitten")
