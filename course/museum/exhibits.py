@@ -311,7 +311,13 @@ EXHIBITS = [
         ("损失把填充也算进去了", "A loss that counts padding"),
         LossCountsPadding,
         padding_costs_nothing,
-        ("SYM9", "SYM9"),
+        (
+            "文本全对，但损失说得太好：句子短的批次里一半是填充，填充很容易预测，损失就被拉低了。"
+            "换一种凑批次的办法，损失和困惑度就变了，不能和别人的比较。",
+            "All texts are right, but the loss says too much: padding is easy to predict, and the more of it "
+            "there is in a batch, the lower the loss. With other batches loss and perplexity change, and they "
+            "compare with nobody's.",
+        ),
         (
             "填充处的标签是 -100，损失用 ignore_index=-100。",
             "Labels of padding are -100, and the loss has ignore_index=-100.",
@@ -321,7 +327,11 @@ EXHIBITS = [
         ("用缓存生成时位置总是 0", "A cache without positions"),
         CacheWithoutPositions,
         a_cache_changes_nothing,
-        ("SYM10", "SYM10"),
+        (
+            "训练时一切正常，生成时从第二个词起全错：每个词都以为自己在第 0 个位置。",
+            "Training is as it should be, and what is generated is wrong from the second token on: each token "
+            "takes itself for the first one.",
+        ),
         (
             "有缓存时每步只读一个词，它的位置是已经读过的词数，不是 0。",
             "With a cache a step reads one token, whose place is the number of tokens read before, not 0.",
@@ -331,7 +341,11 @@ EXHIBITS = [
         ("存取之后分开了的共享权重", "Tied weights that come apart"),
         TiedWeightsComeApart,
         a_saved_model_comes_back,
-        ("SYM11", "SYM11"),
+        (
+            "存之前全对，读入之后全错：词嵌入换成了新的，输出层还是随机的。接着训练，两者就各走各的路。",
+            "All is right before saving and wrong after loading: the embedding is new, and the output layer "
+            "still has its random weights. Trained on, the two drift apart.",
+        ),
         (
             "读入之后再共享一次（transformers 的 tie_weights），并比较存取前后的 logits。",
             "Tie the weights again after loading (tie_weights of transformers), and compare logits before and after.",

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -128,9 +129,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes = figure.subplots(4, 3, sharex=True, sharey=True).flat
         for title, exhibit, axis in zip(titles, EXHIBITS, axes, strict=False):
             axis.plot(steps, right, color=QUIET, label=legend[0])
-            axis.plot(steps, results["models"][exhibit.broken.__name__]["losses"], color=COLOURS[1], label=legend[1])
+            wrong = results["models"][exhibit.broken.__name__]["losses"]
+            axis.plot(steps, wrong, color=COLOURS[1], label=legend[1])
+            if math.isnan(wrong[0]):
+                axis.text(steps[-1], 1, "NaN", color=COLOURS[1], ha="right")
             axis.set_title(title)
             axis.set_yscale("log")
+            axis.set_ylim(7e-4, 7)
+            axis.minorticks_off()
         axes[len(EXHIBITS)].axis("off")
         axes[len(EXHIBITS)].legend(*axes[0].get_legend_handles_labels(), loc="center")
         figure.supxlabel("步 · steps")
