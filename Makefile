@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en demo-speech demo-formula pictures test test-fast test-library test-versions coverage check
+.PHONY: help demo demo-zh-en demo-speech demo-formula pictures test test-fast test-library test-live test-versions live coverage check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,15 @@ test: $(READY)  ## all tests but those that need a GPU, and those of test-librar
 
 test-fast: $(READY)  ## the tests that take under two seconds each
 	$(PY) -m pytest -n auto -m "not gpu and not slow"
+
+live: $(READY)  ## the page that shows models at work, for any server of files: python -m http.server -d site/live
+	$(PY) docs/live/build.py -o site/live
+
+CHROMIUM_FROM_NPM = import("@sparticuz/chromium").then(async (it) => console.log(await it.default.executablePath()))
+test-live: live  ## the tests of that page in Chromium: $$CHROMIUM, or one from npm (x86 Linux)
+	$(PY) -m pip install --quiet --disable-pip-version-check playwright
+	test -n "$$CHROMIUM" || npm install --silent --prefix build/npm @sparticuz/chromium@153.0.0
+	CHROMIUM="$${CHROMIUM:-$$(cd build/npm && node -e '$(CHROMIUM_FROM_NPM)')}" $(PY) -m pytest -s tests/test_live_browser.py
 
 test-library: $(READY)  ## the test-suite of transformers itself on all our models (fifteen minutes; fetched with pip)
 	$(PY) -m pytest -m library

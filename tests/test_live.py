@@ -1,7 +1,4 @@
-"""The live page (docs/live): its graphs compute what the model computes, with every switch."""
-
-import sys
-from pathlib import Path
+"""The graphs of the live page (docs/live) compute what the models compute, with every switch."""
 
 import numpy as np
 import pytest
@@ -10,39 +7,29 @@ import torch
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "live"))
-import graph  # noqa: E402
+import onnx  # noqa: E402
+from live_site import build  # noqa: E402
+
+import graph  # noqa: E402  isort: skip
+import onnx_files  # noqa: E402  isort: skip
+import rnn_graph  # noqa: E402  isort: skip
 
 SOURCE, TARGET = [[5, 8, 3, 9, 2]], [[1, 4, 7, 6]]
 
 
-@pytest.fixture(scope="module")
-def sessions():
-    """A function from a model to what answers for it: (switches) -> (logits, name -> result)."""
+def start(graphs, folder):
+    """Write graphs as files, and return what runs them, name -> session."""
+    weights = onnx_files.take_weights(graphs)
+    (folder / onnx_files.WEIGHTS_FILE).write_bytes(weights)
+    for name, part in graphs.items():
+        onnx.save(part, str(folder / f"{name}.onnx"))
+    return {name: onnxruntime.InferenceSession(str(folder / f"{name}.onnx")) for name in graphs}
 
-    def start(model):
-        sides = [onnxruntime.InferenceSession(part.SerializeToString()) for part in graph.export(model)]
-        encoder, decoder = sides
-        config = model.config
-        on = {name: np.array(1, np.float32) for name in ("positions", "scaling", "causal", "cross")}
-        shapes = (config.encoder_layers, config.encoder_attention_heads)
-        of_decoder = (config.decoder_layers, config.decoder_attention_heads)
-        on |= {"encoder_heads": np.ones(shapes, np.float32)}
-        on |= {"heads": np.ones(of_decoder, np.float32), "cross_heads": np.ones(of_decoder, np.float32)}
 
-        def answer(**switches):
-            given = on | {name: np.asarray(value, np.float32) for name, value in switches.items()}
-            common = {name: given[name] for name in ("positions", "scaling")}
-            inputs = {"input_ids": np.array(SOURCE), "heads": given["encoder_heads"], **common}
-            states = encoder.run(["states"], inputs)[0]
-            names = [output.name for output in decoder.get_outputs()]
-            rest = {name: given[name] for name in ("heads", "cross_heads", "causal", "cross")}
-            results = decoder.run(None, {"input_ids": np.array(TARGET), "source": states, **common, **rest})
-            return dict(zip(names, results, strict=True))
-
-        return answer
-
-    return start
+def run(session, inputs):
+    """Return the results of a graph by name."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, inputs), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +39,7 @@ def make_model():
 
     def make(position_embedding_type="sinusoidal"):
         torch.manual_seed(0)
-        sizes = {"d_model": 24, "encoder_ffn_dim": 40, "decoder_ffn_dim": 32, "vocab_size": 19}
+        sizes = {"d_model": 24, "encoder_ffn_dim": 40, "decoder_ffn_dim": 32, "vocab_size": 61}
         layers = {"encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 2, "decoder_attention_heads": 4}
         config = FunTransformerConfig(**sizes, **layers, position_embedding_type=position_embedding_type)
         model = FunTransformerForConditionalGeneration(config).eval()
@@ -61,24 +48,50 @@ def make_model():
             for parameter in model.parameters():
                 if parameter.dim() == 1:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
-        graph.round_weights(model)
+        onnx_files.round_weights(model)
         return model
 
     return make
 
 
 @pytest.fixture(scope="module")
+def sessions(make_model, tmp_path_factory):
+    """The graphs of the tiny model, running."""
+    graphs = graph.export(make_model())
+    for part in graphs.values():
+        onnx_files.store_in_8_bits(part.graph)
+    return start(graphs, tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.fixture(scope="module")
 def answer(make_model, sessions):
-    """What answers for the tiny model."""
-    return sessions(make_model())
+    """A function from switches to what the decoder computes; `past` are keys and values, `target` what is after them."""
+    config = make_model().config
+    heads = {
+        "encoder_heads": np.ones((config.encoder_layers, config.encoder_attention_heads), np.float32),
+        "heads": np.ones((config.decoder_layers, config.decoder_attention_heads), np.float32),
+        "cross_heads": np.ones((config.decoder_layers, config.decoder_attention_heads), np.float32),
+    }
+    on = {name: np.array(1, np.float32) for name in ("positions", "scaling", "causal", "cross")} | heads
+    empty = np.zeros((*heads["heads"].shape, 0, config.d_model // config.decoder_attention_heads), np.float32)
+
+    def answer(which="decoder", target=TARGET, past=(empty, empty), **switches):
+        given = on | {name: np.asarray(value, np.float32) for name, value in switches.items()}
+        common = {name: given[name] for name in ("positions", "scaling")}
+        inputs = {"input_ids": np.array(SOURCE), "heads": given["encoder_heads"], **common}
+        states = sessions["encoder"].run(["states"], inputs)[0]
+        rest = {name: given[name] for name in ("heads", "cross_heads", "causal", "cross")}
+        rest |= {"past_keys": past[0], "past_values": past[1]}
+        return run(sessions[which], {"input_ids": np.array(target), "source": states, **common, **rest})
+
+    return answer
 
 
 def logits_of(model, **inputs):
-    """Return the model's own logits, (target_len, vocab_size)."""
+    """Return the model's own logits of the next token, (vocab_size,)."""
     with torch.no_grad():
-        return (
-            model(input_ids=torch.tensor(SOURCE), decoder_input_ids=torch.tensor(TARGET), **inputs).logits[0].numpy()
-        )
+        outputs = model(input_ids=torch.tensor(SOURCE), decoder_input_ids=torch.tensor(TARGET), **inputs)
+    return outputs.logits[0, -1].numpy()
 
 
 def assert_equal_only_with(answer, wanted, **switches):
@@ -106,6 +119,17 @@ def test_graphs_give_the_logits_and_weights_of_the_model(answer, make_model):
         outputs = model(**ids, output_attentions=True)
     for name, weights in (("self", outputs.decoder_attentions), ("cross", outputs.cross_attentions)):
         np.testing.assert_allclose(results[f"{name}.weights"], torch.cat(weights).numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_quick_decoder_goes_on_from_its_cache(answer):
+    wanted, past = answer()["logits"], answer()
+    np.testing.assert_allclose(answer("quick_decoder")["logits"], wanted, atol=1e-5)
+    for cut in (1, 2, 3):
+        past = answer("quick_decoder", [TARGET[0][:cut]])
+        rest = answer("quick_decoder", [TARGET[0][cut:]], (past["self.key"], past["self.value"]))
+        np.testing.assert_allclose(rest["logits"], wanted, atol=1e-5)
+        np.testing.assert_allclose(rest["self.key"], answer()["self.key"], atol=1e-5)
 
 
 @pytest.mark.slow
@@ -156,6 +180,56 @@ def test_without_the_mask_tokens_see_later_ones(answer, make_model):
     assert answer()["self.weights"][:, :, 0, 1:].max() == 0
 
 
+@pytest.mark.slow
+def test_weights_that_graphs_share_are_written_once(make_model):
+    graphs = graph.export(make_model())
+    for part in graphs.values():
+        onnx_files.store_in_8_bits(part.graph)
+    matrices = {id(weight): weight for weight in make_model().parameters() if weight.dim() == 2}.values()
+    assert len(onnx_files.take_weights(graphs)) < 1.3 * sum(weight.numel() for weight in matrices)
+    assert all(len(part.SerializeToString()) < 100_000 for part in graphs.values())
+
+
+RNNS = [("gru", "none"), ("gru", "additive"), ("lstm", "dot"), ("lstm", "general")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "attention_score"), RNNS)
+def test_rnn_graphs_give_the_logits_and_weights_of_the_model(cell, attention_score, tmp_path):
+    from fun_transformer import Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration
+
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "vocab_size": 19, "bidirectional": cell == "gru"}
+    config = Seq2SeqRNNConfig(**sizes, cell=cell, attention_score=attention_score)
+    model = Seq2SeqRNNForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        ids = {"input_ids": torch.tensor(SOURCE), "decoder_input_ids": torch.tensor(TARGET)}
+        wanted = model(**ids, output_attentions=True)
+    sides = start(rnn_graph.export(model), tmp_path)
+    read = run(sides["encoder"], {"input_ids": np.array(SOURCE)})
+    state = read["state"]
+    for index, token in enumerate(TARGET[0]):
+        inputs = {"input_ids": np.array([[token]]), "source": read["states"], "state": state}
+        step = run(sides["decoder"], inputs)
+        state = step["new_state"]
+        np.testing.assert_allclose(step["logits"], wanted.logits[0, index].numpy(), atol=1e-5)
+        if attention_score != "none":
+            weights = wanted.cross_attentions[0][0, 0, index].numpy()
+            np.testing.assert_allclose(step["cross.weights"][0, 0, 0], weights, atol=1e-5)
+
+
 def test_models_that_the_page_does_not_draw_are_refused(tiny_model):
+    from fun_transformer import Seq2SeqRNNConfig, Seq2SeqRNNForConditionalGeneration
+
     with pytest.raises(ValueError, match="norm_position=post, and this one has pre"):
         graph.check(tiny_model(norm_position="pre"))
+    config = Seq2SeqRNNConfig(d_model=8, vocab_size=9, attention_score="dot", attention_window=2)
+    with pytest.raises(ValueError, match="attention_window=None, and this one has 2"):
+        rnn_graph.check(Seq2SeqRNNForConditionalGeneration(config))
+
+
+def test_folders_without_a_model_and_settings_that_search_does_not_follow_are_refused(tmp_path, tiny_config):
+    with pytest.raises(ValueError, match=r"no config\.json and no generation_config\.json"):
+        build.build(tmp_path, tmp_path / "site")
+    (tmp_path / "generation_config.json").write_text('{"num_beams": 5, "bad_words_ids": [[3]], "min_length": null}')
+    with pytest.raises(ValueError, match="has bad_words_ids, which the live page does not follow"):
+        build.describe(tmp_path, tiny_config())

@@ -1,24 +1,24 @@
 """The graphs of the live page: the model of the paper, computed step by step, with every number on the way returned.
 
-    encoder: source tokens -> states of the source          decoder: source states, target so far -> logits
+    encoder: source tokens -> states of the source          decoder: source states, target so far -> next logits
 
 Both take switches as inputs, so that one graph answers "what if": scores are not divided by sqrt(d), positions are
 not added, a head gives zeros, the causal mask is off, cross-attention adds nothing. A text is alone, so there is no
 axis of batches: each result is (layers, ...), or (layers, heads, ...) within attention.
+
+The decoder also takes the keys and values of earlier tokens, its cache, and need not compute them again. To write
+quickly there is the same graph without the numbers on the way; to look at a step, the other one with an empty cache.
 """
 
-import numpy as np
 import onnx
+import onnx.utils
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx_files import trace
 from torch import nn
 
 from fun_transformer import FunTransformerForConditionalGeneration
 from fun_transformer.attention import MultiHeadAttention
 from fun_transformer.modeling_fun_transformer import FeedForward, Stack
-
-OPSET = 18
-MOST = 127  # of the whole numbers of a weight
 
 # What each kind of sublayer shows, in this order.
 ATTENTION = ("query", "key", "value", "scores", "weights", "context", "output", "sum", "norm")
@@ -34,16 +34,19 @@ class TracedStack(nn.Module):
         super().__init__()
         self.stack = stack
 
-    def embed(self, input_ids: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, past_len: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scaled embeddings and what is added for positions, each (len, d_model).
 
         Args:
             input_ids: (1, len).
             positions: (), 1 or 0: whether positions are added.
+            past_len: Number of tokens before these.
         """
         embeds = self.stack.embed_tokens(input_ids)[0] * self.stack.embed_scale  # (len, d_model)
-        position_ids = torch.arange(input_ids.shape[1]).unsqueeze(0)  # (1, len)
-        added = self.stack.embed_positions(position_ids, input_ids.shape[1])[0]  # (len, d_model)
+        position_ids = (torch.arange(input_ids.shape[1]) + past_len).unsqueeze(0)  # (1, len)
+        added = self.stack.embed_positions(position_ids, past_len + input_ids.shape[1])[0]  # (len, d_model)
         return embeds, added * positions
 
     def attend(
@@ -52,6 +55,7 @@ class TracedStack(nn.Module):
         states: tuple[torch.Tensor, torch.Tensor],
         switches: tuple[torch.Tensor, torch.Tensor],
         hidden: torch.Tensor | None = None,
+        past: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> list[torch.Tensor]:
         """Return what attention shows, up to its output.
 
@@ -60,11 +64,14 @@ class TracedStack(nn.Module):
             states: What asks (query_len, d_model), and what is attended to (key_len, d_model).
             switches: Whether scores are scaled (), and which heads are on (heads,).
             hidden: (query_len, key_len), True where a token may not look.
+            past: Keys and values of earlier tokens, each (heads, past_len, head_dim).
         """
         (asking, attended), (scaling, heads) = states, switches
-        query = attention.split_heads(attention.q_proj(asking[None]))[0]  # (heads, query_len, head_dim)
-        key = attention.split_heads(attention.k_proj(attended[None]))[0]  # (heads, key_len, head_dim)
-        value = attention.split_heads(attention.v_proj(attended[None]))[0]
+        query = attention.split_heads(attention.q_proj(asking)[None])[0]  # (heads, query_len, head_dim)
+        key = attention.split_heads(attention.k_proj(attended)[None])[0]  # (heads, key_len, head_dim)
+        value = attention.split_heads(attention.v_proj(attended)[None])[0]
+        if past is not None:
+            key, value = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
         scores = query @ key.transpose(1, 2)  # (heads, query_len, key_len)
         scores = torch.where(scaling > 0, scores * attention.scaling, scores)
         masked = scores if hidden is None else scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
@@ -122,7 +129,7 @@ class TracedEncoder(TracedStack):
 
 
 class TracedDecoder(TracedStack):
-    """The decoder and the output layer, for a whole target at once, with all that they compute."""
+    """The decoder and the output layer, for a target or the rest of one, with all that they compute."""
 
     names = [f"{part}.{name}" for part in ("self", "cross") for name in ATTENTION]
     names += [f"ffn.{name}" for name in FEED_FORWARD]
@@ -141,11 +148,13 @@ class TracedDecoder(TracedStack):
         cross_heads: torch.Tensor,
         causal: torch.Tensor,
         cross: torch.Tensor,
+        past_keys: torch.Tensor,
+        past_values: torch.Tensor,
     ) -> list[torch.Tensor]:
         """Decode.
 
         Args:
-            input_ids: (1, target_len), beginning with the start token.
+            input_ids: (1, target_len), beginning with the start token or after the past.
             source: (source_len, d_model), from the encoder.
             positions: (), 1 or 0.
             scaling: (), 1 or 0.
@@ -153,23 +162,26 @@ class TracedDecoder(TracedStack):
             cross_heads: (layers, heads) of cross-attention, 1 or 0.
             causal: (), 1 or 0: whether later tokens are hidden.
             cross: (), 1 or 0: whether cross-attention adds anything.
+            past_keys, past_values: (layers, heads, past_len, head_dim) of self-attention, of the tokens before these.
 
         Returns:
-            Logits (target_len, vocab_size), embeddings, positions, then each of `names`.
+            Logits of what comes next (vocab_size,), embeddings, positions, then each of `names`.
         """
-        embeds, added = self.embed(input_ids, positions)
+        past_len = past_keys.shape[2]
+        embeds, added = self.embed(input_ids, positions, past_len)
         states, trace = embeds + added, Trace()
-        places = torch.arange(input_ids.shape[1])
-        hidden = (places[None, :] > places[:, None]) & (causal > 0)  # (target_len, target_len)
+        places = torch.arange(past_len + input_ids.shape[1])
+        hidden = (places[None, :] > places[past_len:, None]) & (causal > 0)  # (target_len, past_len + target_len)
+        past = zip(past_keys.unbind(0), past_values.unbind(0), strict=True)
         for layer, on, cross_on in zip(self.stack.layers, heads.unbind(0), cross_heads.unbind(0), strict=True):
-            shown = self.attend(layer.self_attn, (states, states), (scaling, on), hidden)
+            shown = self.attend(layer.self_attn, (states, states), (scaling, on), hidden, next(past))
             states = keep(trace, "self", ATTENTION, add_and_norm(layer.self_attn_layer_norm, states, shown))
             shown = self.attend(layer.encoder_attn, (states, source), (scaling, cross_on))
             shown[-1] = shown[-1] * cross
             states = keep(trace, "cross", ATTENTION, add_and_norm(layer.encoder_attn_layer_norm, states, shown))
             shown = self.feed_forward(layer.feed_forward, states)
             states = keep(trace, "ffn", FEED_FORWARD, add_and_norm(layer.final_layer_norm, states, shown))
-        return [self.lm_head(states), embeds, added, *(torch.stack(trace[name]) for name in self.names)]
+        return [self.lm_head(states[-1:])[0], embeds, added, *(torch.stack(trace[name]) for name in self.names)]
 
 
 def check(model: FunTransformerForConditionalGeneration) -> None:
@@ -192,23 +204,13 @@ def check(model: FunTransformerForConditionalGeneration) -> None:
             raise ValueError(f"The live page draws models of {name}={allowed}, and this one has {got}.")
 
 
-def round_weights(model: nn.Module) -> None:
-    """Round matrices in place to what 8 bits can say: whole numbers times a scale for each row."""
-    with torch.no_grad():
-        for weight in {id(weight): weight for weight in model.parameters() if weight.dim() == 2}.values():
-            scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / MOST
-            weight.copy_((weight / scale).round() * scale)
-
-
-def export(model: FunTransformerForConditionalGeneration) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Return the graphs of encoder and decoder, with matrices in 8 bits.
+def export(model: FunTransformerForConditionalGeneration) -> dict[str, onnx.ModelProto]:
+    """Return the graphs: `encoder`, `decoder` with all numbers, and `quick_decoder` with logits and its cache alone.
 
     Args:
-        model: In float32 on the CPU, its matrices rounded by `round_weights`: the graphs compute with the same
-            numbers.
+        model: In float32 on the CPU.
     """
     check(model)
-    model.eval()
     encoder, decoder = TracedEncoder(model.model.encoder), TracedDecoder(model.model.decoder, model.lm_head)
     on, config = torch.ones(()), model.config
     heads = [
@@ -216,69 +218,17 @@ def export(model: FunTransformerForConditionalGeneration) -> tuple[onnx.ModelPro
         torch.ones(config.decoder_layers, config.decoder_attention_heads),
     ]
     ids, source = torch.full((1, 5), 3), torch.zeros(7, config.d_model)
-    length = torch.export.Dim.DYNAMIC
+    past = torch.zeros(*heads[1].shape, 4, config.d_model // config.decoder_attention_heads)
     of_encoder = {"input_ids": ids, "positions": on, "scaling": on, "heads": heads[0]}
     of_decoder = {"input_ids": ids, "source": source, "positions": on, "scaling": on, "heads": heads[1]}
-    of_decoder |= {"cross_heads": heads[1].clone(), "causal": on, "cross": on}
-    axes = {"input_ids": {1: length}, "source": {0: length}}
+    of_decoder |= {"cross_heads": heads[1], "causal": on, "cross": on, "past_keys": past, "past_values": past}
+    length = torch.export.Dim.DYNAMIC
+    axes = {"input_ids": {1: length}, "source": {0: length}, "past_keys": {2: length}, "past_values": {2: length}}
     begin = ["embeddings", "positions_added"]
-    return (
-        trace(encoder, of_encoder, ["states", *begin, *encoder.names], axes),
-        trace(decoder, of_decoder, ["logits", *begin, *decoder.names], axes),
-    )
-
-
-def trace(
-    module: nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str], axes: dict[str, dict]
-) -> onnx.ModelProto:
-    """Return a module as a graph."""
-    samples = tuple(sample.clone() for sample in inputs.values())
-    with torch.no_grad():
-        program = torch.onnx.export(
-            module.eval(),
-            samples,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=tuple(axes.get(name) for name in inputs),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None  # never with dynamo
-    graph = program.model_proto
-    store_in_8_bits(graph.graph)
-    return graph
-
-
-def store_in_8_bits(graph: onnx.GraphProto) -> None:
-    """Replace matrices that `round_weights` has rounded by whole numbers and scales; loading multiplies them."""
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-    for weight in graph.initializer:
-        values = numpy_helper.to_array(weight)
-        axis = find_axis(values) if weight.data_type == TensorProto.FLOAT and values.ndim == 2 else None
-        if axis is None:
-            weights.append(weight)
-            continue
-        scale = np.abs(values).max(axis=1 - axis, keepdims=True) / np.float32(MOST)
-        name = weight.name
-        weights.append(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}.int8"))
-        weights.append(numpy_helper.from_array(scale, f"{name}.scale"))
-        # Not DequantizeLinear: ONNX Runtime may join it with a product and then rounds the states to 8 bits, too.
-        nodes.append(helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]))
-    nodes.extend(graph.node)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    initial = [onnx.TensorProto.FromString(weight.SerializeToString()) for weight in weights]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
-    graph.initializer.extend(initial)
-
-
-def find_axis(values: np.ndarray) -> int | None:
-    """Return the axis along which a matrix has scales, (rows 0, columns 1); None where it was not rounded."""
-    for axis in (0, 1):
-        scale = np.abs(values).max(axis=1 - axis, keepdims=True) / np.float32(MOST)
-        if (scale > 0).all() and np.abs(np.rint(values / scale) * scale - values).max() < 1e-6:
-            return axis
-    return None
+    full = trace(decoder, of_decoder, ["logits", *begin, *decoder.names], axes)
+    quick = onnx.utils.Extractor(full).extract_model(list(of_decoder), ["logits", "self.key", "self.value"])
+    return {
+        "encoder": trace(encoder, of_encoder, ["states", *begin, *encoder.names], axes),
+        "decoder": full,
+        "quick_decoder": quick,
+    }
