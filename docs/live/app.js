@@ -61,8 +61,9 @@ class App {
 
   /** @type {Page["go"]} */
   go = (change, {replace: quietly = false} = {}) => {
-    const other = change.step !== undefined && splitStep(change.step)[0] !== splitStep(this.state.step)[0];
-    this.state = {...this.state, ...(other ? {open: "", query: -1} : {}), ...change};
+    const [before, now] = [this.state.step, change.step ?? this.state.step], [kind] = splitStep(now);
+    const isOther = kind !== splitStep(before)[0], isOtherWord = kind === "dec" && now !== before;
+    this.state = {...this.state, ...(isOther ? {open: ""} : {}), ...(isOther || isOtherWord ? {query: -1, key: -1} : {}), ...change};
     const address = `#${writeAddress(this.state)}`;
     if (address !== (location.hash || "#")) history[quietly ? "replaceState" : "pushState"](null, "", address);
     this.update();
@@ -121,12 +122,15 @@ class App {
   async runOnce(old, model, settings, goOn) {
     if (old?.key === runKey(model.name, settings) && old.done) return old;
     const run = new Run(model, this.held.source, settings);
-    const isNow = settings.off === this.state.off;
+    // The first run of a text is shown as it grows; a later one only when it is finished, in place of the one before.
+    const isFirst = !(this.held.run?.done && this.held.run.source.text === settings.text && this.held.run.model === model);
     this.say("computing");
     await run.compute(() => {
       if (!goOn()) return false;
-      if (isNow) this.held.run = run;
-      this.draw();
+      if (isFirst) {
+        this.held.run = run;
+        this.draw();
+      }
       return true;
     });
     return run;
@@ -197,7 +201,7 @@ class App {
     const decoded = run?.words.length ? run.peek(wordNumber) : null;
     replace(find("timeline"), ...drawTimeline(page, this.steps, step));
     replace(find("stage"), ...drawStage(page, step, decoded));
-    replace(find("decoding"), drawDecoding(page));
+    if (!document.querySelector("#decoding input[type=range]:active")) replace(find("decoding"), drawDecoding(page));
     replace(find("switches"), page.model && drawSwitches(page));
     writeOutput(page, find("output"));
     find("beams").hidden = !run?.trees.length;
@@ -233,8 +237,12 @@ class App {
     find("back").disabled = place <= 0;
     find("forward").disabled = place < 0 || place >= steps.length - 1;
     const known = about(this.name), input = find("text");
-    replace(find("model"), ...this.models.map(name => make("option", {value: name, selected: name === this.name}, t(`model.${name}`, {name}))));
-    find("model").value = this.name;
+    const select = find("model"), names = this.models.map(name => t(`model.${name}`, {name}));
+    if (select.dataset.names !== names.join()) {
+      select.replaceChildren(...this.models.map((name, i) => make("option", {value: name}, names[i])));
+      select.dataset.names = names.join();
+    }
+    select.value = this.name;
     if (document.activeElement !== input) input.value = this.text;
     input.lang = known.source;
     replace(find("examples"), make("span", {}, t("ask.examples")), ...known.examples.map(text => make("button", {
@@ -293,7 +301,9 @@ class App {
 
   fail(error) {
     this.say("");
-    this.complain(this.t(error instanceof TypeError && /fetch/i.test(error.message) ? "error.network" : "error.any", {why: error.message}));
+    const why = error.message;
+    const kind = typeof WebAssembly === "undefined" ? "wasm" : /\b404\b/.test(why) ? "missing" : /fetch|import/i.test(why) ? "network" : "any";
+    this.complain(this.t(`error.${kind}`, {why}));
     console.warn(error);
   }
 

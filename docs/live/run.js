@@ -5,7 +5,7 @@ import {beamSearch, greedy, pathTo, sample, softmax} from "./search.js";
 import {readHead} from "./state.js";
 
 export const LONGEST_TEXT = 48; // tokens of a source: more would not be seen anyway
-const LONGEST_TARGET = 48;
+const LONGEST_TARGET = 64; // less where the model itself ends earlier
 
 /**
  * @typedef {object} Word A token of the target.
@@ -70,6 +70,8 @@ export class Run {
     }
     const last = this.trees.at(-1);
     if (last) this.words = await this.weigh(pathTo(last.nodes, last.best).slice(1));
+    const forced = this.words.slice(0, this.state.forced.length).map(word => word.id);
+    this.words.splice(0, forced.length, ...await this.weigh(forced)); // the model's own view of what was forced
     this.done = true;
     goOn();
   }
@@ -77,7 +79,7 @@ export class Run {
   search() {
     const {method, temperature, topP, seed, beams, penalty, forced} = this.state;
     const model = forced.length ? withPrefix(this.model, forced) : this.model;
-    const common = {maxLength: LONGEST_TARGET};
+    const common = {maxLength: Math.min(LONGEST_TARGET, this.model.maxLength)};
     const given = [model, this.encoded, this.switches];
     if (method === "beam") return beamSearch(...given, {...common, beams, lengthPenalty: penalty});
     if (method === "sample") return sample(...given, {...common, temperature, topP, seed});
@@ -88,16 +90,20 @@ export class Run {
     if (this.state.method === "beam") {
       this.trees.push(step);
     } else {
-      this.words.push({id: step.chosen, piece: this.model.targetTokenizer.piece(step.chosen), probability: step.probability});
+      this.words.push({id: step.chosen, piece: this.piece(step.chosen), probability: step.probability});
     }
   }
 
-  /** Give tokens of the best beam their probabilities. @param {number[]} ids @returns {Promise<Word[]>} */
+  piece(id) {
+    return this.model.targetTokenizer.piece(id);
+  }
+
+  /** Give tokens the probabilities that the model has for them. @param {number[]} ids @returns {Promise<Word[]>} */
   async weigh(ids) {
     const words = [];
     for (const [place, id] of ids.entries()) {
       const {logits} = await this.traceAt(place + 1, ids);
-      words.push({id, piece: this.model.targetTokenizer.piece(id), probability: softmax(logits, 1)[id]});
+      words.push({id, piece: this.piece(id), probability: softmax(logits)[id]});
     }
     return words;
   }

@@ -34,6 +34,8 @@ const TEXTS = {
   "error.empty": ["还没有文字。请输入一句话，或者点一个例子。", "There is no text yet. Type a sentence, or choose an example."],
   "error.network": ["有文件没有载入。请确认网页是由服务器打开的（例如 python -m http.server），并且文件夹完整。（{why}）", "A file could not be loaded. Open the page from a server (such as python -m http.server), with its folder complete. ({why})"],
   "error.load": ["{what} 没有载入：{why}", "{what} could not be loaded: {why}"],
+  "error.missing": ["缺少文件：{why}。请用 python docs/live/build.py 重新生成这个文件夹。", "A file is missing: {why}. Make the folder again with python docs/live/build.py."],
+  "error.wasm": ["这个浏览器没有 WebAssembly，模型无法运行。请换一个较新的浏览器，或者打开 WebAssembly。", "This browser has no WebAssembly, so the model cannot run. Use a newer browser, or switch WebAssembly on."],
   "error.any": ["出错了：{why}", "Something went wrong: {why}"],
 
   // Steps
@@ -112,7 +114,8 @@ const TEXTS = {
   // Attention
   "attention.enc": ["源句里的词元互相看。线越粗，权重越大；颜色是头。", "Source tokens look at each other. The thicker the line, the larger the weight; the colour is the head."],
   "attention.self": ["已写的词元互相看。因果掩码不许看后面的词元，所以线只往前连。", "Written tokens look at each other. The causal mask hides later tokens, so that lines only lead to earlier ones."],
-  "attention.cross": ["正在写的词元看源句：从哪里取信息，就从哪里翻译。线越粗，权重越大；颜色是头。", "What is being written looks at the source: this is where it takes its meaning from. The thicker the line, the larger the weight; the colour is the head."],
+  "attention.self.open": ["已写的词元互相看。因果掩码已关闭：前面的词元也看得到后面的。", "Written tokens look at each other. The causal mask is off: earlier tokens see later ones, too."],
+  "attention.cross": ["解码器看源句，从这里取得意思。左边是刚读到的词元，箭头后面是由它写出的下一个。线越粗，权重越大；颜色是头。", "The decoder looks at the source and takes the meaning from there. On the left, what it has read last, and what it wrote then. The thicker the line, the larger the weight; the colour is the head."],
   "attention.queries": ["谁在看", "Looks"],
   "attention.keys": ["看谁（%，各头平均）", "Is looked at (%, mean of heads)"],
   "attention.says": ["{token} 最看重：{list}（各头平均）", "{token} looks most at {list} (mean of heads)"],

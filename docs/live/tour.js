@@ -73,10 +73,13 @@ export class Tour {
     this.place.hidden = !this.number;
     if (!this.number) {
       this.seen = 0;
+      this.place.dataset.drawn = "";
       this.place.replaceChildren();
       return;
     }
-    const {app, number} = this, t = app.t, count = STOPS.length;
+    const {app, number} = this, t = app.t, count = STOPS.length, drawn = `${number} ${app.language}`;
+    if (this.place.dataset.drawn === drawn) return this.put(); // not again: it would be read out again
+    this.place.dataset.drawn = drawn;
     const button = (name, to, more = "") => make("button", {
       type: "button", class: `button ${more}`, dataset: {key: `tour-${name}`}, onclick: () => this.visit(to),
     }, t(`tour.${name}`));

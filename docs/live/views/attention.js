@@ -13,6 +13,7 @@ import {nameHead} from "../state.js";
  * @property {import("./tensor.js").Tensor} weights (heads, query_len, key_len)
  * @property {string[]} queries The tokens that look.
  * @property {string[]} keys The tokens that are looked at.
+ * @property {string[]} [names] What to write for those that look.
  * @property {boolean} [closed] Whether nothing more can be shown of a head.
  */
 
@@ -27,9 +28,9 @@ export function drawAttention(page, attention) {
   const heads = [...Array(weights.dims[0]).keys()].map(name => ({name, weights: part(weights, name)}));
   const describe = query => t("attention.says", {token: queries[query], list: strongestOf(average, query, keys, t)});
   return make("div", {class: "attention"},
-    make("p", {class: "note"}, t(`attention.${kind}`)),
+    make("p", {class: "note"}, t(kind === "self" && state.off.includes("causal") ? "attention.self.open" : `attention.${kind}`)),
     drawArcs({
-      key: `arcs-${kind}`, queries, keys, heads, chosen, describe, choose: query => go({query}),
+      key: `arcs-${kind}`, queries: attention.names ?? queries, keys, heads, chosen, describe, choose: query => go({query}),
       queryName: t("attention.queries"), keyName: t("attention.keys"),
     }),
     !attention.closed && make("h4", {}, t("attention.heads")),

@@ -19,6 +19,7 @@ export const BOXES = {
  * @property {Object<string, import("./tensor.js").Tensor>} trace
  * @property {string[]} tokens Of this side.
  * @property {string[]} source Tokens of the source.
+ * @property {string[]} [names] For each token of the target what it is and what was written after it.
  */
 
 /**
@@ -61,7 +62,7 @@ function drawBox(page, layer, open) {
 /** What the attention view needs. @param {Layer} layer @param {string} name "self" or "cross" */
 export function attentionOf(layer, name) {
   const kind = layer.side === "enc" ? "enc" : name, keys = name === "cross" ? layer.source : layer.tokens;
-  return {kind, layer: layer.number, weights: part(layer.trace[`${name}.weights`], layer.number), queries: layer.tokens, keys};
+  return {kind, layer: layer.number, weights: part(layer.trace[`${name}.weights`], layer.number), queries: layer.tokens, keys, names: name === "cross" ? layer.names : undefined};
 }
 
 /** Draw what a sublayer gives, a row a token. */

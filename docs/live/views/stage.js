@@ -43,13 +43,13 @@ export function drawStage(page, step, decoded) {
 function drawWord(page, number, {logits, trace}, source) {
   const {t, state} = page, tokens = readTokens(page, number);
   const read = make("p", {class: "read"}, t("dec.read"), " ", tokens.map(token => make("span", {class: "token"}, token)), make("span", {class: "token next"}, "?"));
-  const next = drawDistribution(page, logits, number);
+  const names = tokens.map((token, index) => `${token} → ${readable(page.run.words[index].piece)}`), next = drawDistribution(page, logits, number);
   if (!trace?.["self.weights"]) {
     const weights = trace?.["cross.weights"];
-    return [read, weights ? drawAttention(page, {kind: "cross", layer: 0, weights: part(weights, 0), queries: tokens, keys: source, closed: true}) : make("p", {class: "note"}, t("dec.no-attention")), next];
+    return [read, weights ? drawAttention(page, {kind: "cross", layer: 0, weights: part(weights, 0), queries: tokens, names, keys: source, closed: true}) : make("p", {class: "note"}, t("dec.no-attention")), next];
   }
   const count = trace["self.weights"].dims[0], layer = state.layer < 0 || state.layer >= count ? count - 1 : state.layer;
-  return [make("p", {class: "lead"}, t("dec.lead")), read, drawLayer(page, {side: "dec", number: layer, count, trace, tokens, source}), next];
+  return [make("p", {class: "lead"}, t("dec.lead")), read, drawLayer(page, {side: "dec", number: layer, count, trace, tokens, source, names}), next];
 }
 
 /** The tokens that the decoder has read before it writes a word. */
