@@ -71,14 +71,16 @@ class App {
 
   /** Bring everything in line with the state. */
   async update() {
-    this.draw();
     const turn = ++this.turn, goOn = () => turn === this.turn;
+    find("main").setAttribute("aria-busy", "true");
+    this.draw();
     try {
       await this.load(goOn);
       if (goOn()) await this.compute(goOn);
     } catch (error) {
       if (goOn()) this.fail(error);
     }
+    if (goOn()) find("main").setAttribute("aria-busy", "false");
   }
 
   async load(goOn) {
