@@ -79,24 +79,24 @@ export async function loadModel(folderUrl, ort, onProgress = () => {}) {
   const read = (name) => bytesOf(`${folderUrl}/${name}`, (count) => onProgress((loaded += count), bytes));
   const names = GRAPHS[kind];
   const [runtime, weights, ...graphs] = await Promise.all([ort, read("weights.bin"), ...names.map((n) => read(`${n}.onnx`))]);
-  const start = (graph) =>
-    runtime.InferenceSession.create(graph, {
-      executionProviders: ["wasm"],
-      externalData: [{ path: "weights.bin", data: weights }],
-    });
-  const sessions = Object.fromEntries(names.map((name, index) => [name, later(() => start(graphs[index]))]));
-  const model = new { transformer: Transformer, rnn: RNN }[kind](runtime, sessions, tokenizers);
-  await Promise.all(names.filter((name) => name !== "decoder" || kind === "rnn").map((name) => sessions[name]()));
-  return model;
+  const settings = { executionProviders: ["wasm"], externalData: [{ path: "weights.bin", data: weights }] };
+  const starts = graphs.map((graph) => once(() => inTurn(() => runtime.InferenceSession.create(graph, settings))));
+  const sessions = Object.fromEntries(names.map((name, index) => [name, starts[index]]));
+  await Promise.all(starts.slice(0, 2).map((start) => start())); // the third when it is needed
+  return new { transformer: Transformer, rnn: RNN }[kind](runtime, sessions, tokenizers);
 }
 
 const GRAPHS = { transformer: ["encoder", "quick_decoder", "decoder"], rnn: ["encoder", "decoder"] };
 
-/** A function that does its work when it is first called. */
-function later(work) {
+/** A function that does its work when it is first called, and never again. */
+function once(work) {
   let result;
   return () => (result ??= work());
 }
+
+/** Work that waits for all before it: the runtime can take the weights of one session at a time. */
+const inTurn = (work) => (turn = turn.catch(() => {}).then(work));
+let turn = Promise.resolve();
 
 /** @param {string} url @returns {Promise<Response>} */
 async function found(url) {
