@@ -207,7 +207,7 @@ class App {
     replace(find("switches"), page.model && drawSwitches(page));
     writeOutput(page, find("output"));
     find("beams").hidden = !run?.trees.length;
-    if (run?.trees.length) replace(find("tree"), drawBeams(page, splitStep(step)[0] === "dec" ? wordNumber : Infinity));
+    if (run?.trees.length) replace(find("tree"), drawBeams(page, run.done && splitStep(step)[0] === "dec" ? wordNumber : run.trees.length));
     const encoder = run?.encoded?.trace;
     find("all-heads").hidden = !encoder?.["self.weights"];
     if (encoder?.["self.weights"]) replace(find("heads"), drawHeads(page, encoder, decoded?.trace));

@@ -190,7 +190,7 @@ const TEXTS = {
 
   // Beams
   "beams.title": ["束搜索的树", "The tree of the beam search"],
-  "beams.note": ["每一步，{beams} 个开头一共提出 {twice} 个候选，按对数概率之和从上到下排，留下最好的 {beams} 个（实线），其余剪掉（虚线）。以 </s> 结尾的就写完了，总分 = 和 / 长度^{penalty}。橙色是目前最好的。", "At each step the {beams} beginnings propose {twice} candidates, sorted from top to bottom by the sum of log p. The best {beams} go on (solid), the others are pruned (dashed). What ends in </s> is finished and scores sum / length^{penalty}. The best so far is orange."],
+  "beams.note": ["每一步，{beams} 个开头一共提出 {twice} 个候选，按对数概率之和从上到下排，留下最好的 {beams} 个（实线），其余剪掉（虚线）。方框里是这个词元的 log p，和从头加到这里的和 Σ。以 </s> 结尾的就写完了，总分 = Σ / 长度^{penalty}。橙色是目前最好的。", "At each step the {beams} beginnings propose {twice} candidates, sorted from top to bottom by the sum of log p. The best {beams} go on (solid), the others are pruned (dashed). A box has the log p of its token, and Σ, the sum from the start to here. What ends in </s> is finished and scores Σ / length^{penalty}. The best so far is orange."],
   "beams.start": ["开头", "Start"],
   "beams.step": ["第 {step} 步", "Step {step}"],
   "beams.hint": ["把鼠标放在一个候选上，看它的分数。", "Point at a candidate to read its score."],

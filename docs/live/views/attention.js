@@ -29,12 +29,11 @@ export function drawAttention(page, attention) {
   const describe = query => t("attention.says", {token: queries[query], list: strongestOf(average, query, keys, t)});
   return make("div", {class: "attention"},
     make("p", {class: "note"}, t(kind === "self" && state.off.includes("causal") ? "attention.self.open" : `attention.${kind}`)),
-    drawArcs({
+    make("div", {class: "attention-pictures"}, drawArcs({
       key: `arcs-${kind}`, queries: attention.names ?? queries, keys, heads, chosen, describe, choose: query => go({query}),
       queryName: t("attention.queries"), keyName: t("attention.keys"),
-    }),
-    !attention.closed && make("h4", {}, t("attention.heads")),
-    !attention.closed && make("div", {class: "thumbs"}, heads.map(({name}) => drawThumb(page, {kind, layer: attention.layer, head: name}, part(weights, name)))));
+    }), !attention.closed && make("div", {class: "attention-heads"}, make("p", {class: "note"}, t("attention.heads")),
+      make("div", {class: "thumbs"}, heads.map(({name}) => drawThumb(page, {kind, layer: attention.layer, head: name}, part(weights, name)))))));
 }
 
 /**

@@ -14,7 +14,7 @@ const WIDTH = 148, HEIGHT = 50, GAP = 40, TOP = 30; // of a column's boxes, in p
  */
 export function drawBeams(page, until) {
   const {t, run} = page;
-  const tree = run.trees[Math.min(until, run.trees.length) - 1];
+  const tree = run.trees[Math.min(Math.max(until, 1), run.trees.length) - 1];
   const nodes = tree.nodes.filter(node => Number.isFinite(node.sum)); // forced tokens leave all others no chance
   const best = new Set(idsTo(tree.nodes, tree.best));
   const columns = arrange(nodes), said = make("p", {class: "readout", "aria-live": "polite"}, t("beams.hint"));

@@ -30,7 +30,7 @@ export function drawDistribution(page, logits, number) {
   const entropy = -probabilities.reduce((sum, share) => sum + (share > 0 ? share * Math.log2(share) : 0), 0);
   const forced = state.forced.length >= number && state.forced[number - 1] === chosen;
   return make("section", {class: "view-next"}, make("h3", {}, t("next.title", {number})),
-    make("p", {class: "note"}, t("next.note", {size: logits.length, choices: (2 ** entropy).toFixed(1)}), " ", t(`next.${method}`, {temperature, topP})),
+    make("p", {class: "note"}, t("next.note", {size: logits.length.toLocaleString("en"), choices: (2 ** entropy).toFixed(1)}), " ", t(`next.${method}`, {temperature, topP})),
     drawBars(rows, t("next.title", {number})),
     forced && make("p", {class: "note"}, t("next.forced"), " ", make("button", {type: "button", class: "link", dataset: {key: "unforce"}, onclick: () => go({forced: []})}, t("next.unforce"))));
 }

@@ -5,8 +5,8 @@ const SVG = "http://www.w3.org/2000/svg";
 /**
  * Make an element: `make("button", {class: "chip", onclick: play}, "Play")`.
  * @param {string} tag
- * @param {Object<string, any>} [attributes] Functions become listeners, `dataset` and `style` are objects; what is
- *     null, undefined or false is left out.
+ * @param {Object<string, any>} [attributes] Functions become listeners, `dataset` and `style` are objects; null,
+ *     undefined and false are left out; of aria-… only the first two.
  * @param {...(Node | string | null | undefined | false | Array)} children
  * @returns {HTMLElement}
  */
@@ -24,8 +24,10 @@ export function makeSvg(tag, attributes = {}, ...children) {
 
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    if (value === null || value === undefined) continue;
+    if (name.startsWith("aria-")) element.setAttribute(name, String(value)); // "false" says something, too
+    else if (value === false) continue;
+    else if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (name === "dataset") Object.assign(element.dataset, value);
     else if (name === "style") for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
     else element.setAttribute(name, value === true ? "" : String(value));

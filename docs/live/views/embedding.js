@@ -19,7 +19,7 @@ export function drawEmbedding(page, trace) {
     make("p", {class: "note"}, t(`embed.${name}.note`, {width})),
     drawMatrix(matrix, {
       key: `embed-${name}`, label: t("matrix.label", {name: t(`embed.${name}`), rows: rows.join(" "), width}), rows,
-      describe, hint: t("matrix.hint"),
+      describe, hint: name === "word" ? t("matrix.hint") : "",
     }));
   return make("div", {class: "view view-embed"},
     make("p", {class: "lead"}, t("embed.lead", {width})),

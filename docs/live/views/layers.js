@@ -44,10 +44,10 @@ function drawPlan(page, layer, boxes, open) {
   const layers = [...Array(layer.count).keys()].map(number => make("button", {
     type: "button", class: "chip", "aria-pressed": number === layer.number, dataset: {key: `layer-${number}`},
     "aria-label": t("layer.number", {number: number + 1}),
-    onclick: () => go(side === "dec" ? {layer: number, head: null} : {step: `enc.${number + 1}`, head: null}),
+    onclick: () => go({layer: number, head: null}),
   }, String(number + 1)));
   return make("nav", {class: "plan", "aria-label": t("layer.plan")},
-    make("div", {class: "plan-layers"}, make("span", {}, t("layer.layer")), layers),
+    side === "dec" && make("div", {class: "plan-layers"}, make("span", {}, t("layer.layer")), layers),
     make("ol", {}, pairs.map(name => make("li", {class: "sublayer"}, box(name), box(`${name}.norm`)))));
 }
 
@@ -56,7 +56,7 @@ function drawBox(page, layer, open) {
   const title = make("h3", {}, t(`box.${layer.side}.${open}`));
   if (open.endsWith(".norm")) return [title, drawNorm(page, layer, open.split(".")[0])];
   if (open === "ffn") return [title, drawFeedForward(page, layer)];
-  return [title, drawAttention(page, attentionOf(layer, open)), drawStates(page, layer, `${open}.output`, "output")];
+  return [title, drawAttention(page, attentionOf(layer, open))];
 }
 
 /** What the attention view needs. @param {Layer} layer @param {string} name "self" or "cross" */
@@ -70,11 +70,11 @@ function drawStates(page, layer, name, title, choose = undefined) {
   return drawRows(page, layer, part(layer.trace[name], layer.number), title, choose);
 }
 
-function drawRows({t}, layer, matrix, title, choose = undefined, chosen = undefined) {
+function drawRows({t}, layer, matrix, title, choose = undefined) {
   const name = t(`states.${title}`), rows = layer.tokens;
   return make("div", {class: "block"}, make("h4", {}, name, drawLegend("signed", strongest(matrix.data))), drawMatrix(matrix, {
-    key: `states-${title}`, label: t("matrix.label", {name, rows: rows.join(" "), width: matrix.dims[1]}), rows, choose, chosen,
-    hint: t("matrix.hint"),
+    key: `states-${title}`, label: t("matrix.label", {name, rows: rows.join(" "), width: matrix.dims[1]}), rows, choose,
+    hint: title === "input" ? t("matrix.hint") : "",
     describe: (row, place) => t("matrix.cell", {token: rows[row], place, value: figure(at(matrix, row, place))}),
   }));
 }

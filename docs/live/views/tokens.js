@@ -34,7 +34,7 @@ export function drawTokens(page) {
     row("normalized", make("span", {class: "letters"}, steps.normalized)),
     row("words", steps.words.map(word => make("span", {class: "word"}, word))),
     row("pieces", make("ol", {class: "pieces"}, cut)),
-    make("p", {class: "note"}, t(bytes ? "tokens.bytes" : "tokens.note", {size: page.vocabularySize})));
+    make("p", {class: "note"}, t(bytes ? "tokens.bytes" : "tokens.note", {size: page.vocabularySize.toLocaleString("en")})));
 }
 
 /** Where each character begins in a text, as JavaScript counts. @param {string} text */
