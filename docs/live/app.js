@@ -4,7 +4,7 @@ import {about, listModels, loadTokenizer, loadWholeModel} from "./loading.js";
 import {LONGEST_TEXT, Run, runKey} from "./run.js";
 import {listSteps, readAddress, splitStep, writeAddress} from "./state.js";
 import {translate} from "./texts.js";
-import {Tour} from "./tour.js";
+import {Tour, withStop} from "./tour.js";
 import {drawBeams} from "./views/beams.js";
 import {drawCompare} from "./views/compare.js";
 import {drawDecoding, drawSwitches, writeOutput} from "./views/controls.js";
@@ -36,7 +36,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 
 class App {
   constructor() {
-    this.state = readAddress(location.hash.slice(1));
+    this.state = withStop(readAddress(location.hash.slice(1)));
     this.models = [];
     /** @type {{tokenizer: any, model: any, source: any, run: Run | null, before: Run | null, rivals: Map<string, any>}} */
     this.held = {tokenizer: null, model: null, source: null, run: null, before: null, rivals: new Map()};
@@ -330,7 +330,7 @@ class App {
 
   /** Show what the address says, after a link or the browser's back button. */
   arrive() {
-    const state = readAddress(location.hash.slice(1));
+    const state = withStop(readAddress(location.hash.slice(1)));
     if (writeAddress(state) === writeAddress(this.state)) return;
     this.state = state;
     this.update();

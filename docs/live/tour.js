@@ -32,6 +32,15 @@ const STOPS = [
   ["done", "#ask", {step: "tokens"}],
 ];
 
+/**
+ * A state with what a step of the tour shows, where a link names the step alone.
+ * @param {import("./state.js").State} state
+ */
+export function withStop(state) {
+  const stop = STOPS[state.tour - 1];
+  return stop && state.step === "tokens" ? {...state, ...PLAIN, ...stop[2]} : state;
+}
+
 export class Tour {
   /** @param {any} app Its state, its `go`, its texts. */
   constructor(app) {

@@ -69,9 +69,32 @@ function wordsOf(run, other, t) {
   if (!run) return "…";
   if (!run.words.length) return run.done ? t("end.empty") : "…";
   if (!other?.done) return run.text || t("end.empty");
+  const kept = keptOf(other.words.map(word => word.id), run.words.map(word => word.id));
   return run.words.map((word, index) => {
-    const same = other.words[index]?.id === word.id, space = word.piece.startsWith("▁") && index > 0 ? " " : "";
+    const same = kept.has(index), space = word.piece.startsWith("▁") && index > 0 ? " " : "";
     if (word.id === run.model.endId) return null;
     return [space, make(same ? "span" : "mark", {}, readable(word.piece))];
   });
+}
+
+/**
+ * Find what two texts have in common, in order: the longest such list.
+ * @param {number[]} before
+ * @param {number[]} now
+ * @returns {Set<number>} Places of the second text.
+ */
+function keptOf(before, now) {
+  const lengths = Array.from({length: before.length + 1}, () => new Array(now.length + 1).fill(0));
+  for (let i = before.length - 1; i >= 0; i--) {
+    for (let j = now.length - 1; j >= 0; j--) {
+      lengths[i][j] = before[i] === now[j] ? 1 + lengths[i + 1][j + 1] : Math.max(lengths[i + 1][j], lengths[i][j + 1]);
+    }
+  }
+  const kept = new Set();
+  for (let i = 0, j = 0; i < before.length && j < now.length;) {
+    if (before[i] === now[j]) { kept.add(j); i++; j++; }
+    else if (lengths[i + 1][j] >= lengths[i][j + 1]) i++;
+    else j++;
+  }
+  return kept;
 }

@@ -17,13 +17,13 @@ export function drawEnd(page, trace) {
   return make("div", {class: "view view-end"},
     make("p", {class: "lead"}, t("end.lead", {count: words.length}), " ", t(ended ? "end.ended" : "end.cut")),
     make("blockquote", {class: "target", lang: page.target}, run.text || t("end.empty")),
-    make("section", {class: "block"}, make("h3", {}, t("end.sure")),
+    make("div", {class: "end-columns"}, make("section", {class: "block"}, make("h3", {}, t("end.sure")),
       drawBars(words.map((word, index) => ({
         name: names[index], share: word.probability, chosen: false, key: `end-${index}`, press: () => go({step: `dec.${index + 1}`}),
         label: t("end.word", {token: names[index], share: percent(word.probability)}),
       })), t("end.sure")),
       make("p", {class: "note"}, t("end.chance", {chance: chance < 1e-4 ? chance.toExponential(1) : percent(chance)}))),
-    trace?.["cross.weights"] && drawAlignment(page, trace["cross.weights"], names, source.pieces.map(readable)));
+    trace?.["cross.weights"] && drawAlignment(page, trace["cross.weights"], names, source.pieces.map(readable))));
 }
 
 /** Draw the cross-attention of the last layer, all heads averaged. Row i is what was looked at to write word i. */
