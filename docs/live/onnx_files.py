@@ -31,20 +31,21 @@ def trace(
     samples = tuple(sample.clone() for sample in inputs.values())
     shapes = tuple(axes.get(name) for name in inputs)
     with torch.no_grad():
-        # Not by torch.onnx.export itself: for lengths that vary it would unroll nn.GRU and nn.LSTM into a loop.
-        captured = torch.export.export(module.eval(), samples, dynamic_shapes=shapes)
         program = torch.onnx.export(
-            captured,
+            module.eval(),
             samples,
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes=shapes,
+            dynamic_shapes=shapes if axes else None,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None  # never with dynamo
-    return program.model_proto
+    graph = program.model_proto
+    for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        part.ClearField("metadata_props")  # where in the code it comes from
+    return graph
 
 
 def round_weights(model: nn.Module) -> None:
