@@ -29,7 +29,7 @@ import {drawTimeline} from "./views/timeline.js";
  */
 
 const PAUSE = 1600; // ms of a step while the page plays
-const RIVALS = ["rnn-fixed", "rnn-additive", "g2p-en"]; // of the comparison
+const RIVALS = ["rnn-fixed", "rnn-additive", "g2p-en", "g2p-en-distilled"]; // of the comparison
 
 const find = id => document.getElementById(id);
 const system = matchMedia("(prefers-color-scheme: dark)");
@@ -220,7 +220,7 @@ class App {
   drawComparison(page) {
     replace(find("compare"), drawCompare(page, this.rivals.map(name => {
       const held = this.held.rivals.get(name), fresh = held && (!held.run || held.run.source.text === this.text);
-      return {name, kind: name === "g2p-en" ? "transformer" : name, ...(fresh ? held : {run: null, trace: null, error: ""})};
+      return {name, kind: name.startsWith("g2p") ? "transformer" : name, ...(fresh ? held : {run: null, trace: null, error: ""})};
     })));
   }
 

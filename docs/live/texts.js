@@ -242,7 +242,7 @@ const TEXTS = {
   "end.alignment.note": ["行是写出的词元，列是源句的词元，各头平均。", "Rows are written tokens, columns source tokens, the mean of all heads."],
 
   // The comparison
-  "compare.title": ["瓶颈：同一个词，三个模型", "The bottleneck: one word, three models"],
+  "compare.title": ["瓶颈：同一个词，不同的模型", "The bottleneck: one word, several models"],
   "compare.lead": ["循环网络把整个词压成一个固定长度的向量，词越长，忘得越多；有了注意力，解码器可以回头看每个字母。从短词试到长词。", "An RNN presses the whole word into one vector of fixed length: the longer the word, the more it forgets. With attention the decoder can look back at each letter. Try short words, then long ones."],
   "compare.try": ["试试", "Try"],
   "compare.waits": ["正在载入……", "Loading …"],

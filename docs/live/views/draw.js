@@ -88,11 +88,14 @@ export function drawMatrix(matrix, options) {
   if (cell && cell[0] < height && cell[1] < width) show(...cell);
   const cells = make("div", {class: "matrix-cells"}, canvas, frame);
   const names = make("div", {class: "matrix-rows", "aria-hidden": "true"}, rows.map(row => make("span", {}, row)));
-  const heads = columns && make("div", {class: "matrix-columns", "aria-hidden": "true"}, columns.map(column => make("span", {}, column)));
+  const heads = columns && make("div", {class: "matrix-columns", "aria-hidden": "true"}, columns.map(column => make("span", {class: standing(column)}, column)));
   const grid = make("div", {class: `matrix ${columns ? "square" : "strips"}`}, heads, names, cells);
   for (const [name, value] of [["--rows", height], ["--columns", width]]) grid.style.setProperty(name, String(value));
   return make("figure", {class: "drawing"}, grid, said);
 }
+
+/** How the name of a column is written: across, down as Chinese is, or turned as letters are. */
+const standing = name => (name.length < 3 && !/\p{Script=Han}{2}/u.test(name) ? "" : /\p{Script=Han}/u.test(name) ? "down" : "down turned");
 
 function followPointer(canvas, [height, width], show, choose) {
   const find = event => {
@@ -169,7 +172,7 @@ export function drawArcs(options) {
   const targets = keys.map((token, place) => make("li", {class: "token"}, make("span", {}, token), shares[place]));
   const left = make("div", {class: "arc-side queries", role: "group", "aria-label": options.queryName}, buttons);
   left.addEventListener("pointerleave", () => show(options.chosen));
-  const box = make("div", {class: "arcs", style: {"--count": count}},
+  const box = make("div", {class: "arcs", style: {"--count": count, "--row": count > 12 ? "1.75rem" : "2.1rem"}},
     make("h4", {}, options.queryName), make("span", {}), make("h4", {}, options.keyName), left, lines,
     make("ul", {class: "arc-side keys", "aria-label": options.keyName}, targets));
   show(options.chosen);
