@@ -27,7 +27,8 @@ MOST_MB = 25
 # What search.js reads, and what says nothing about what is written.
 READ = {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "max_new_tokens", "num_beams"}
 READ |= {"length_penalty", "early_stopping", "repetition_penalty", "no_repeat_ngram_size"}
-OF_NO_EFFECT = {"transformers_version", "use_cache", "do_sample", "_from_model_config"}
+OF_NO_EFFECT = {"transformers_version", "use_cache", "_from_model_config"}
+OF_NO_EFFECT |= {"do_sample", "temperature", "top_k", "top_p"}  # the page has sliders for them
 
 
 def build(model_folder: Path, output: Path) -> dict:
@@ -76,7 +77,7 @@ def describe(model_folder: Path, config: PreTrainedConfig) -> dict:
         raise ValueError(f"{model_folder} is a {config.model_type}. The live page shows {' and '.join(kinds)}.")
     settings = json.loads((model_folder / "generation_config.json").read_text(encoding="utf-8"))
     settings = {name: value for name, value in settings.items() if value is not None}
-    foreign = settings.keys() - READ - OF_NO_EFFECT
+    foreign = {name for name, value in settings.items() if value} - READ - OF_NO_EFFECT
     if foreign:
         raise ValueError(
             f"{model_folder / 'generation_config.json'} has {', '.join(sorted(foreign))}, which the live page does not "
