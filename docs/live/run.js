@@ -1,8 +1,8 @@
 // Run a model on a text, step by step, and keep what the views ask for.
 
-import {allOn} from "./model.js";
-import {beamSearch, greedy, pathTo, sample, softmax} from "./search.js";
-import {readHead} from "./state.js";
+import { allOn } from "./model.js";
+import { beamSearch, greedy, pathTo, sample, softmax } from "./search.js";
+import { readHead } from "./state.js";
 
 export const LONGEST_TEXT = 48; // tokens of a source: more would not be seen anyway
 const LONGEST_TARGET = 64; // less where the model itself ends earlier
@@ -20,7 +20,8 @@ const LONGEST_TARGET = 64; // less where the model itself ends earlier
  * @param {string[]} off
  */
 export function switchesOf(model, off) {
-  const switches = allOn(model), tables = {enc: "encoderHeads", self: "heads", cross: "crossHeads"};
+  const switches = allOn(model);
+  const tables = { enc: "encoderHeads", self: "heads", cross: "crossHeads" };
   for (const name of off) {
     const head = readHead(name);
     if (!head) switches[name] = false;
@@ -31,13 +32,15 @@ export function switchesOf(model, off) {
 }
 
 /** What of a state changes what is computed: two states with the same text of it have the same run. */
-export const runKey = (model, state) => JSON.stringify([
-  model, state.text, state.method, state.off, state.forced, ...settingsOf(state),
-]);
+export const runKey = (model, state) =>
+  JSON.stringify([model, state.text, state.method, state.off, state.forced, ...settingsOf(state)]);
 
-const settingsOf = ({method, temperature, topP, seed, beams, penalty}) => ({
-  greedy: [], sample: [temperature, topP, seed], beam: [beams, penalty],
-})[method];
+const settingsOf = ({ method, temperature, topP, seed, beams, penalty }) =>
+  ({
+    greedy: [],
+    sample: [temperature, topP, seed],
+    beam: [beams, penalty],
+  })[method];
 
 /** One text through one model with one setting. */
 export class Run {
@@ -47,7 +50,7 @@ export class Run {
    * @param {import("./state.js").State} state
    */
   constructor(model, source, state) {
-    Object.assign(this, {model, source, state});
+    Object.assign(this, { model, source, state });
     this.key = runKey(model.name, state);
     this.switches = switchesOf(model, state.off);
     /** @type {Word[]} */
@@ -66,23 +69,23 @@ export class Run {
     for await (const step of this.search()) {
       this.take(step);
       if (!goOn()) return;
-      await new Promise(resolve => setTimeout(resolve)); // let the page draw
+      await new Promise((resolve) => setTimeout(resolve)); // let the page draw
     }
     const last = this.trees.at(-1);
     if (last) this.words = await this.weigh(pathTo(last.nodes, last.best).slice(1));
-    const forced = this.words.slice(0, this.state.forced.length).map(word => word.id);
-    this.words.splice(0, forced.length, ...await this.weigh(forced)); // the model's own view of what was forced
+    const forced = this.words.slice(0, this.state.forced.length).map((word) => word.id);
+    this.words.splice(0, forced.length, ...(await this.weigh(forced))); // the model's own view of what was forced
     this.done = true;
     goOn();
   }
 
   search() {
-    const {method, temperature, topP, seed, beams, penalty, forced} = this.state;
+    const { method, temperature, topP, seed, beams, penalty, forced } = this.state;
     const model = forced.length ? withPrefix(this.model, forced) : this.model;
-    const common = {maxLength: Math.min(LONGEST_TARGET, this.model.maxLength)};
+    const common = { maxLength: Math.min(LONGEST_TARGET, this.model.maxLength) };
     const given = [model, this.encoded, this.switches];
-    if (method === "beam") return beamSearch(...given, {...common, beams, lengthPenalty: penalty});
-    if (method === "sample") return sample(...given, {...common, temperature, topP, seed});
+    if (method === "beam") return beamSearch(...given, { ...common, beams, lengthPenalty: penalty });
+    if (method === "sample") return sample(...given, { ...common, temperature, topP, seed });
     return greedy(...given, common);
   }
 
@@ -90,7 +93,7 @@ export class Run {
     if (this.state.method === "beam") {
       this.trees.push(step);
     } else {
-      this.words.push({id: step.chosen, piece: this.piece(step.chosen), probability: step.probability});
+      this.words.push({ id: step.chosen, piece: this.piece(step.chosen), probability: step.probability });
     }
   }
 
@@ -102,14 +105,14 @@ export class Run {
   async weigh(ids) {
     const words = [];
     for (const [place, id] of ids.entries()) {
-      const {logits} = await this.traceAt(place + 1, ids);
-      words.push({id, piece: this.piece(id), probability: softmax(logits)[id]});
+      const { logits } = await this.traceAt(place + 1, ids);
+      words.push({ id, piece: this.piece(id), probability: softmax(logits)[id] });
     }
     return words;
   }
 
   /** What the decoder has read before it writes a word, from 1. @param {number} number @returns {number[]} */
-  prefix(number, ids = this.words.map(word => word.id)) {
+  prefix(number, ids = this.words.map((word) => word.id)) {
     return [this.model.startId, ...ids.slice(0, number - 1)];
   }
 
@@ -119,9 +122,10 @@ export class Run {
    * @returns {Promise<{logits: Float32Array, trace: any}>} A word is computed once.
    */
   async traceAt(number, ids = undefined) {
-    const prefix = this.prefix(number, ids), key = prefix.join();
+    const prefix = this.prefix(number, ids);
+    const key = prefix.join();
     if (!this.traces.has(key)) {
-      const decoded = this.model.decode(prefix, this.encoded, this.switches, {trace: true});
+      const decoded = this.model.decode(prefix, this.encoded, this.switches, { trace: true });
       this.traces.set(key, decoded);
       this.traces.set(`${key} done`, await decoded);
     }
@@ -135,7 +139,7 @@ export class Run {
 
   /** The target as a text. */
   get text() {
-    return this.model.targetTokenizer.decode(this.words.map(word => word.id));
+    return this.model.targetTokenizer.decode(this.words.map((word) => word.id));
   }
 }
 
@@ -151,7 +155,7 @@ function withPrefix(model, forced) {
       if (ids.length > forced.length) return decoded;
       const logits = new Float32Array(decoded.logits.length).fill(-Infinity);
       logits[forced[ids.length - 1]] = 0;
-      return {...decoded, logits};
+      return { ...decoded, logits };
     },
   });
 }

@@ -30,26 +30,50 @@
 
 /** @type {State} */
 export const START = {
-  lang: "", theme: "", model: "", text: "", step: "tokens", layer: -1, open: "", head: null, query: -1, key: -1,
-  method: "greedy", temperature: 1, topP: 0.9, seed: 1, beams: 4, penalty: 1, off: [], forced: [], tour: 0,
+  lang: "",
+  theme: "",
+  model: "",
+  text: "",
+  step: "tokens",
+  layer: -1,
+  open: "",
+  head: null,
+  query: -1,
+  key: -1,
+  method: "greedy",
+  temperature: 1,
+  topP: 0.9,
+  seed: 1,
+  beams: 4,
+  penalty: 1,
+  off: [],
+  forced: [],
+  tour: 0,
 };
 
 // The least and the most of numbers, which a link could get wrong.
 const RANGES = {
-  layer: [-1, 99], query: [-1, 999], key: [-1, 999], temperature: [0.1, 2], topP: [0.05, 1], seed: [1, 9999],
-  beams: [1, 8], penalty: [-1, 3], tour: [0, 99],
+  layer: [-1, 99],
+  query: [-1, 999],
+  key: [-1, 999],
+  temperature: [0.1, 2],
+  topP: [0.05, 1],
+  seed: [1, 9999],
+  beams: [1, 8],
+  penalty: [-1, 3],
+  tour: [0, 99],
 };
-const WORDS = {lang: ["", "zh", "en"], theme: ["", "light", "dark"], method: ["greedy", "sample", "beam"]};
+const WORDS = { lang: ["", "zh", "en"], theme: ["", "light", "dark"], method: ["greedy", "sample", "beam"] };
 const STEP = /^(tokens|embed|end|enc\.\d+|dec\.\d+)$/;
 const SWITCH = /^(positions|scaling|causal|cross|(enc|self|cross)\.\d+\.\d+)$/;
 
 /** Write a head as an address and the switches do: "enc.1.2". @param {Head} head */
-export const nameHead = ({kind, layer, head}) => `${kind}.${layer + 1}.${head + 1}`;
+export const nameHead = ({ kind, layer, head }) => `${kind}.${layer + 1}.${head + 1}`;
 
 /** Read a head's name. @param {string} name @returns {Head | null} */
 export function readHead(name) {
   const found = /^(enc|self|cross)\.([1-9]\d*)\.([1-9]\d*)$/.exec(name);
-  return found && {kind: /** @type {Head["kind"]} */ (found[1]), layer: found[2] - 1, head: found[3] - 1};
+  return found && { kind: /** @type {Head["kind"]} */ (found[1]), layer: found[2] - 1, head: found[3] - 1 };
 }
 
 /** Write what differs from the start. @param {State} state @returns {string} What follows the # of the address. */
@@ -57,9 +81,11 @@ export function writeAddress(state) {
   const words = new URLSearchParams();
   for (const [name, start] of Object.entries(START)) {
     const value = state[name];
-    if (name === "head") { if (value) words.set("head", nameHead(value)); }
-    else if (Array.isArray(start)) { if (value.length) words.set(name, value.join("_")); }
-    else if (value !== start) words.set(name, String(value));
+    if (name === "head") {
+      if (value) words.set("head", nameHead(value));
+    } else if (Array.isArray(start)) {
+      if (value.length) words.set(name, value.join("_"));
+    } else if (value !== start) words.set(name, String(value));
   }
   return words.toString();
 }
@@ -70,10 +96,12 @@ export function writeAddress(state) {
  * @returns {State}
  */
 export function readAddress(address) {
-  const state = structuredClone(START), words = new URLSearchParams(address);
+  const state = structuredClone(START);
+  const words = new URLSearchParams(address);
   for (const [name, text] of words) {
     if (name in RANGES) {
-      const [least, most] = RANGES[name], number = Number(text);
+      const [least, most] = RANGES[name];
+      const number = Number(text);
       if (Number.isFinite(number)) state[name] = Math.min(Math.max(number, least), most);
     } else if (name in WORDS) {
       if (WORDS[name].includes(text)) state[name] = text;
@@ -82,9 +110,12 @@ export function readAddress(address) {
     } else if (name === "head") {
       state.head = readHead(text);
     } else if (name === "off") {
-      state.off = text.split("_").filter(one => SWITCH.test(one));
+      state.off = text.split("_").filter((one) => SWITCH.test(one));
     } else if (name === "forced") {
-      state.forced = text.split("_").map(Number).filter(id => Number.isInteger(id) && id >= 0);
+      state.forced = text
+        .split("_")
+        .map(Number)
+        .filter((id) => Number.isInteger(id) && id >= 0);
     } else if (["model", "text", "open"].includes(name)) {
       state[name] = text;
     }
@@ -104,7 +135,7 @@ export function splitStep(step) {
  *     enters the first layer can be shown.
  * @returns {string[]}
  */
-export function listSteps({layers, words, embeds = true}) {
-  const numbered = (name, count) => Array.from({length: count}, (_, i) => `${name}.${i + 1}`);
+export function listSteps({ layers, words, embeds = true }) {
+  const numbered = (name, count) => Array.from({ length: count }, (_, i) => `${name}.${i + 1}`);
   return ["tokens", ...(embeds ? ["embed"] : []), ...numbered("enc", layers), ...numbered("dec", words), "end"];
 }

@@ -25,14 +25,17 @@ export function makeSvg(tag, attributes = {}, ...children) {
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined) continue;
-    if (name.startsWith("aria-")) element.setAttribute(name, String(value)); // "false" says something, too
+    if (name.startsWith("aria-"))
+      element.setAttribute(name, String(value)); // "false" says something, too
     else if (value === false) continue;
     else if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (name === "dataset") Object.assign(element.dataset, value);
     else if (name === "style") for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -42,12 +45,13 @@ function fill(element, attributes, children) {
  * @param {...Node} children What it holds from now on.
  */
 export function replace(place, ...children) {
-  const active = document.activeElement, key = place.contains(active) ? active.dataset.key : null;
-  const scrolled = [...place.querySelectorAll("[data-scroll]")].map(box => [box.dataset.scroll, box.scrollLeft]);
+  const active = document.activeElement;
+  const key = place.contains(active) ? active.dataset.key : null;
+  const scrolled = [...place.querySelectorAll("[data-scroll]")].map((box) => [box.dataset.scroll, box.scrollLeft]);
   place.replaceChildren(...children.filter(Boolean));
   for (const [name, left] of scrolled) {
     const box = place.querySelector(`[data-scroll="${name}"]`);
     if (box) box.scrollLeft = left;
   }
-  if (key) place.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({preventScroll: true});
+  if (key) place.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
 }

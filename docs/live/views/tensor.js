@@ -9,26 +9,32 @@
  * @returns {Tensor} It shares the numbers with the whole.
  */
 export function part(tensor, ...indices) {
-  let {dims} = tensor, start = 0, size = tensor.data.length;
+  let { dims } = tensor;
+  let start = 0;
+  let size = tensor.data.length;
   for (const index of indices) {
     size /= dims[0];
     start += index * size;
     dims = dims.slice(1);
   }
-  return {dims, data: tensor.data.subarray(start, start + size)};
+  return { dims, data: tensor.data.subarray(start, start + size) };
 }
 
 /** Take a number of a matrix. @param {Tensor} matrix @returns {number} */
 export const at = (matrix, row, column) => matrix.data[row * matrix.dims[1] + column];
 
 /** Add two tensors. @param {Tensor} left @param {Tensor} right @returns {Tensor} */
-export const add = (left, right) => ({dims: left.dims, data: left.data.map((value, i) => value + right.data[i])});
+export const add = (left, right) => ({ dims: left.dims, data: left.data.map((value, i) => value + right.data[i]) });
 
 /** Average a tensor over its first axis. @param {Tensor} tensor @returns {Tensor} */
 export function mean(tensor) {
-  const count = tensor.dims[0], total = new Float32Array(tensor.data.length / count);
-  for (let i = 0; i < count; i++) part(tensor, i).data.forEach((value, j) => { total[j] += value / count; });
-  return {dims: tensor.dims.slice(1), data: total};
+  const count = tensor.dims[0];
+  const total = new Float32Array(tensor.data.length / count);
+  for (let i = 0; i < count; i++)
+    part(tensor, i).data.forEach((value, j) => {
+      total[j] += value / count;
+    });
+  return { dims: tensor.dims.slice(1), data: total };
 }
 
 /** Multiply two rows and add up. @param {Float32Array} left @param {Float32Array} right */
