@@ -71,9 +71,9 @@ class App {
   async update() {
     find("main").setAttribute("aria-busy", "true");
     this.complain("");
-    this.draw();
     let isLast = true;
     try {
+      this.draw();
       isLast = await this.work.update(this.state);
     } catch (error) {
       this.fail(error);
@@ -84,8 +84,8 @@ class App {
   /** The step that is shown: the one of the address, or the nearest that there is. */
   get step() {
     const { step } = this.state;
-    const isThere = this.work.steps.includes(step);
-    return !isThere && this.work.run?.done ? "end" : step;
+    const { work, state } = this;
+    return !work.stepsOf(state).includes(step) && work.fitting(work.run, state)?.done ? "end" : step;
   }
 
   /** @returns {Page} */
@@ -93,13 +93,12 @@ class App {
     const { state, t, go, work } = this;
     const name = work.nameOf(state);
     const text = work.textOf(state);
-    const isOfText = (run) => run?.source.text === text && run.model.name === name;
     return {
       ...{ state, t, go, name, text },
       model: work.model,
       source: work.source?.text === text ? work.source : null,
-      run: isOfText(work.run) ? work.run : null,
-      before: isOfText(work.before) ? work.before : null,
+      run: work.fitting(work.run, state),
+      before: work.fitting(work.before, state),
       vocabularySize: work.tokenizer?.vocabularySize ?? 0,
       target: about(name).target,
     };
@@ -108,15 +107,16 @@ class App {
   draw() {
     const { page, step, work } = this;
     const { run } = page;
+    const steps = work.stepsOf(this.state);
     const number = work.wordNumber(step);
     const decoded = run?.words.length ? run.peek(number) : null;
     drawFrame(page, {
-      ...{ step, language: this.language, steps: work.steps, models: work.models },
+      ...{ step, language: this.language, steps, models: work.models },
       isDark: page.state.theme ? page.state.theme === "dark" : system.matches,
       isPlaying: this.timer > 0,
       ask: (text) => this.ask(text),
     });
-    replace(find("timeline"), ...drawTimeline(page, work.steps, step));
+    replace(find("timeline"), ...drawTimeline(page, steps, step));
     replace(find("stage"), ...drawStage(page, step, decoded));
     // What is being dragged stays.
     if (!document.querySelector("#decoding input[type=range]:active")) replace(find("decoding"), drawDecoding(page));
@@ -170,7 +170,7 @@ class App {
 
   /** Go some steps on, or back. @param {number} count */
   move(count) {
-    const { steps } = this.work;
+    const steps = this.work.stepsOf(this.state);
     const next = steps[steps.indexOf(this.step) + count];
     if (next) this.go({ step: next, head: null }, { replace: this.timer > 0 });
     else this.stop();

@@ -127,11 +127,17 @@ export class Work {
     return name === "dec" ? Math.min(number, count) : count;
   }
 
-  /** The steps that there are so far. */
-  get steps() {
+  /** A run, if it is one of this state's model and text. @param {Run | null} run */
+  fitting(run, state) {
+    return run?.source.text === this.textOf(state) && run.model.name === this.nameOf(state) ? run : null;
+  }
+
+  /** The steps that there are so far. @param {import("./state.js").State} state */
+  stepsOf(state) {
     const isTransformer = this.model?.kind !== "rnn";
     const layers = isTransformer ? (this.model?.layers.encoder ?? 0) : 0;
-    return listSteps({ layers, words: this.run?.words.length ?? 0, embeds: isTransformer });
+    const words = this.fitting(this.run, state)?.words.length ?? 0;
+    return listSteps({ layers, words, embeds: isTransformer });
   }
 
   /** The models that a model is compared with, itself among them. @param {string} name */
