@@ -112,12 +112,13 @@ def write_tokenizers(model_folder: Path, folder: Path, description: dict) -> Non
 
 
 def write_pages(output: Path) -> None:
-    """Copy the page and its modules."""
+    """Copy the page and its modules, and what it draws with, which the attention page of the package has, too."""
     for pattern in PAGES:
         for file in HERE.glob(pattern):
             target = output / file.relative_to(HERE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
+    shutil.copy(ROOT / "fun_transformer" / "visualization" / "draw.js", output)
 
 
 def main() -> None:

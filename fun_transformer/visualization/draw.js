@@ -4,6 +4,8 @@
 const WEIGHTS = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
 /** Colours of values from -1 to 1: blue, nearly white, orange. */
 const SIGNED = [[0, 73, 122], [90, 165, 214], [246, 246, 246], [240, 163, 94], [168, 67, 0]];
+/** The same for a dark page: 0 is as dark as the page, and what is large is bright. */
+const SIGNED_ON_DARK = [[120, 190, 240], [20, 95, 150], [34, 38, 44], [165, 80, 15], [250, 170, 95]];
 
 /** The colour at a place from 0 to 1 on a ramp, as [red, green, blue]. */
 function mix(ramp, place) {
@@ -15,7 +17,8 @@ function mix(ramp, place) {
 export const weightColour = weight => mix(WEIGHTS, Math.sqrt(weight));
 
 /** The colour of a value between -largest and largest. */
-export const signedColour = (value, largest) => mix(SIGNED, 0.5 + 0.5 * value / (largest || 1));
+export const signedColour = (value, largest, isDark = false) =>
+  mix(isDark ? SIGNED_ON_DARK : SIGNED, 0.5 + 0.5 * value / (largest || 1));
 
 /** Black or white, whichever can be read on a colour. */
 export const inkOn = ([red, green, blue]) => (0.3 * red + 0.59 * green + 0.11 * blue > 128 ? "#000000" : "#ffffff");

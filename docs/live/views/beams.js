@@ -1,0 +1,174 @@
+// Beam search as a tree that grows: a column for each step, the best on top, with scores and what was pruned.
+
+import { make, makeSvg } from "./dom.js";
+import { figure, percent } from "./tensor.js";
+import { readable } from "./tokens.js";
+import { pathTo } from "../search.js";
+
+const WIDTH = 148;
+const HEIGHT = 50;
+const GAP = 40;
+const TOP = 30; // of a column's boxes, in pixels
+
+/**
+ * @param {import("../app.js").Page} page
+ * @param {number} until The last step that is drawn.
+ * @returns {HTMLElement}
+ */
+export function drawBeams(page, until) {
+  const { t, run } = page;
+  const tree = run.trees[Math.min(Math.max(until, 1), run.trees.length) - 1];
+  const nodes = tree.nodes.filter((node) => Number.isFinite(node.sum)); // forced tokens leave all others no chance
+  const best = new Set(idsTo(tree.nodes, tree.best));
+  const columns = arrange(nodes);
+  const said = make("p", { class: "readout", "aria-live": "polite" }, t("beams.hint"));
+  const place = new Map(columns.flatMap((column, step) => column.map((node, row) => [node.id, [step, row]])));
+  const height = TOP + HEIGHT * Math.max(...columns.map((column) => column.length));
+  const width = columns.length * (WIDTH + GAP) - GAP;
+  const at = (id) => [place.get(id)[0] * (WIDTH + GAP), TOP + place.get(id)[1] * HEIGHT];
+  const lines = nodes
+    .filter((node) => place.has(node.parent))
+    .map((node) => {
+      const [left, from] = at(node.parent);
+      const [right, to] = at(node.id);
+      const middle = (left + WIDTH + right) / 2;
+      const half = (HEIGHT - 8) / 2;
+      return makeSvg("path", {
+        class: `edge ${node.state}${best.has(node.id) ? " best" : ""}`,
+        fill: "none",
+        d: `M${left + WIDTH},${from + half} C${middle},${from + half} ${middle},${to + half} ${right},${to + half}`,
+      });
+    });
+  const boxes = nodes.map((node) =>
+    drawNode(page, node, best, at(node.id), (text) => {
+      said.textContent = text;
+    }),
+  );
+  const titles = columns.map((_, step) =>
+    make(
+      "span",
+      { class: "tree-step", style: { left: `${step * (WIDTH + GAP)}px` } },
+      step ? t("beams.step", { step }) : t("beams.start"),
+    ),
+  );
+  return make(
+    "div",
+    { class: "view view-beams" },
+    make(
+      "p",
+      { class: "note" },
+      t("beams.note", { beams: run.state.beams, twice: 2 * run.state.beams, penalty: figure(run.state.penalty, 1) }),
+    ),
+    make(
+      "div",
+      {
+        class: "scroller tree-scroller",
+        tabindex: 0,
+        role: "region",
+        "aria-label": t("beams.title"),
+        dataset: { scroll: "tree" },
+      },
+      make(
+        "div",
+        { class: "tree", style: { width: `${width}px`, height: `${height}px` } },
+        makeSvg("svg", { width, height, "aria-hidden": "true" }, lines.sort(bestLast)),
+        titles,
+        boxes,
+      ),
+    ),
+    said,
+    drawFinished(page, tree.nodes),
+  );
+}
+
+const bestLast = (a, b) => a.classList.contains("best") - b.classList.contains("best");
+
+function idsTo(tree, id) {
+  const ids = [];
+  for (let node = tree[id]; node; node = tree[node.parent]) ids.push(node.id);
+  return ids;
+}
+
+/** Put nodes into columns by their step, the best first. */
+function arrange(nodes) {
+  const columns = [];
+  for (const node of nodes) (columns[node.step] ??= []).push(node);
+  return columns.map((column) => column.sort((a, b) => b.sum - a.sum));
+}
+
+function drawNode({ t, run }, node, best, [left, top], say) {
+  const { state } = node;
+  const token = readable(run.model.targetTokenizer.piece(node.token));
+  const label = t("beams.node", {
+    token,
+    share: percent(Math.exp(node.logProbability)),
+    log: figure(node.logProbability),
+    sum: figure(node.sum),
+    length: node.step,
+    penalty: figure(run.state.penalty, 1),
+    score: figure(node.score, 3),
+    state: t(`beams.${state}`),
+  });
+  const tell = () => say(label);
+  return make(
+    "button",
+    {
+      type: "button",
+      class: `node ${state}${best.has(node.id) ? " best" : ""}`,
+      style: { left: `${left}px`, top: `${top}px` },
+      "aria-label": label,
+      dataset: { key: `node-${node.id}` },
+      onfocus: tell,
+      onpointerenter: tell,
+      onclick: tell,
+    },
+    make("b", {}, token),
+    make("small", {}, node.step ? `${figure(node.logProbability)} · Σ ${figure(node.sum)}` : ""),
+  );
+}
+
+/** List the texts that have ended, best score first. */
+function drawFinished({ t, run }, nodes) {
+  const ended = nodes
+    .filter((node) => node.state === "finished" && Number.isFinite(node.sum))
+    .sort((a, b) => b.score - a.score);
+  if (!ended.length) return make("p", { class: "note" }, t("beams.none"));
+  return make(
+    "div",
+    {
+      class: "scroller",
+      tabindex: 0,
+      role: "region",
+      "aria-label": t("beams.finished"),
+      dataset: { scroll: "finished" },
+    },
+    make(
+      "table",
+      { class: "figures finished" },
+      make("caption", {}, t("beams.finished")),
+      make(
+        "thead",
+        {},
+        make(
+          "tr",
+          {},
+          ["text", "sum", "length", "score"].map((name) => make("th", { scope: "col" }, t(`beams.column.${name}`))),
+        ),
+      ),
+      make(
+        "tbody",
+        {},
+        ended.map((node, index) =>
+          make(
+            "tr",
+            { class: index === 0 ? "strong" : "" },
+            make("th", { scope: "row" }, run.model.targetTokenizer.decode(pathTo(nodes, node.id).slice(1))),
+            make("td", {}, figure(node.sum)),
+            make("td", {}, String(node.step)),
+            make("td", {}, figure(node.score, 3)),
+          ),
+        ),
+      ),
+    ),
+  );
+}
