@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fun_transformer import FunTransformerForConditionalGeneration, FunTransformerTokenizer
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, FunTransformerTokenizer
 from fun_transformer.analysis import cross_attention
 from fun_transformer.cli import main as command_line
+from fun_transformer.training.recipe.names import known_arguments
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -115,6 +116,13 @@ def test_examples_that_the_course_names_exist():
     names = set(re.findall(r"python -m examples\.([a-z]\w+)", COURSE))
     assert {"masks", "bpe", "beam_search", "label_smoothing"} <= names
     assert [name for name in sorted(names) if not (ROOT / "examples" / f"{name}.py").is_file()] == []
+
+
+def test_settings_of_recipes_that_the_course_names_exist():
+    prose = re.sub("```.*?```", "", COURSE, flags=re.DOTALL)
+    named = set(re.findall(r"`(?:--)?((?:data|model|training|generation)\.\w+)", prose))
+    assert {"training.bpe_dropout", "model.label_smoothing"} <= named
+    assert named - set(known_arguments()) - {f"model.{name}" for name in FunTransformerConfig().to_dict()} == set()
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def plot_attention_heads(
     width, height = heads * (panel_width + 0.1) + y_labels + 1.4, layers * (panel_height + 0.1) + x_labels + 1.2
     with drawing("".join([*view.texts, *view.queries, *view.keys])):
         figure = new_figure(width, height)
-        panels = figure.subplots(layers, heads, sharex=True, sharey=True, squeeze=False)
+        panels = figure.subplots(layers, heads, sharey=True, squeeze=False)
         image = _draw_panels(view, panels, points, step)
         title = _wrap_title(view.texts, columns=int(width / 0.085))
         figure.suptitle(f"{title}\n↓ {view.query_name}   → {view.key_name}", fontsize=SMALL, parse_math=False)

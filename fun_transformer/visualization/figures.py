@@ -72,7 +72,7 @@ CJK_FONTS = [
     "Arial Unicode MS",
 ]
 # matplotlib's settings while a figure is drawn and saved.
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": SIZE,
     "axes.titlesize": SIZE,
     "axes.labelsize": SIZE,

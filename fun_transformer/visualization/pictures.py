@@ -29,7 +29,7 @@ from .figures import (
 )
 
 LARGE = 0.2  # inches: cells of this size have borders
-YES, NO = COLOURS[0], "#dde1e6"  # cells of True and of False; light on dark pages too
+YES, NO = "#0a6fab", "#dde1e6"  # cells of True and of False, which are the same on dark pages
 
 
 @dataclass(frozen=True)

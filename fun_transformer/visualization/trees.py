@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -62,7 +63,7 @@ def plot_search_tree(nodes: Sequence[Node], path: str | os.PathLike | None = Non
                 old_x, old_y = places[node.parent]
                 end = old_x + (letter * (text_width(nodes[node.parent].token) + 6.5)) / inches
                 axes.plot([end, x - 0.03], [old_y, y], color=colour, linewidth=2 if number in best else 1)
-            style = {"va": "center", "fontsize": letter * 72 / 0.62, "parse_math": False}
+            style: dict[str, Any] = {"va": "center", "fontsize": letter * 72 / 0.62, "parse_math": False}
             axes.text(x, y, node.token, color=colour, **style)
             if node.parent is not None:
                 score = x + letter * (text_width(node.token) + 0.8) / inches
