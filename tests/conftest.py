@@ -164,3 +164,12 @@ def strangers():
     runner = Children(strangers=True)
     yield runner
     runner.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_live_site(tmp_path_factory):
+    """The folder of the live page with tiny models, for all tests that look at it."""
+    pytest.importorskip("onnxscript")
+    from live_site import make_tiny_site
+
+    return make_tiny_site(tmp_path_factory.mktemp("live"))

@@ -13,12 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from tokenizers import Tokenizer, models
+
+from fun_transformer import (
+    FunTransformerConfig,
+    FunTransformerForConditionalGeneration,
+    FunTransformerTokenizer,
+    Seq2SeqRNNConfig,
+    Seq2SeqRNNForConditionalGeneration,
+)
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "live"))
-import build  # noqa: E402
-import onnx_files  # noqa: E402, F401
-import vendor  # noqa: E402
+import build  # noqa: E402  isort: skip
+import onnx_files  # noqa: E402  isort: skip
+import vendor  # noqa: E402  isort: skip
 
 CACHE = ROOT / "build" / "npm"
 MODULES = ("tokenizer", "model", "search", "runtime")
@@ -62,6 +72,67 @@ def in_node(site: Path, code: str, argument=None):
     return json.loads(result.stdout)
 
 
+# Tiny models that read letters and write words, with weights large enough to prefer one token to another
+
+
+def lively(model):
+    """Return a model in eval mode after its matrices have grown."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(3.0)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+def tiny_transformer(position_embedding_type="sinusoidal"):
+    """Return a Transformer of rounded weights, always the same one; every size in it is another number."""
+    torch.manual_seed(3)
+    sizes = {"d_model": 24, "encoder_ffn_dim": 40, "decoder_ffn_dim": 32, "vocab_size": len(PIECES)}
+    layers = {"encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 2, "decoder_attention_heads": 4}
+    config = FunTransformerConfig(**sizes, **layers, position_embedding_type=position_embedding_type)
+    model = lively(FunTransformerForConditionalGeneration(config))
+    model.set_attn_implementation("eager")
+    onnx_files.round_weights(model)
+    return model
+
+
+def tiny_rnn(**fields):
+    """Return an RNN, always the same one for the same fields."""
+    torch.manual_seed(5)
+    config = Seq2SeqRNNConfig(d_model=32, vocab_size=len(PIECES), **fields)
+    return lively(Seq2SeqRNNForConditionalGeneration(config))
+
+
+LETTERS, WORDS = "abcdefgh▁", [f"▁{word}" for word in "ABCDEFGHI"]
+PIECES = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", *LETTERS, *WORDS]
+TINY = {
+    "transformer": tiny_transformer,
+    "rnn-none": lambda: tiny_rnn(attention_score="none", cell="gru", encoder_layers=1),
+    "rnn-additive": lambda: tiny_rnn(attention_score="additive", decoder_layers=1),
+    "rnn-general": lambda: tiny_rnn(attention_score="general", bidirectional=False),
+}
+
+
+def ids_of(text: str) -> list[int]:
+    """Return a source as the tiny models' tokenizer gives it."""
+    return [*(PIECES.index(letter) for letter in text.lower().replace(" ", "▁")), 2]
+
+
+def make_tiny_site(folder: Path) -> Path:
+    """Write the folder of the page with the tiny models."""
+    folders = []
+    for name, make in TINY.items():
+        model = make()
+        backend = Tokenizer(models.WordLevel({piece: number for number, piece in enumerate(PIECES)}, "<unk>"))
+        FunTransformerTokenizer.from_backend(backend, "char", "word", "source").save_pretrained(folder / name)
+        model.generation_config.update(max_new_tokens=12)
+        model.save_pretrained(folder / name)
+        folders.append(folder / name)
+    return make_site(folder / "site", *folders)
+
+
 # Functions in JavaScript
 
 TOKENIZE = """async (live, { file, texts }) => {
@@ -71,19 +142,23 @@ TOKENIZE = """async (live, { file, texts }) => {
 }"""
 
 # For each case logits, and what was computed on the way if asked for; `off` are switches that differ from all on.
+# Cases of equal sources and switches share what the decoder remembers.
 DECODE = """async (live, { name, cases }) => {
     const model = await live.loadModel(`${live.site}/${name}`, live.loadRuntime(`${live.site}/runtime`));
     const results = [];
+    const known = new Map();
     for (const { source, target, off = {}, trace = false } of cases) {
         const switches = { ...live.allOn(model), ...off };
-        const encoded = await model.encode(source, switches);
+        const key = JSON.stringify([source, off]);
+        if (!known.has(key)) known.set(key, await model.encode(source, switches));
+        const encoded = known.get(key);
         results.push({ ...(await model.decode(target, encoded, switches, { trace })), encoder: encoded.trace });
     }
     return results;
 }"""
 
 # For each text what the greedy search writes, and for each beam search its best text and its tree.
-SEARCH = """async (live, { name, texts, searches = [] }) => {
+SEARCH = """async (live, { name, texts, searches = [], isKept = false }) => {
     const model = await live.loadModel(`${live.site}/${name}`, live.loadRuntime(`${live.site}/runtime`));
     const on = live.allOn(model);
     const settings = model.generation;
@@ -98,11 +173,15 @@ SEARCH = """async (live, { name, texts, searches = [] }) => {
         const found = { ids: written, text: model.targetTokenizer.decode(written), milliseconds, searches: [] };
         for (const { generation, ...options } of searches) {
             model.generation = { ...settings, ...generation };
-            let tree;
-            for await (tree of live.beamSearch(model, encoded, on, options));
-            const path = live.pathTo(tree.nodes, tree.best);
-            found.searches.push({ ...tree, ids: path, text: model.targetTokenizer.decode(path) });
+            const trees = [];
+            for await (const tree of live.beamSearch(model, encoded, on, options)) trees.push(tree);
+            const { nodes, best } = trees[trees.length - 1];
+            const path = live.pathTo(nodes, best);
+            const { score } = nodes[best];
+            const text = model.targetTokenizer.decode(path);
+            found.searches.push({ score, ids: path, text, trees: isKept ? trees : [] });
         }
+        model.generation = settings;
         results.push(found);
     }
     return results;

@@ -54,6 +54,8 @@ def build(model_folder: Path, output: Path) -> dict:
             onnx_files.store_in_8_bits(part.graph)
     else:
         graphs = rnn_graph.export(Seq2SeqRNNForConditionalGeneration.from_pretrained(model_folder).float())
+        for part in graphs.values():
+            onnx_files.store_in_16_bits(part.graph)
     folder = output / description["name"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -80,8 +82,8 @@ def describe(model_folder: Path, config: PreTrainedConfig) -> dict:
     foreign = {name for name, value in settings.items() if value} - READ - OF_NO_EFFECT
     if foreign:
         raise ValueError(
-            f"{model_folder / 'generation_config.json'} has {', '.join(sorted(foreign))}, which the live page does not "
-            f"follow. It follows {', '.join(sorted(READ))}."
+            f"{model_folder / 'generation_config.json'} has {', '.join(sorted(foreign))}, which the live page does "
+            f"not follow. It follows {', '.join(sorted(READ))}."
         )
     is_transformer = config.model_type == "fun_transformer"
     switches = ["positions", "scaling", "causal", "cross", "encoderHeads", "heads", "crossHeads"]
@@ -125,7 +127,11 @@ def main() -> None:
     default = [folder for folder in default if (folder / "model.safetensors").is_file()]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "models", nargs="*", type=Path, default=default, help="folders of trained models; default: those of hub_configs"
+        "models",
+        nargs="*",
+        type=Path,
+        default=default,
+        help="folders of trained models; default: those of hub_configs",
     )
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "site" / "live", help="default: site/live")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "npm", help="keeps ONNX Runtime Web")

@@ -162,7 +162,8 @@ class TracedDecoder(TracedStack):
             cross_heads: (layers, heads) of cross-attention, 1 or 0.
             causal: (), 1 or 0: whether later tokens are hidden.
             cross: (), 1 or 0: whether cross-attention adds anything.
-            past_keys, past_values: (layers, heads, past_len, head_dim) of self-attention, of the tokens before these.
+            past_keys: (layers, heads, past_len, head_dim) of self-attention, of the tokens before these.
+            past_values: As the keys.
 
         Returns:
             Logits of what comes next (vocab_size,), embeddings, positions, then each of `names`.

@@ -1,8 +1,10 @@
 """From PyTorch to the files that a browser loads: small graphs, and one file with the weights of them all.
 
 Encoder and decoder share the embedding, and there are two decoders, one that shows its numbers and a quick one: what
-is equal is written once. Matrices can be in 8 bits, whole numbers times a scale for each row.
+is equal is written once. Weights can be stored in 8 or 16 bits.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -15,6 +17,8 @@ MOST = 127  # of the whole numbers of a weight
 LEAST = 1024  # bytes: what is smaller stays in the graph
 
 WEIGHTS_FILE = "weights.bin"
+
+Stored = tuple[dict[str, np.ndarray], list[onnx.NodeProto]]  # parts of a weight by name, and what makes it of them
 
 
 def trace(
@@ -58,21 +62,48 @@ def round_weights(model: nn.Module) -> None:
 
 def store_in_8_bits(graph: onnx.GraphProto) -> None:
     """Replace matrices that `round_weights` has rounded by whole numbers and scales; loading multiplies them."""
+
+    def store(name: str, values: np.ndarray) -> Stored | None:
+        axis = find_axis(values) if values.ndim == 2 else None
+        if axis is None:
+            return None
+        scale = np.abs(values).max(axis=1 - axis, keepdims=True) / np.float32(MOST)
+        parts = {f"{name}.int8": np.rint(values / scale).astype(np.int8), f"{name}.scale": scale}
+        # Not DequantizeLinear: ONNX Runtime may join it with a product and then rounds the states to 8 bits, too.
+        cast = helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=TensorProto.FLOAT)
+        return parts, [cast, helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name])]
+
+    replace_weights(graph, store)
+
+
+def store_in_16_bits(graph: onnx.GraphProto) -> None:
+    """Replace weights that half precision holds exactly, as of models that were saved in it; loading casts them."""
+
+    def store(name: str, values: np.ndarray) -> Stored | None:
+        half = values.astype(np.float16)
+        if values.nbytes < LEAST or not np.array_equal(half.astype(np.float32), values):
+            return None
+        return {f"{name}.half": half}, [helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT)]
+
+    replace_weights(graph, store)
+
+
+def replace_weights(graph: onnx.GraphProto, store: Callable[[str, np.ndarray], Stored | None]) -> None:
+    """Replace weights in place by what they are made from when the graph is loaded.
+
+    Args:
+        graph: What is changed.
+        store: From the name and the values of a weight to parts and nodes that make it, or None for it to stay.
+    """
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
     for weight in graph.initializer:
-        values = numpy_helper.to_array(weight)
-        axis = find_axis(values) if weight.data_type == TensorProto.FLOAT and values.ndim == 2 else None
-        if axis is None:
+        stored = store(weight.name, numpy_helper.to_array(weight)) if weight.data_type == TensorProto.FLOAT else None
+        if stored is None:
             weights.append(weight)
-            continue
-        scale = np.abs(values).max(axis=1 - axis, keepdims=True) / np.float32(MOST)
-        name = weight.name
-        weights.append(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}.int8"))
-        weights.append(numpy_helper.from_array(scale, f"{name}.scale"))
-        # Not DequantizeLinear: ONNX Runtime may join it with a product and then rounds the states to 8 bits, too.
-        nodes.append(helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]))
+        else:
+            weights.extend(numpy_helper.from_array(values, name) for name, values in stored[0].items())
+            nodes.extend(stored[1])
     nodes.extend(graph.node)
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     initial = [onnx.TensorProto.FromString(weight.SerializeToString()) for weight in weights]

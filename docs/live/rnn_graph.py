@@ -4,7 +4,7 @@
     decoder: source states, one target token, state -> logits of the next token, state, attention weights
 
 A recurrence goes step by step: the page runs the decoder once for each token, and the state is all that goes from one
-to the next. Weights stay in floats, since these models are small.
+to the next. Weights are as in the model's file, since these models are small.
 """
 
 import copy
@@ -12,11 +12,12 @@ import functools
 
 import onnx
 import torch
-from onnx_files import OPSET, trace
 from torch import nn
 
 from fun_transformer import Seq2SeqRNNForConditionalGeneration
 from fun_transformer.modeling_seq2seq_rnn import Encoder, Source
+
+from onnx_files import OPSET, trace  # isort: skip
 
 
 # Where the gates of PyTorch's weights are among those of ONNX.
