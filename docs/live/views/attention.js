@@ -86,7 +86,10 @@ export function drawThumb({ t, state, go }, head, weights) {
       title: name,
       dataset: { key: `thumb-${nameHead(head)}` },
       "aria-label": off ? t("head.is-off", { name }) : name,
-      onclick: () => go({ head, key: -1 }),
+      onclick: () => {
+        go({ head, key: -1 });
+        document.getElementById("stage").scrollIntoView(); // which may be far above
+      },
       "aria-pressed": state.head !== null && nameHead(state.head) === nameHead(head),
     },
     paint(weights, "weight"),
