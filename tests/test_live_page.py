@@ -5,7 +5,7 @@ import re
 import pytest
 
 pytest.importorskip("onnxscript")
-from live_site import ROOT, in_node, make_site, needs_node  # noqa: E402
+from live_site import ROOT, in_node, make_site, needs_node
 
 pytestmark = needs_node
 LIVE = ROOT / "docs" / "live"
@@ -31,16 +31,10 @@ def test_texts_have_the_same_places_in_both_languages(site):
 
 def test_every_text_that_the_page_asks_for_is_there(site):
     there = {key for key, *_ in in_node(site, TEXTS)}
-    sources = [
-        path.read_text(encoding="utf-8")
-        for path in (*LIVE.glob("*.html"), *LIVE.glob("*.js"), *LIVE.glob("views/*.js"))
-    ]
-    asked = {
-        key
-        for source in sources
-        for key in re.findall(r"""\bt\(\s*"([\w.-]+)"|data-(?:text|label)="([\w.-]+)\"""", source)
-    }
-    asked = {key for pair in asked for key in pair if key}
+    files = (*LIVE.glob("*.html"), *LIVE.glob("*.js"), *LIVE.glob("views/*.js"))
+    place = r"""\bt\(\s*"([\w.-]+)"|data-(?:text|label)="([\w.-]+)\""""
+    found = [pair for file in files for pair in re.findall(place, file.read_text(encoding="utf-8"))]
+    asked = {key for pair in found for key in pair if key}
     stops = set(re.findall(r'^  \["([\w-]+)",', (LIVE / "tour.js").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert len(asked) > 80 and len(stops) > 18
     assert asked - there == set()
