@@ -103,7 +103,7 @@ export function strongestOf(weights, query, keys, t, count = 3) {
   const best = keys.map((token, place) => [at(weights, query, place), token]).sort((a, b) => b[0] - a[0]);
   return best
     .slice(0, count)
-    .map(([weight, token]) => `${token} ${percent(weight)}`)
+    .map(([weight, token]) => `“${token}” ${percent(weight)}`)
     .join(t("list.comma"));
 }
 
