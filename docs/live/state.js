@@ -63,6 +63,7 @@ const RANGES = {
   penalty: [-1, 3],
   tour: [0, 99],
 };
+const FRACTIONS = ["temperature", "topP", "penalty"]; // the others are whole
 const WORDS = { lang: ["", "zh", "en"], theme: ["", "light", "dark"], method: ["greedy", "sample", "beam"] };
 const STEP = /^(tokens|embed|end|enc\.\d+|dec\.\d+)$/;
 const SWITCH = /^(positions|scaling|causal|cross|(enc|self|cross)\.\d+\.\d+)$/;
@@ -102,7 +103,8 @@ export function readAddress(address) {
     if (name in RANGES) {
       const [least, most] = RANGES[name];
       const number = Number(text);
-      if (Number.isFinite(number)) state[name] = Math.min(Math.max(number, least), most);
+      const near = FRACTIONS.includes(name) ? number : Math.round(number);
+      if (Number.isFinite(number)) state[name] = Math.min(Math.max(near, least), most);
     } else if (name in WORDS) {
       if (WORDS[name].includes(text)) state[name] = text;
     } else if (name === "step") {

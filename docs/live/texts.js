@@ -68,7 +68,7 @@ const TEXTS = {
   "step.tokens.long": ["切成词元", "From text to tokens"],
   "step.embed.long": ["词嵌入加位置编码", "Embeddings plus positions"],
   "step.enc.long": ["编码器第 {number} 层", "Encoder layer {number}"],
-  "step.end.long": ["译完了", "The whole output"],
+  "step.end.long": ["写完了", "The whole output"],
   "step.dec": ["解码器写第 {number} 个词元：{word}", "The decoder writes token {number}: {word}"],
 
   // Tokens
@@ -99,7 +99,7 @@ const TEXTS = {
     "把鼠标移到格子上，或者用方向键，查看数值。",
     "Point at a cell, or use the arrow keys, to read its number.",
   ],
-  "matrix.cell": ["{token}，第 {place} 维：{value}", "{token}, dimension {place}: {value}"],
+  "matrix.cell": ["“{token}”，第 {place} 维：{value}", "“{token}”, dimension {place}: {value}"],
 
   // Embedding
   "embed.lead": [
@@ -122,16 +122,16 @@ const TEXTS = {
     "Attention itself knows no order: all that it learns of it is what was added here.",
   ],
   "embed.sine": [
-    "{token}，第 {place} 维：sin({position} / 10000^({pair}/{width})) = {value}",
-    "{token}, dimension {place}: sin({position} / 10000^({pair}/{width})) = {value}",
+    "“{token}”，第 {place} 维：sin({position} / 10000^({pair}/{width})) = {value}",
+    "“{token}”, dimension {place}: sin({position} / 10000^({pair}/{width})) = {value}",
   ],
   "embed.cosine": [
-    "{token}，第 {place} 维：cos({position} / 10000^({pair}/{width})) = {value}",
-    "{token}, dimension {place}: cos({position} / 10000^({pair}/{width})) = {value}",
+    "“{token}”，第 {place} 维：cos({position} / 10000^({pair}/{width})) = {value}",
+    "“{token}”, dimension {place}: cos({position} / 10000^({pair}/{width})) = {value}",
   ],
   "embed.adds": [
-    "{token}，第 {place} 维：{left} + {right} = {value}",
-    "{token}, dimension {place}: {left} + {right} = {value}",
+    "“{token}”，第 {place} 维：{left} + {right} = {value}",
+    "“{token}”, dimension {place}: {left} + {right} = {value}",
   ],
 
   // Layers
@@ -173,21 +173,21 @@ const TEXTS = {
     "What the sublayer gives is added to what went in: a layer has to learn the change alone, and gradients find a way back. Then each token's vector gets mean 0 and standard deviation 1, and is multiplied by γ and shifted by β (both learned).",
   ],
   "norm.adds": [
-    "{token}，第 {place} 维：x + f(x) = {x} + {fx} = {sum}",
-    "{token}, dimension {place}: x + f(x) = {x} + {fx} = {sum}",
+    "“{token}”，第 {place} 维：x + f(x) = {x} + {fx} = {sum}",
+    "“{token}”, dimension {place}: x + f(x) = {x} + {fx} = {sum}",
   ],
   "norm.norms": [
     "均值 μ = {middle}，标准差 σ = {width}；({sum} − μ) / σ = {regular}，再乘 γ 加 β 得 {norm}",
     "Mean μ = {middle}, standard deviation σ = {width}; ({sum} − μ) / σ = {regular}, times γ plus β is {norm}",
   ],
-  "norm.figures": ["{token}：第 {place} 维附近的数", "{token}: the numbers around dimension {place}"],
+  "norm.figures": ["“{token}”：第 {place} 维附近的数", "“{token}”: the numbers around dimension {place}"],
   "ffn.note": [
     "每个词元单独经过两个线性层：先放大到 {inner} 维，负数变成 0，再缩回 {width} 维。词元之间在这里互不相干。",
     "Each token by itself passes through two linear layers: up to {inner} numbers, negative ones become 0, and back to {width}. Tokens do not see each other here.",
   ],
   "ffn.units": [
-    "{token}：{width} 个中间单元里有 {zeros} 个是 0（{share}）；最强的是",
-    "{token}: {zeros} of {width} hidden units are 0 ({share}); the strongest ones are",
+    "“{token}”：{width} 个中间单元里有 {zeros} 个是 0（{share}）；最强的是",
+    "“{token}”: {zeros} of {width} hidden units are 0 ({share}); the strongest ones are",
   ],
   "ffn.unit": ["单元", "unit"],
   "ffn.value": ["数值", "value"],
@@ -211,7 +211,7 @@ const TEXTS = {
   ],
   "attention.queries": ["谁在看", "Looks"],
   "attention.keys": ["看谁（%，各头平均）", "Is looked at (%, mean of heads)"],
-  "attention.says": ["{token} 最看重：{list}（各头平均）", "{token} looks most at {list} (mean of heads)"],
+  "attention.says": ["“{token}”最看重：{list}（各头平均）", "“{token}” looks most at {list} (mean of heads)"],
   "attention.heads": [
     "每个头一张图：行是谁在看，列是看谁。点开可以看到每个数。",
     "A picture for each head: rows look, columns are looked at. Click one to see its numbers.",
@@ -245,15 +245,15 @@ const TEXTS = {
   "head.who-looks": ["谁在看：", "Looks:"],
   "head.weights": ["权重：每行加起来是 1", "Weights: each row sums to 1"],
   "head.matrix": ["权重矩阵。选中的一行最看重：{list}", "Matrix of weights. The chosen row looks most at {list}"],
-  "head.cell": ["{query} 看 {key}：{share}", "{query} looks at {key}: {share}"],
-  "head.cell.hidden": ["{query} 看不到 {key}：被掩码盖住", "{query} cannot see {key}: the mask hides it"],
+  "head.cell": ["“{query}”看“{key}”：{share}", "“{query}” looks at “{key}”: {share}"],
+  "head.cell.hidden": ["“{query}”看不到“{key}”：被掩码盖住", "“{query}” cannot see “{key}”: the mask hides it"],
   "head.q": ["q：它的查询", "q: its query"],
   "head.k": ["k：所有词元的键", "k: the keys of all tokens"],
   "head.v": ["v：所有词元的值", "v: the values of all tokens"],
   "head.unscaled": ["不缩放", "not scaled"],
   "head.mask": ["掩码", "mask"],
   "head.seen": ["可见", "seen"],
-  "head.scores": ["{query} 给每个词元打分", "{query} scores each token"],
+  "head.scores": ["“{query}”给每个词元打分", "“{query}” scores each token"],
   "head.scores.note": [
     "分数 = q · k / √{width}（√{width} = {root}），softmax 把分数变成权重。点一个词元，看它的分数怎么来。",
     "Score = q · k / √{width} (√{width} = {root}); softmax turns scores into weights. Choose a token to see where its score comes from.",
@@ -262,28 +262,28 @@ const TEXTS = {
     "缩放已关闭：分数就是 q · k。数太大时，softmax 几乎把全部权重给一个词元。",
     "Scaling is switched off: the score is q · k itself. Large ones make softmax give nearly all weight to one token.",
   ],
-  "head.product": ["{query} 的 q 乘以 {key} 的 k", "q of {query} times k of {key}"],
+  "head.product": ["“{query}”的 q 乘以“{key}”的 k", "q of “{query}” times k of “{key}”"],
   "head.product.hint": [
     "对应的数相乘，再全部加起来，就是 q · k。点一列，下面写出那里的数。",
     "Numbers at the same place are multiplied, and all of that is added up: q · k. Click a column to write its numbers out.",
   ],
-  "head.products": ["{query} 的 q，{key} 的 k，和它们的乘积", "q of {query}, k of {key}, and their products"],
+  "head.products": ["“{query}”的 q，“{key}”的 k，和它们的乘积", "q of “{query}”, k of “{key}”, and their products"],
   "head.largest": [
     "这是一行里最大的分数。先减去最大的分数，e 的幂就不会太大，结果不变。",
     "This is the largest score of its row. The largest one is subtracted first, so that powers of e do not overflow; the result is the same.",
   ],
   "head.masked": [
-    "{query} 看不到 {key}：掩码让分数变成 −∞，softmax 后就是 0。",
-    "{query} cannot see {key}: the mask makes the score −∞, which softmax makes 0.",
+    "“{query}”看不到“{key}”：掩码让分数变成 −∞，softmax 后就是 0。",
+    "“{query}” cannot see “{key}”: the mask makes the score −∞, which softmax makes 0.",
   ],
   "head.sum": ["加权求和：这个头的输出", "Weighted sum: what this head gives"],
   "head.sum.note": [
-    "每个 v 乘以权重，加起来，就是 {token} 从这个头得到的向量。权重小于 0.5% 的没有画。",
-    "Each v times its weight, added up, is the vector that {token} gets from this head. Weights under 0.5 % are not drawn.",
+    "每个 v 乘以权重，加起来，就是“{token}”从这个头得到的向量。权重小于 0.5% 的没有画。",
+    "Each v times its weight, added up, is the vector that “{token}” gets from this head. Weights under 0.5 % are not drawn.",
   ],
   "head.sum.off": [
-    "这个头已关闭：它算出的和不用，{token} 得到的是 0。",
-    "This head is switched off: its sum is not used, and {token} gets zeros.",
+    "这个头已关闭：它算出的和不用，“{token}”得到的是 0。",
+    "This head is switched off: its sum is not used, and “{token}” gets zeros.",
   ],
   "head.sum.hint": ["把鼠标移到一列上，看这一维怎么加出来。", "Point at a column to see how its dimension adds up."],
   "head.sum.zero": ["已关闭", "switched off"],
@@ -304,8 +304,8 @@ const TEXTS = {
     "束搜索最后选中了这一个，不一定是当时最高的。",
     "Beam search chose this one in the end; it need not be the highest here.",
   ],
-  "next.chosen": ["{token}，{share}：写的就是它", "{token}, {share}: this was written"],
-  "next.force": ["{token}，{share}：改写成它", "{token}, {share}: write this instead"],
+  "next.chosen": ["“{token}”，{share}：写的就是它", "“{token}”, {share}: this was written"],
+  "next.force": ["“{token}”，{share}：改写成它", "“{token}”, {share}: write this instead"],
   "next.out": ["不抽", "never drawn"],
   "next.forced": ["这个词元是你指定的。", "You have chosen this token."],
   "next.unforce": ["还是让模型自己写", "Let the model write for itself"],
@@ -354,8 +354,8 @@ const TEXTS = {
   "beams.step": ["第 {step} 步", "Step {step}"],
   "beams.hint": ["把鼠标放在一个候选上，看它的分数。", "Point at a candidate to read its score."],
   "beams.node": [
-    "{token}（{state}）：概率 {share}，log p = {log}，和 = {sum}，总分 = {sum} / {length}^{penalty} = {score}",
-    "{token} ({state}): probability {share}, log p = {log}, sum = {sum}, score = {sum} / {length}^{penalty} = {score}",
+    "“{token}”（{state}）：概率 {share}，log p = {log}，和 = {sum}，总分 = {sum} / {length}^{penalty} = {score}",
+    "“{token}” ({state}): probability {share}, log p = {log}, sum = {sum}, score = {sum} / {length}^{penalty} = {score}",
   ],
   "beams.alive": ["保留", "kept"],
   "beams.pruned": ["剪掉", "pruned"],
@@ -410,7 +410,7 @@ const TEXTS = {
   ],
   "end.empty": ["（什么也没写）", "(nothing)"],
   "end.sure": ["每个词元的把握", "How sure it was of each token"],
-  "end.word": ["{token}，概率 {share}：到那一步去", "{token}, probability {share}: go to its step"],
+  "end.word": ["“{token}”，概率 {share}：到那一步去", "“{token}”, probability {share}: go to its step"],
   "end.chance": [
     "整句的概率是这些数的乘积：{chance}。",
     "The probability of the whole text is their product: {chance}.",
@@ -427,8 +427,8 @@ const TEXTS = {
   // The comparison
   "compare.title": ["瓶颈：同一个词，不同的模型", "The bottleneck: one word, several models"],
   "compare.lead": [
-    "循环网络把整个词压成一个固定长度的向量，词越长，忘得越多；有了注意力，解码器可以回头看每个字母。从短词试到长词。",
-    "An RNN presses the whole word into one vector of fixed length: the longer the word, the more it forgets. With attention the decoder can look back at each letter. Try short words, then long ones.",
+    "循环网络把整个词压成一个固定长度的向量，词越长，忘得越多；有了注意力，解码器可以回头看每个字母。从短词试到长词。训练时很少见到的长词，Transformer 也会写乱。",
+    "An RNN presses the whole word into one vector of fixed length: the longer the word, the more it forgets. With attention the decoder can look back at each letter. Try short words, then long ones. At lengths that are rare in training the Transformer errs, too.",
   ],
   "compare.try": ["试试", "Try"],
   "compare.waits": ["正在载入……", "Loading …"],
@@ -438,6 +438,7 @@ const TEXTS = {
   "compare.rnn-fixed.note": ["没有注意力，只有一个向量。", "No attention: one vector is all there is."],
   "compare.rnn-additive.note": ["写每个音素时看哪些字母。", "Which letters it looks at for each phoneme."],
   "compare.transformer.note": ["最后一层交叉注意力，各头平均。", "Cross-attention of the last layer, mean of heads."],
+  "compare.count": ["{letters} 个字母 → {phonemes} 个音素", "{letters} letters → {phonemes} phonemes"],
   "compare.vector": ["一个向量", "one vector"],
   "compare.bottleneck": [
     "所有字母进入一个向量，所有音素从它出来",

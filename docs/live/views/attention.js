@@ -86,7 +86,10 @@ export function drawThumb({ t, state, go }, head, weights) {
       title: name,
       dataset: { key: `thumb-${nameHead(head)}` },
       "aria-label": off ? t("head.is-off", { name }) : name,
-      onclick: () => go({ head, key: -1 }),
+      onclick: () => {
+        go({ head, key: -1 });
+        document.getElementById("stage").scrollIntoView(); // which may be far above
+      },
       "aria-pressed": state.head !== null && nameHead(state.head) === nameHead(head),
     },
     paint(weights, "weight"),
@@ -100,7 +103,7 @@ export function strongestOf(weights, query, keys, t, count = 3) {
   const best = keys.map((token, place) => [at(weights, query, place), token]).sort((a, b) => b[0] - a[0]);
   return best
     .slice(0, count)
-    .map(([weight, token]) => `${token} ${percent(weight)}`)
+    .map(([weight, token]) => `“${token}” ${percent(weight)}`)
     .join(t("list.comma"));
 }
 

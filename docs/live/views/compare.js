@@ -4,7 +4,8 @@ import { drawAlignment } from "./end.js";
 import { make } from "./dom.js";
 import { readable } from "./tokens.js";
 
-const WORDS = ["cat", "phone", "transformer", "understanding", "responsibilities", "internationalization"];
+// From short to long: the models have learned from words of mostly under 15 letters.
+const WORDS = ["cat", "phone", "transformer", "telecommunications", "internationalization", "electroencephalography"];
 
 /**
  * @param {import("../app.js").Page} page
@@ -51,11 +52,14 @@ function drawColumn(page, { name, run, trace, why }) {
   if (why) return [title, make("p", { class: "error" }, t("error.load", { what: name, why }))];
   if (!run?.done) return [title, make("p", { class: "note" }, t("compare.waits"))];
   const weights = trace?.["cross.weights"];
+  const ids = run.words.map((word) => word.id);
+  const countOf = (all) => all.filter((id) => id !== run.model.endId).length;
   const rows = run.words.map((word) => readable(word.piece));
   return [
     title,
     make("p", { class: "note" }, t(`compare.${kind}.note`)),
     make("p", { class: "target", lang: "en" }, run.text || t("end.empty")),
+    make("p", { class: "note" }, t("compare.count", { letters: countOf(run.source.ids), phonemes: countOf(ids) })),
     weights
       ? drawAlignment(page, weights, rows, run.source.pieces.map(readable), `compare-${name}`)
       : make(

@@ -38,7 +38,7 @@ export function drawDecoding({ t, state, go }) {
     ),
   );
   const sliders = (SLIDERS[state.method] ?? []).map(([name, min, max, step]) => {
-    const shown = make("output", {}, String(state[name]));
+    const shown = make("b", {}, String(state[name])); /* no <output>: the label would be its own */
     const input = make("input", {
       type: "range",
       min,

@@ -4,7 +4,8 @@ import { make, makeSvg, replace } from "./dom.js";
 import { at, figure, part, percent } from "./tensor.js";
 import { drawMatrix as drawCells, signedColour, weightColour } from "../draw.js"; // of the package's attention page
 
-export { weightColour };
+/** The colour of a weight. The package's grows with its root; a page of few tokens has no need for that. */
+export const shade = (weight) => weightColour(weight * weight);
 
 // A colour for each head (Okabe and Ito).
 export const HEADS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#a8a000", "#7f7f7f"];
@@ -12,7 +13,7 @@ export const HEADS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#5
 /** The colours of a ramp on the page as it is now, dark or light. @returns {(value: number) => number[]} */
 function colours(ramp, most) {
   const isDark = document.documentElement.dataset.theme === "dark";
-  return ramp === "weight" ? weightColour : (value) => signedColour(value, most, isDark);
+  return ramp === "weight" ? shade : (value) => signedColour(value, most, isDark);
 }
 
 /** The number that gets the strongest colour: 1 of 200 is larger. @param {Float32Array} values */

@@ -2,7 +2,7 @@
 
 import { chooseQuery, strongestOf } from "./attention.js";
 import { make, replace } from "./dom.js";
-import { drawFigures, drawLegend, drawMatrix, strongest, weightColour } from "./draw.js";
+import { drawFigures, drawLegend, drawMatrix, strongest, shade } from "./draw.js";
 import { at, dot, figure, part, percent } from "./tensor.js";
 import { nameHead } from "../state.js";
 
@@ -246,7 +246,7 @@ function drawTable({ t, go }, head, row, chosen, numbers, visible) {
                 make("i", {
                   style: {
                     width: `${100 * weights[place]}%`,
-                    background: `rgb(${weightColour(weights[place]).join()})`,
+                    background: `rgb(${shade(weights[place]).join()})`,
                   },
                 }),
                 make("span", {}, percent(weights[place])),
