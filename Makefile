@@ -5,7 +5,7 @@ PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
 # -n auto runs as many tests at a time as there are cores; each computes with one thread.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-zh-en demo-speech demo-formula pictures test test-fast test-library test-live test-versions live coverage check
+.PHONY: help demo demo-zh-en demo-speech demo-formula pictures notebooks museum docs live test test-fast test-library test-live test-versions coverage check release-check
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,8 +41,25 @@ demo-speech: $(READY)  ## spoken digits to words, and what the model listens to 
 demo-formula: $(READY)  ## pictures of formulas to LaTeX, and what the model looks at (about ten minutes on two cores)
 	$(PY) -m examples.demo hub_configs/formula-latex/recipe.yaml runs/demo-formula
 
-pictures: $(READY)  ## rebuild the pictures of docs/images with the examples (a minute)
-	for name in masks attention_by_hand positions learning_rates word_vectors reverse; do $(PY) -m examples.$$name docs/images || exit 1; done
+RESULTS = training-h200 translation-cpu sizes-cpu complexity-cpu lineage-tatoeba lineage-reverse equal-time-g2p speech-cpu
+pictures: $(READY)  ## rebuild the pictures of docs/images, from the examples and from benchmarks/results (three minutes)
+	for name in masks attention_by_hand positions learning_rates word_vectors reverse figure_1 bpe beam_search label_smoothing; do $(PY) -m examples.$$name docs/images || exit 1; done
+	for name in $(RESULTS); do $(PY) -m benchmarks.chart benchmarks/results/$$name.json docs/images/$$name.svg || exit 1; done
+	$(PY) -m benchmarks.chart benchmarks/results/training-cpu-amx.json docs/images/training-cpu.svg
+	$(PY) -m benchmarks.chart benchmarks/results/head-starts-tatoeba.json docs/images/head-starts.svg
+	$(VENV)/bin/fun-transformer attention --model hub_configs/rnn-additive transformer -o docs/images/attention_rnn.svg
+
+notebooks: $(READY)  ## make the notebooks of docs/course.md, run them all, and write pages with their outputs to site/notebooks
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
+	$(PY) -m course.notebooks.build --run site/notebooks
+
+museum: $(READY)  ## train the models of the bug museum again, and make its page (five minutes)
+	$(PY) -m course.museum.run
+	$(PY) -m course.museum.page
+
+docs: $(READY)  ## build the site of docs/ into site/docs, with every link checked
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 test: $(READY)  ## all tests but those that need a GPU, and those of test-library
 	$(PY) -m pytest -n auto --dist worksteal -m "not gpu and not library"
@@ -81,3 +98,6 @@ check: $(READY)  ## ruff (rules, then format) and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+release-check:  ## what a release must be: wheel and sdist built, installed in a fresh environment, README run (needs a network)
+	$(PYTHON) .ci/release_check.py

@@ -13,14 +13,11 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-import matplotlib
 import torch
 
 from fun_transformer.analysis import LayerSizes, Measurement, build_layer, fit_exponent, layer_cost, measure_layer
 from fun_transformer.training.run.environment import describe_environment
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from fun_transformer.visualization.figures import WIDTH, drawing, name_axes, new_figure, save_figure
 
 # Name -> kind and kernel.
 CONTENDERS = {
@@ -73,28 +70,28 @@ def crossing(first: list[dict], second: list[dict]) -> float | None:
 
 def draw(results: dict, path: str) -> None:
     """Time and memory over the length, both axes logarithmic."""
-    figure, both = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    panels = (("seconds", "seconds"), ("peak_bytes", "peak memory (MiB)"))
-    for axes, (name, label) in zip(both, panels):
-        for contender, found in results["layers"].items():
-            unit = 2**20 if name == "peak_bytes" else 1
-            lengths, values = zip(*((row["length"], row[name] / unit) for row in found["measured"]))
-            axes.plot(lengths, values, marker=".", label=f"{contender}: n^{found['exponents'][name]:.2f}")
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(lengths, [f"{length}" for length in lengths], rotation=45)
-        axes.set_xlabel("length n")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    sizes = results["sizes"]
-    figure.suptitle(
-        f"One layer, forward and backward, d_model {sizes['d_model']}: {results['environment']['device']}, "
-        f"{results['environment']['threads']} thread(s)",
-        fontsize="medium",
-    )
-    figure.savefig(path)
-    plt.close(figure)
+    with drawing():
+        figure = new_figure(WIDTH, 5)
+        panels = (("seconds", "seconds"), ("peak_bytes", "peak memory (MiB)"))
+        for axes, (name, label) in zip(figure.subplots(1, 2), panels):
+            for (contender, found), marker in zip(results["layers"].items(), "osD^vP" * len(results["layers"])):
+                unit = 2**20 if name == "peak_bytes" else 1
+                lengths, values = zip(*((row["length"], row[name] / unit) for row in found["measured"]))
+                axes.plot(lengths, values, marker=marker, label=f"{contender}: n^{found['exponents'][name]:.2f}")
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(lengths[::2], [f"{length:,}" for length in lengths[::2]])
+            axes.yaxis.set_major_formatter("{x:,g}")
+            name_axes(axes, "length n", label)
+            axes.grid()
+            axes.legend()
+        sizes = results["sizes"]
+        figure.suptitle(
+            f"One layer, forward and backward, d_model {sizes['d_model']}: {results['environment']['device']}, "
+            f"{results['environment']['threads']} thread(s)",
+            fontsize="medium",
+        )
+        save_figure(figure, path)
 
 
 def main() -> None:

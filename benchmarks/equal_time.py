@@ -304,27 +304,31 @@ def table(systems: dict[str, dict[str, Any]]) -> str:
 
 def draw(systems: dict[str, dict[str, Any]], path: Path) -> None:
     """A line for each system."""
-    import matplotlib
+    from fun_transformer.visualization.figures import WIDTH, drawing, name_axes, new_figure, save_figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, found in systems.items():
-        x, y = ([point[key] / unit for point in found["curve"]] for key, unit in (("seconds", 60), ("score", 1)))
-        axes.plot(x, y, marker="o", markersize=3, label=name, linewidth=2.5 if name == "ours" else 1.3)
-    metric, environment = found["metric"], found["environment"]
-    if METRICS[metric].lower_is_better:  # what is far from the best would hide the rest
-        bests = [min(point["score"] for point in found["curve"]) for found in systems.values()]
-        axes.set_ylim(0.9 * min(bests), min(axes.get_ylim()[1], max(4 * min(bests), 1.15 * max(bests))))
-    unit = "minutes of training" if torch.cuda.is_available() else "CPU-minutes of training"
-    axes.set_xlabel(f"{unit}; {environment['device']}, {environment['threads']} thread(s)")
-    axes.set_ylabel(f"{metric.upper()} on validation")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-    plt.close(figure)
+    with drawing():
+        figure = new_figure(WIDTH - 1, 4.4)
+        axes = figure.subplots()
+        for (name, found), marker in zip(systems.items(), "osD^vP" * len(systems)):
+            x, y = ([point[key] / unit for point in found["curve"]] for key, unit in (("seconds", 60), ("score", 1)))
+            axes.plot(
+                x,
+                y,
+                "-" if name == "ours" else "--",
+                marker=marker,
+                label=name,
+                linewidth=2.5 if name == "ours" else 1.3,
+            )
+        metric, environment = found["metric"], found["environment"]
+        if METRICS[metric].lower_is_better:  # what is far from the best would hide the rest
+            bests = [min(point["score"] for point in found["curve"]) for found in systems.values()]
+            axes.set_ylim(0.9 * min(bests), min(axes.get_ylim()[1], max(4 * min(bests), 1.15 * max(bests))))
+        unit = "minutes of training" if torch.cuda.is_available() else "CPU-minutes of training"
+        place = f"{unit}; {environment['device']}, {environment['threads']} thread(s)"
+        name_axes(axes, place, f"{metric.upper()} on validation")
+        axes.grid()
+        axes.legend()
+        save_figure(figure, path)
 
 
 def without_folder(word: str) -> str:

@@ -214,29 +214,31 @@ def groups(runs: list[dict[str, Any]]) -> dict[tuple[int, str], list[dict[str, A
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """Validation loss by step, a panel for each size and a line for each start: mean and spread over seeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    """Validation loss by step, a panel for each size and a line for each start: mean and range over seeds."""
+    from fun_transformer.visualization.figures import COLOURS, WIDTH, drawing, name_axes, new_figure, save_figure
 
     sizes = sorted({run["size"] for run in runs})
-    figure, panels = plt.subplots(
-        1, len(sizes), figsize=(1 + 3.5 * len(sizes), 4), sharey=True, squeeze=False, layout="constrained"
-    )
-    for (size, start), group in groups(runs).items():
-        axes = panels[0][sizes.index(size)]
-        steps = [int(step) for step in group[0]["losses"]]
-        values = [[run["losses"][str(step)] for run in group] for step in steps]
-        colour = f"C{list(STARTS).index(start)}"
-        axes.plot(steps, [statistics.mean(row) for row in values], marker="o", color=colour, label=start)
-        axes.fill_between(steps, [min(row) for row in values], [max(row) for row in values], color=colour, alpha=0.15)
-        axes.set_title(f"{size:,} examples")
-        axes.set_xlabel("steps")
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_ylabel("validation loss")
-    panels[0][-1].legend(fontsize="small")
-    figure.savefig(path, dpi=100)
+    with drawing():
+        figure = new_figure(WIDTH, 3.8)
+        panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)
+        for (size, start), group in groups(runs).items():
+            axes = panels[0][sizes.index(size)]
+            steps = [int(step) for step in group[0]["losses"]]
+            values = [[run["losses"][str(step)] for run in group] for step in steps]
+            number = list(STARTS).index(start)
+            means = [statistics.mean(row) for row in values]
+            ends = [[mean - min(row) for mean, row in zip(means, values)]]
+            ends += [[max(row) - mean for mean, row in zip(means, values)]]
+            style = {
+                "color": COLOURS[number],
+                "marker": "osD^v"[number % 5],
+                "linestyle": ("-", "--", "-.")[number % 3],
+            }
+            axes.errorbar(steps, means, ends if len(group) > 1 else None, capsize=2, label=start, **style)
+            name_axes(axes, "updates", "validation loss", f"{size:,} examples")
+            axes.grid()
+        panels[0][-1].legend()
+        save_figure(figure, path)
 
 
 def main() -> None:

@@ -37,31 +37,67 @@ def is_at_plateau(run: dict[str, Any]) -> bool:
     return bool(run.get("patience")) and len(scores) - 1 - scores.index(max(scores)) >= run["patience"]
 
 
+# Of a system: colour, marker. Those of one family share a panel and no colour.
+FAMILIES = {"RNN": lambda name: name.startswith("RNN"), "convolution, Transformer": lambda name: name[:3] != "RNN"}
+METRICS = {"exact": "exactly right (%)", "chrf": "chrF", "bleu": "BLEU"}
+
+
 def draw(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Quality by source length, and over time, a line for each system: mean and range over seeds."""
-    import matplotlib
+    """Quality by source length, and over time: a panel for each family, where the other's lines are gray.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    Lines are means over seeds; where there are several, bars show the lowest and the highest.
+    """
+    from fun_transformer.visualization.figures import WIDTH, drawing, name_axes, new_figure, save_figure
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained", sharey=True)
-    for name, runs in systems.items():
-        style = {"linestyle": "--" if name.startswith("RNN") else "-", "label": name}
-        lengths = [length for length in map(str, LENGTHS) if length in runs[0]["by_length"]]
-        values = [[run["by_length"][length] for run in runs] for length in lengths]
-        (line,) = left.plot(lengths, list(map(statistics.mean, values)), marker="o", **style)
-        left.fill_between(lengths, [min(row) for row in values], [max(row) for row in values], alpha=0.12)
-        x, scores = best_so_far(runs)
-        right.plot(x, list(map(statistics.mean, scores)), color=line.get_color(), marker=".", **style)
-        right.fill_between(x, list(map(min, scores)), list(map(max, scores)), color=line.get_color(), alpha=0.12)
-    left.set_xlabel("length of the source, at most (test split, at the end)")
-    left.set_ylabel({"exact": "exactly right (%)"}.get(runs[0]["metric"], runs[0]["metric"]))
-    right.set_xlabel("CPU-seconds of training (validation split, best so far)")
-    left.set_ylim(bottom=0)
-    left.legend(fontsize="small")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=100)
+    metric = first(systems)["metric"]
+    lengths = [length for length in map(str, LENGTHS) if length in first(systems)["by_length"]]
+    by_length = {
+        name: (list(range(len(lengths))), [[run["by_length"][length] for run in runs] for length in lengths])
+        for name, runs in systems.items()
+    }
+    over_time = {name: best_so_far(runs) for name, runs in systems.items()}
+    families = {family: list(filter(holds, systems)) for family, holds in FAMILIES.items()}
+    families = {family: names for family, names in families.items() if names}
+    with drawing():
+        figure = new_figure(WIDTH, 7.6)
+        grid = figure.subplots(2, len(families), sharey=True, sharex="row", squeeze=False)
+        for (family, names), (above, below) in zip(families.items(), grid.T):
+            for axes, curves in ((above, by_length), (below, over_time)):
+                _draw_family(axes, curves, names)
+                axes.set_ylim(bottom=0)
+                axes.grid(axis="y")
+            above.set_xticks(range(len(lengths)), lengths)
+            score = METRICS.get(metric, metric)
+            name_axes(above, "length of the source, at most (test split, at the end)", score, family)
+            name_axes(below, "CPU-seconds of training (validation split, best so far)", score)
+            below.legend(loc="upper left", bbox_to_anchor=(0, -0.24), ncols=2)
+        save_figure(figure, path)
+
+
+def _draw_family(axes, curves: dict[str, tuple[list[float], list[list[float]]]], names: list[str]) -> None:
+    """Lines of the named systems over those of the others; x values and, for each, the scores of all seeds."""
+    from fun_transformer.visualization.figures import COLOURS, LINE
+
+    for name, (x, values) in curves.items():
+        if name not in names:
+            axes.plot(x, list(map(statistics.mean, values)), color=LINE, linewidth=1)
+    for number, name in enumerate(names):
+        x, values = curves[name]
+        means = list(map(statistics.mean, values))
+        style = {"color": COLOURS[number], "marker": "osD^"[number % 4], "markevery": max(1, len(x) // 8)}
+        style["linestyle"] = ("-", "--", "-.", ":")[number % 4]
+        axes.plot(x, means, label=name, **style)
+        if len(values[0]) > 1:  # seeds; a little beside each other, so that no bar hides another
+            step = (number - 1.5) * (max(x) - min(x)) / 120
+            ends = [
+                [mean - min(row) for mean, row in zip(means, values)],
+                [max(row) - mean for mean, row in zip(means, values)],
+            ]
+            kept = slice(0, None, style["markevery"])
+            beside = [place + step for place in x][kept]
+            axes.errorbar(
+                beside, means[kept], [end[kept] for end in ends], color=COLOURS[number], fmt="none", linewidth=1
+            )
 
 
 def best_so_far(runs: list[dict[str, Any]]) -> tuple[list[float], list[list[float]]]:
@@ -76,26 +112,26 @@ def best_so_far(runs: list[dict[str, Any]]) -> tuple[list[float], list[list[floa
 
 def draw_over_rows(systems: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Quality by the number of training rows, a line for each system: mean and range over seeds."""
-    import matplotlib
+    from fun_transformer.visualization.figures import WIDTH, drawing, name_axes, new_figure, save_figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
-    for name in dict.fromkeys(runs[0]["system"] for runs in systems.values()):
-        found = sorted(
-            (runs for runs in systems.values() if runs[0]["system"] == name), key=lambda runs: runs[0]["rows"]
-        )
-        rows, values = [runs[0]["rows"] for runs in found], [[run["score"] for run in runs] for runs in found]
-        axes.plot(rows, list(map(statistics.mean, values)), marker="o", label=name)
-        axes.fill_between(rows, list(map(min, values)), list(map(max, values)), alpha=0.12)
-    axes.set_xscale("log")
-    axes.set_xticks(rows, [f"{count:,}" for count in rows], minor=False)
-    axes.set_xlabel("training pairs")
-    axes.set_ylabel(f"{found[0][0]['metric']}, test split")
-    axes.legend()
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=100)
+    with drawing():
+        figure = new_figure(WIDTH - 1.4, 4.5)
+        axes = figure.subplots()
+        for number, name in enumerate(dict.fromkeys(runs[0]["system"] for runs in systems.values())):
+            found = sorted(
+                (runs for runs in systems.values() if runs[0]["system"] == name), key=lambda runs: runs[0]["rows"]
+            )
+            rows, values = [runs[0]["rows"] for runs in found], [[run["score"] for run in runs] for runs in found]
+            means = list(map(statistics.mean, values))
+            ends = [[mean - min(row) for mean, row in zip(means, values)]]
+            ends += [[max(row) - mean for mean, row in zip(means, values)]]
+            axes.errorbar(rows, means, ends, marker="osD^v"[number % 5], capsize=2, label=name)
+        axes.set_xscale("log")
+        axes.set_xticks(rows, [f"{count:,}" for count in rows], minor=False)
+        metric = found[0][0]["metric"]
+        name_axes(axes, "training pairs", f"{METRICS.get(metric, metric)}, test split")
+        axes.legend()
+        save_figure(figure, path)
 
 
 def table(systems: dict[str, list[dict[str, Any]]]) -> str:

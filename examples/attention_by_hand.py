@@ -1,6 +1,6 @@
 """Attention by hand, in NumPy, step by step, and equal to the model's. 手写注意力。
 
-`python -m examples.attention_by_hand [OUTPUT_DIR]` draws attention_steps.png.
+`python -m examples.attention_by_hand [OUTPUT_DIR]` draws attention_steps.svg and attention_variants.svg.
 
     scores = Q K^T / sqrt(d_k)    weights = softmax(scores)    context = weights V
 """
@@ -54,25 +54,35 @@ def main() -> None:
     np.testing.assert_allclose(by_hand, expected, atol=1e-5)
     print(f"Two heads by hand equal MultiHeadAttention: largest difference {abs(by_hand - expected).max():.1e}")
 
-    query, key, value = np.random.default_rng(0).normal(size=(3, len(WORDS), 4)).round(1)
-    free = attention(query, key, value)
-    causal = attention(query, key, value, may_look=np.tri(len(WORDS), dtype=bool))
-    for name, step in free.items():
-        print(f"{name}\n{step.round(2)}")
-    panels = [
-        Panel("Q: what each word asks", query, WORDS),
-        Panel("K: what each word offers", key, WORDS),
-        Panel("scores = Q Kᵀ / √4", free["scores"], WORDS, WORDS),
-        Panel("weights = softmax(scores)", free["weights"], WORDS, WORDS),
-        Panel("V: what each word gives", value, WORDS),
-        Panel("context = weights V", free["context"], WORDS),
-        Panel("scores, later words masked", causal["scores"], WORDS, WORDS),
-        Panel("weights, later words masked", causal["weights"], WORDS, WORDS),
-        Panel("ReLU weights", (kept := np.maximum(free["scores"], 0)) / kept.sum(-1, keepdims=True), WORDS, WORDS),
-        Panel("hard attention: one word", np.eye(len(WORDS))[free["scores"].argmax(-1)], WORDS, WORDS),
+    numbers = np.random.default_rng(88)  # one that shows each case: all rows have a positive and a negative score
+    words = numbers.normal(size=(len(WORDS), 4)).round(1)  # X, (seq_len, d_model)
+    learned = dict(zip("QKV", (0.7 * numbers.normal(size=(3, 4, 4))).round(1)))  # W_Q, W_K, W_V
+    query, key, value = (words @ matrix for matrix in learned.values())  # (seq_len, d_k)
+    free, causal = attention(query, key, value), attention(query, key, value, np.tri(len(WORDS), dtype=bool))
+    looks = {"rows": WORDS, "columns": WORDS, "row_name": "看 looks", "column_name": "被看"}
+    steps: list[Panel | None] = [Panel("1  X 词向量 words", words, WORDS)]
+    steps += [Panel(f"2  W_{name} 学到的 learned", matrix) for name, matrix in learned.items()]
+    results = zip((3, 4, 5), "QKV", ("查询", "键", "值"), (query, key, value))
+    steps += [
+        None,
+        *(Panel(f"{step}  {name} = X W_{name} {word}", matrix, WORDS) for step, name, word, matrix in results),
+    ]
+    steps += [
+        None,
+        Panel("6  分数 Q Kᵀ / √4 scores", free["scores"], **looks),
+        Panel("7  权重 softmax 6 weights", free["weights"], **looks),
+        Panel("8  上下文 7 × V context", free["context"], WORDS),
+    ]
+    kept, hard = np.maximum(free["scores"], 0), np.eye(len(WORDS))[free["scores"].argmax(-1)]
+    variants = [
+        Panel("因果掩码 masked 分数", causal["scores"], **looks),
+        Panel("因果掩码 masked 权重", causal["weights"], **looks),
+        Panel("ReLU 权重 weights", kept / kept.sum(-1, keepdims=True), **looks),
+        Panel("硬注意力 hard", hard, **looks),
     ]
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    plot_matrices(panels, folder / "attention_steps.png", columns=5, numbers=True)
+    plot_matrices(steps, folder / "attention_steps.svg", numbers=True)
+    plot_matrices(variants, folder / "attention_variants.svg", numbers=True)
 
 
 if __name__ == "__main__":

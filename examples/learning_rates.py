@@ -2,7 +2,7 @@
 
     noam(step) = d_model^-0.5 min(step^-0.5, step warmup^-1.5)    (section 5.3 of the paper)
 
-Draws learning_rate_noam.png, for several widths and warm-ups, and learning_rate_schedules.png.
+Draws learning_rate_noam.svg, for several widths and warm-ups, and learning_rate_schedules.svg.
 """
 
 import sys
@@ -27,12 +27,14 @@ def main() -> None:
     for name, (steps, rates) in noam.items():
         peak = max(rates)
         print(f"noam, {name}: highest at step {steps[rates.index(peak)]:,}: {peak:.2e}")
-    names = {"x_name": "step", "y_name": "learning rate"}
-    plot_lines(noam, folder / "learning_rate_noam.png", title="noam: the paper's schedule", **names)
+    names = {"x_name": "步 step", "y_name": "学习率 learning rate"}
+    plot_lines(noam, folder / "learning_rate_noam.svg", title="noam：论文的学习率 the paper's", **names)
 
     others = {schedule: curve(schedule, 2000, 512) for schedule in ("inverse_sqrt", "linear", "cosine")}
-    names["y_name"] = "times learning_rate"
-    plot_lines(others, folder / "learning_rate_schedules.png", title="warmup of 2,000 steps, then down", **names)
+    names["y_name"] = "乘以 times learning_rate"
+    plot_lines(
+        others, folder / "learning_rate_schedules.svg", title="预热 2,000 步，然后下降 warm-up, then down", **names
+    )
 
 
 if __name__ == "__main__":

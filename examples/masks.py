@@ -1,7 +1,7 @@
 """Masks: which tokens may a token look at? 掩码：谁可以看谁？ `python -m examples.masks [OUTPUT_DIR]`
 
-A mask is a matrix of True (may look, yellow) and False. Each is written here as a formula, and compared with what a
-model does: its attention weights are zero exactly where the formula says False. Draws masks.png.
+A mask is a matrix of True (may look, blue) and False. Each is written here as a formula, and compared with what a
+model does: its attention weights are zero exactly where the formula says False. Draws masks.svg.
 """
 
 import sys
@@ -57,14 +57,15 @@ def main() -> None:
         np.testing.assert_array_equal((weights[name][0] > 0).all(dim=0).numpy(), mask)
         print(f"{name}: the model's mask is the formula's")
         print(*("  " + " ".join("■" if may else "□" for may in row) for row in mask), sep="\n")
+    names = {"row_name": "看 looks", "column_name": "被看 looked at"}
     panels = [
-        Panel("padding 填充掩码\n(encoder)", masks["encoder"], SOURCE, SOURCE, "looks", "is looked at"),
-        Panel("padding 填充掩码\n(cross-attention)", masks["cross"], TARGET, SOURCE),
-        Panel("causal 因果掩码\n(decoder)", masks["decoder"], TARGET, TARGET),
-        Panel(f"local 局部掩码\n(decoder, window of {WINDOW})", masks["local"], TARGET, TARGET),
+        Panel("填充掩码 padding: encoder 编码器", masks["encoder"], SOURCE, SOURCE, **names),
+        Panel("填充掩码 padding: 交叉注意力 cross", masks["cross"], TARGET, SOURCE, **names),
+        Panel("因果掩码 causal: decoder 解码器", masks["decoder"], TARGET, TARGET, **names),
+        Panel(f"局部掩码 local: window 窗口 {WINDOW}", masks["local"], TARGET, TARGET, **names),
     ]
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    plot_matrices(panels, folder / "masks.png", columns=2, cell=0.38)
+    plot_matrices(panels, folder / "masks.svg", columns=2, cell=0.5, bar=("可以看 may look", "看不到 hidden"))
 
 
 if __name__ == "__main__":

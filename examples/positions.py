@@ -1,6 +1,6 @@
 """Positions: how a model that sees a set of tokens learns their order. 位置编码。
 
-`python -m examples.positions [OUTPUT_DIR]` draws positions.png.
+`python -m examples.positions [OUTPUT_DIR]` draws positions.svg.
 
     PE(pos, 2i) = sin(pos / 10000^(2i / d_model))    PE(pos, 2i + 1) = cos(pos / 10000^(2i / d_model))
 
@@ -67,12 +67,12 @@ def main() -> None:
 
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     panels = [
-        Panel("PE(pos, i)", by_hand, row_name="position", column_name="dimension i"),
-        Panel("similarity of two positions", similarity, row_name="position", column_name="position"),
-        Panel("rotary: score of one query and one key", scores, row_name="query at", column_name="key at"),
-        Panel("relative: which number is added", buckets, row_name="query at", column_name="key at"),
+        Panel("正弦编码 PE(pos, i)", by_hand, row_name="位置 position", column_name="维 dimension i"),
+        Panel("正弦：两个位置的相似度 similarity", similarity, row_name="位置 position", column_name="位置 position"),
+        Panel("旋转：同一对 q、k 的分数 rotary score", scores, row_name="查询 query at", column_name="键 key at"),
+        Panel("相对：加上第几个数 relative: which number", buckets, row_name="查询 query at", column_name="键 key at"),
     ]
-    plot_matrices(panels, folder / "positions.png", columns=2, cell=0.05, bar="value")
+    plot_matrices(panels, folder / "positions.svg", columns=2, cell=0.05, bar="值")
 
 
 if __name__ == "__main__":

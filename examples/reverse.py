@@ -1,6 +1,6 @@
 """Train a Transformer in a minute: it learns to write digits in reverse. 一分钟训练：把数字倒过来写。
 
-`python -m examples.reverse [OUTPUT_DIR] [STEPS]` draws attention_reverse.png: the model has found out for itself where
+`python -m examples.reverse [OUTPUT_DIR] [STEPS]` draws attention_reverse.svg: the model has found out for itself where
 to look, from the last digit to the first.
 """
 
@@ -68,7 +68,7 @@ def main() -> None:
     texts = [show(source[0]), show(written[0, 1:])]
     found = AttentionMap("".join(texts[0][:-1]), "".join(texts[1][:-1]), *texts, torch.cat(weights).detach())
     print(f"{found.source} -> {found.target}")
-    plot_attention(found, folder / "attention_reverse.png")
+    plot_attention(found, folder / "attention_reverse.svg")
 
 
 if __name__ == "__main__":

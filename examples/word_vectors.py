@@ -1,11 +1,13 @@
 """Words that occur in like places get like vectors: a map. 词向量：出现在相似位置的字，向量也相似。
 
 `python -m examples.word_vectors [OUTPUT_DIR]` trains Word2Vec's skip-gram on the 4,000 HSK sentences, a character of
-Chinese at a time, and draws word_vectors.png.
+Chinese at a time, and draws word_vectors.svg.
 """
 
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from fun_transformer.embeddings import train_word2vec
 from fun_transformer.training.data.built_in import read_hsk
@@ -29,7 +31,15 @@ def main() -> None:
     for word in "三他爸":
         nearest = ", ".join(f"{other} {similarity:.2f}" for other, similarity in vectors.most_similar(word, topn=5))
         print(f"{word} is nearest to {nearest}")
-    plot_word_vectors(words, vectors[words], folder / "word_vectors.png", groups)
+
+    directions = vectors[words] / np.linalg.norm(vectors[words], axis=1, keepdims=True)
+    similarity = directions @ directions.T  # (words, words), the cosine of each pair
+    for name in GROUPS:
+        inside = np.array([group == name for group in groups])
+        within = similarity[np.ix_(inside, inside)][~np.eye(inside.sum(), dtype=bool)].mean()
+        across = similarity[np.ix_(inside, ~inside)].mean()
+        print(f"{name}: similarity {within:.2f} among themselves, {across:.2f} to the other groups")
+    plot_word_vectors(words, directions, folder / "word_vectors.svg", groups)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from .pipeline_fun_transformer import (
 from .pipeline_image_to_text import IMAGE_TASKS, ImageToTextPipeline
 from .tokenization_fun_transformer import FunTransformerTokenizer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FunTransformerConfig",

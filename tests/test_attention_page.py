@@ -36,7 +36,8 @@ const said = () => document.getElementById("said").textContent;
 
 def explore(page, steps, *flags):
     """Open a page in a browser without a window, run JavaScript in it, and return the object `found` it filled."""
-    script = f"<script>{{ const found = {{}}; {STEPS} {steps}\ndocument.title = JSON.stringify(found); }}</script>"
+    lines = f"{{ const found = {{}}; {STEPS} {steps}\ndocument.title = JSON.stringify(found); }}"
+    script = f'<script type="module">{lines}</script>'  # a module: after that of the page
     changed = page.with_name("explored.html")
     changed.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{script}</body>"), encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *flags, "--dump-dom"]
@@ -93,7 +94,7 @@ def test_a_clicked_token_shows_where_it_looks(page):
         press("Escape"); found.after = read("query");
         """,
     )
-    assert found["before"] == [None] * 4
+    assert found["before"] == ["0.1250", "0.1750", "0.2250", "0.4750"]  # of "to eat", which looks most at one word
     assert found["clicked"] == ["0.4000", "0.3000", "0.3000", "0.0000"]  # the mean of both heads of the last layer
     assert found["number"] == "40"
     assert found["strength"] == [0.632, 0.548, 0]
@@ -133,6 +134,49 @@ def test_the_keyboard_is_enough(page):
     assert found["last"] == [one, zero, zero, zero]
     assert (found["focus"], found["stops_after"]) == ("3", ["3"])
     assert found["decoder"] == ["0.2500", "0.7500"]
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_page_opens_with_the_most_telling_token_and_thumbnails_of_all_heads(attention_map, tmp_path):
+    choices = [[("what", 0.75), ("who", 0.125)], [("to", 0.5), ("to eat", 0.25)]]
+    end = torch.tensor([0.0, 0.0, 0.01, 0.99]).expand(2, 2, 2, 4)  # all look at the end of the source
+    keys = ["今天", "吃", "好", "</s>"]
+    shown = replace(attention_map, alternatives=choices)
+    write_attention_page(shown, tmp_path / "page.html")
+    found = explore(
+        tmp_path / "page.html",
+        """
+        const bars = () => [...document.querySelectorAll("#choices li")].map(item => item.textContent);
+        const heads = () => [...document.querySelectorAll(".head")];
+        const pressed = () => heads().filter(button => button.getAttribute("aria-pressed") === "true")
+          .map(button => button.getAttribute("aria-label"));
+        found.said = said();
+        found.bars = bars();
+        found.chosen = document.querySelector("#choices .chosen").textContent;
+        found.heads = heads().map(button => [button.dataset.layer, button.dataset.head]);
+        found.pressed = pressed();
+        heads()[0].click();
+        found.after = [pressed(), document.getElementById("layer").value, document.getElementById("head").value];
+        const pixel = (n, x, y) => [...heads()[n].firstChild.getContext("2d").getImageData(x, y, 1, 1).data];
+        found.pixels = [pixel(0, 3, 1), pixel(0, 3, 0)];
+        token("query", 0).click();
+        found.other = bars();
+        press("Escape"); found.nothing = [said(), bars()];
+        """,
+    )
+    assert found["said"].startswith("to eat looks at &lt; 47.5 %, </script> 22.5 %")
+    assert found["bars"] == ["to50.0 %", "to eat25.0 %"] and found["chosen"] == "to eat25.0 %"
+    assert found["heads"] == [[str(layer), head] for layer in (0, 1) for head in ("0", "1", "mean")]
+    assert found["pressed"] == ["layer 1, mean of its heads"]
+    assert found["after"] == [["layer 0, head 0"], "0", "0"]
+    assert found["pixels"][0][0] > 150 and found["pixels"][1][:3] == [0, 34, 78]  # 0.7 is bright, 0 is dark
+    assert found["other"] == ["what75.0 %", "who12.5 %"]
+    assert found["nothing"] == ["No token is chosen.", []]
+
+    write_attention_page(replace(attention_map, weights=end, source_tokens=keys), tmp_path / "page.html")
+    found = explore(tmp_path / "page.html", "found.said = said();")
+    assert found["said"].startswith("what looks at </s>")  # by what it looks at beside the mark
 
 
 @pytest.mark.slow
@@ -204,10 +248,23 @@ def test_self_attentions_are_those_of_the_models_own_pass(target, tiny_model):
     assert found.decoder_tokens[1:] == found.target_tokens[:-1]
 
 
+def test_alternatives_are_the_models_own_probabilities(tiny_model):
+    tokenizer = train_tokenizer(["吃什么", "what to eat"] * 5, settings=TokenizerSettings(type="bpe", vocab_size=300))
+    model = tiny_model(vocab_size=len(tokenizer))
+    found = cross_attention(model, tokenizer, "吃什么", "what to eat")
+    batch = tokenizer("吃什么", text_target="what to eat", return_tensors="pt")
+    shares = model.eval()(**batch).logits[0].softmax(-1)  # (target_len, vocab_size)
+    assert len(found.alternatives) == len(found.target_tokens) == len(shares)
+    for row, choices, label in zip(shares, found.alternatives, batch["labels"][0].tolist()):
+        written = [share for _, share in choices]
+        torch.testing.assert_close(torch.tensor(written[:5]), row.topk(5).values)
+        assert any(share == pytest.approx(row[label].item(), rel=1e-4) for share in written)  # the written one
+
+
 def test_small_multiples_show_every_layer_and_head(attention_map):
     figure = plot_attention_heads(attention_map)
     *panels, bar = figure.axes
-    assert len(panels) == 4 and bar.get_ylabel() == "weight"
+    assert len(panels) == 4 and bar.get_title(loc="left") == "weight"
     for panel, weights in zip(panels, attention_map.weights.flatten(0, 1)):
         torch.testing.assert_close(torch.tensor(panel.images[0].get_array()), weights)
     assert [label.get_text() for label in panels[0].get_yticklabels()] == TARGET
@@ -216,7 +273,7 @@ def test_small_multiples_show_every_layer_and_head(attention_map):
 
 def test_layers_without_weights_keep_their_numbers(attention_map, tmp_path):
     found = replace(attention_map, layers={"decoder": [1, 3]})
-    assert plot_attention(found, kind="decoder", layer=1).axes[-1].get_ylabel() == "weights of layer 1, its only head"
+    assert plot_attention(found, kind="decoder", layer=1).axes[0].get_xlabel() == "weights of layer 1, its only head"
     assert plot_attention_heads(found, kind="decoder").axes[1].get_ylabel() == "layer 3"
     with pytest.raises(ValueError, match=r"layer=2 has no weights: layers 1, 3 have some\."):
         plot_attention(found, kind="decoder", layer=2)

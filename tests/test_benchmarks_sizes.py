@@ -1,6 +1,7 @@
 """What training costs with the size of the model, of the batch and of the corpus is measured and drawn."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,19 @@ def test_speed_and_memory_are_measured_over_sizes_and_drawn(children, tmp_path):
     assert all(point["tokens_per_cpu_second"] > 0 and point["bytes"] > 0 for point in results["points"])
     chart.draw_sizes(results, picture)
     assert picture.read_text().startswith("<?xml")
+
+
+PICTURES = ["training-cpu-amx", "training-h200", "translation-cpu", "sizes-cpu", "complexity-cpu", "equal-time-g2p"]
+PICTURES += ["lineage-tatoeba", "lineage-reverse", "head-starts-tatoeba"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_of_the_docs_are_drawn_from_the_committed_results(name, tmp_path):
+    pytest.importorskip("matplotlib")
+    results = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+    chart.draw_by_kind(results, tmp_path / "picture.svg")
+    assert 5_000 < (tmp_path / "picture.svg").stat().st_size < 200_000
 
 
 def test_made_up_pairs_are_different_sentences_of_ten_words_in_the_mean(tmp_path):

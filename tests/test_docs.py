@@ -3,11 +3,17 @@
 import importlib
 import inspect
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from fun_transformer import FunTransformerConfig, FunTransformerForConditionalGeneration, FunTransformerTokenizer
+from fun_transformer.analysis import cross_attention
+from fun_transformer.cli import main as command_line
+from fun_transformer.training.recipe.names import known_arguments
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -95,10 +101,75 @@ def test_the_python_of_the_course_runs():
     assert names["written"].shape[0] == 1 and "tagger" in names
 
 
+# ── the course ──
+
+COURSE = (DOCS / "course.md").read_text(encoding="utf-8")
+
+
+def test_chapters_of_the_course_are_numbered_and_named_in_both_languages():
+    titles = re.findall("^## (.*)$", COURSE, flags=re.MULTILINE)
+    assert [int(title.partition(".")[0]) for title in titles] == list(range(1, len(titles) + 1))
+    assert all(re.search("[\u4e00-\u9fff].* · .*[A-Z]", title) for title in titles)
+
+
+def test_examples_that_the_course_names_exist():
+    names = set(re.findall(r"python -m examples\.([a-z]\w+)", COURSE))
+    assert {"masks", "bpe", "beam_search", "label_smoothing"} <= names
+    assert [name for name in sorted(names) if not (ROOT / "examples" / f"{name}.py").is_file()] == []
+
+
+def test_settings_of_recipes_that_the_course_names_exist():
+    prose = re.sub("```.*?```", "", COURSE, flags=re.DOTALL)
+    named = set(re.findall(r"`(?:--)?((?:data|model|training|generation)\.\w+)", prose))
+    assert {"training.bpe_dropout", "model.label_smoothing"} <= named
+    assert named - set(known_arguments()) - {f"model.{name}" for name in FunTransformerConfig().to_dict()} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", re.findall("^fun-transformer .*$", COURSE.replace("\\\n", " "), flags=re.MULTILINE))
+def test_the_commands_of_the_course_run_in_a_checkout(line, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    command, *words = shlex.split(line)
+    output = tmp_path / words[words.index("-o") + 1]
+    monkeypatch.chdir(ROOT)
+    assert command == "fun-transformer" and command_line([*words, "-o", str(output)]) in (None, 0)
+    assert capsys.readouterr().out.strip() and output.stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["tired", "wide"])
+def test_what_the_course_says_of_it_is_so(word):
+    """In both sentences "it" looks at the nearest noun, and hardly at the animal."""
+    folder = ROOT / "hub_configs" / "en-zh-small"
+    model = FunTransformerForConditionalGeneration.from_pretrained(folder)
+    text = f"The animal didn't cross the street because it was too {word}"
+    found = cross_attention(model, FunTransformerTokenizer.from_pretrained(folder), text, "它")
+    weights = found.encoder_weights[:, :, found.source_tokens.index("it")]  # (layers, heads, source_len)
+    street = weights[..., found.source_tokens.index("street")]
+    animal = weights[..., [found.source_tokens.index(part) for part in ("anim", "al")]].sum(-1)
+    assert weights.shape[:2] == (5, 4)
+    assert (round(street.mean().item(), 2), round(animal.mean().item(), 2)) == (0.18, 0.09)
+    assert street[1:3, 1].min() > 0.4
+
+
+def test_each_box_of_figure_1_is_in_the_course_and_links_to_its_code():
+    """The picture and the table below it name what is there, in the file where it is."""
+    picture = (DOCS / "images" / "figure-1.svg").read_text(encoding="utf-8")
+    boxes = set(re.findall(r'<a href="[^"]*/(fun_transformer/\w+\.py)"><title>([\w.]+)</title>', picture))
+    rows = set(re.findall(r"\| `([\w.]+)` \| \[\w+\.py\]\(\.\./(fun_transformer/\w+\.py)\) \|", COURSE))
+    assert {(symbol, file) for file, symbol in boxes} == rows and len(rows) >= 8
+    for symbol, file in rows:
+        assert resolve(f"fun_transformer.{symbol}")[1] == ROOT / file
+
+
+def test_pictures_of_the_docs_are_small():
+    assert [path.name for path in (DOCS / "images").iterdir() if path.stat().st_size > 200_000] == []
+
+
 # ── the tree of docs/architecture.md ──
 
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
-WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "benchmarks"]  # every file of them is in the tree
+WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "course", "benchmarks"]  # every file of them is in the tree
 
 
 def tree_paths(text):

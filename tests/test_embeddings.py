@@ -271,8 +271,16 @@ def test_the_map_shows_words_where_the_first_two_components_put_them(tmp_path):
         np.linalg.norm(drawn[:, None] - drawn, axis=-1), np.linalg.norm(plane[:, None] - plane, axis=-1)
     )
     assert [text.get_text() for text in axes.texts] == words
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["人", "animal"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["人", "animal"]
     assert (tmp_path / "map.png").stat().st_size > 5000
+
+
+def test_words_of_a_map_do_not_cover_each_other(tmp_path):
+    vectors = np.array([[0, 0], [0.001, 0], [0, 0.001], [5, 5], [5, 0]])  # three at nearly the same place
+    figure = plot_word_vectors(["姐", "弟", "妹", "a", "b"], vectors, tmp_path / "map.png")
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
 @pytest.mark.parametrize(("words", "groups"), [(["a", "b"], None), (["a", "b", "c"], ["x"])])

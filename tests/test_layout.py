@@ -90,7 +90,7 @@ ROOMS += [
 LIBRARIES = {"torch", "transformers", "tokenizers", "huggingface_hub", "regex"}  # transformers needs them all
 TRAVELLING_LIBRARIES = LIBRARIES | set(sys.stdlib_module_names)
 MORE_LIBRARIES = {"pipeline_image_to_text": {"PIL"}}  # without which transformers reads no picture either
-OUTSIDE = ["training", "benchmarks", "examples"]
+OUTSIDE = ["training", "benchmarks", "course", "examples"]
 LAUNCHER_LINES = 25
 
 

@@ -87,7 +87,7 @@ def test_graphs_give_the_logits_and_weights_of_the_model(answer):
         ids = {"input_ids": torch.tensor(SOURCE), "decoder_input_ids": torch.tensor(TARGET)}
         outputs = model(**ids, output_attentions=True)
     for name, weights in (("self", outputs.decoder_attentions), ("cross", outputs.cross_attentions)):
-        np.testing.assert_allclose(results[f"{name}.weights"], torch.cat(weights).numpy(), atol=1e-5)
+        np.testing.assert_allclose(results[f"{name}.weights"], torch.cat(weights).numpy(), atol=1e-4)
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_without_the_mask_tokens_see_later_ones(answer):
     length = len(TARGET[0])
     everything = torch.zeros(1, 1, length, length)  # is added to scores
     assert_equal_only_with(answer, logits_of(tiny_transformer(), decoder_attention_mask=everything), causal=0)
-    assert answer(causal=0)["self.weights"][:, :, 0, 1:].min() > 0
+    assert answer(causal=0)["self.weights"][:, :, 0, 1:].max() > 0.01
     assert answer()["self.weights"][:, :, 0, 1:].max() == 0
 
 

@@ -52,6 +52,12 @@ def test_g2p_en_distilled_spells():
     assert found == ["AH T EH N SH AH N", "K IH T AH N", "SH IH P IH NG"]
 
 
+def test_g2p_en_spells_what_the_rnns_forget():
+    spell = pipeline("text2text-generation", model=str(FOLDERS[0].parent / "g2p-en"))
+    found = [row["generated_text"] for row in spell(["kitten", "internationalization"])]
+    assert found == ["K IH T AH N", "IH N T ER N AE SH AH N AH L IH Z EY SH AH N"]
+
+
 def test_rnn_additive_spells_and_looks_from_left_to_right():
     folder = str(FOLDERS[0].parent / "rnn-additive")
     (found,) = pipeline("text2text-generation", model=folder)("kitten")
@@ -61,3 +67,10 @@ def test_rnn_additive_spells_and_looks_from_left_to_right():
     assert seen.target == found["generated_text"]
     centers = (seen.weights[0, 0] * torch.arange(len(seen.source_tokens))).sum(-1)  # (target_len,)
     assert centers.diff().gt(0).all(), centers
+
+
+def test_rnn_fixed_spells_short_words_and_forgets_long_ones():
+    spell = pipeline("text2text-generation", model=str(FOLDERS[0].parent / "rnn-fixed"))
+    short, long = [row["generated_text"] for row in spell(["kitten", "electroencephalography"])]
+    assert short == "K IH T AH N"
+    assert long.startswith("EH L") and "S EH F" not in long  # "-ceph-" is gone

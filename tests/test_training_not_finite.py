@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM
 from fun_transformer.training import TrainingLoop, parse_arguments, prepare, train
 from fun_transformer.training.engine import build_accelerator
 from fun_transformer.training.evaluate import main as evaluate
+from fun_transformer.training.loop import decides_alone
 from fun_transformer.training.model.building import build_model
 from fun_transformer.training.train import main
 
@@ -120,3 +121,55 @@ def test_a_final_model_whose_test_scores_are_not_finite_is_not_written(recipe, t
     assert run_main(recipe, *options) == 1
     assert "Not finite on the test split after step 12: breaks." in capsys.readouterr().err
     assert not (tmp_path / "run/model").exists()
+
+
+class Poisoned(TrainingLoop):
+    """A training in which two steps are bad, and all others good."""
+
+    poisoned = (3, 6)
+
+    def count(self, taken):
+        items, tokens = super().count(taken)
+        return (items if self.progress.step + 1 not in self.poisoned else math.nan), tokens
+
+
+class ReadLate(Poisoned):
+    """The same as it runs on a GPU: the optimizer decides, the host reads it a step later."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.reads_late = True
+
+
+class ReadTooLate(ReadLate):
+    poisoned = (5, 6, 7)
+
+
+def test_reading_late_what_was_bad_changes_nothing(recipe, tmp_path):
+    saved = {}
+    for loop in (Poisoned, ReadLate):
+        output_dir = tmp_path / loop.__name__
+        assert run_main(recipe, "--output_dir", output_dir, loop=loop) == 0
+        lines = [{**line, "seconds": 0, "tokens_per_second": 0} for line in read_metrics(output_dir, "train")]
+        state = json.loads((output_dir / "checkpoints/step-12/trainer_state.json").read_text(encoding="utf-8"))
+        weights = [
+            (output_dir / name).read_bytes()
+            for name in ("model/model.safetensors", "checkpoints/step-12/optimizer.bin")
+        ]
+        saved[loop] = [line["loss"] for line in lines], state["skipped_steps"], state["unlogged"], weights
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert saved[Poisoned] == saved[ReadLate]
+    assert saved[ReadLate][1] == 2
+
+
+def test_reading_late_stops_a_run_with_the_rows_of_its_bad_steps(recipe, tmp_path, capsys):
+    assert run_main(recipe, "--training.max_bad_steps", "3", loop=ReadTooLate) == 1
+    assert "at step 7, for 3 step(s) in a row" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/bad_batch.json").read_text(encoding="utf-8"))["step"] == 7
+
+
+def test_only_optimizers_that_decide_alone_are_read_late():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    assert decides_alone(torch.optim.AdamW([weight], fused=True))
+    assert not decides_alone(torch.optim.AdamW([weight]))
+    assert not decides_alone(torch.optim.SGD([weight]))

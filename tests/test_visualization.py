@@ -16,12 +16,15 @@ matplotlib = pytest.importorskip("matplotlib")
 
 from fun_transformer.analysis import AttentionMap, cross_attention  # noqa: E402
 from fun_transformer.visualization import (  # noqa: E402
+    Node,
     Panel,
     figures,
     plot_attention,
     plot_lines,
     plot_matrices,
     plot_picture_attention,
+    plot_pieces,
+    plot_search_tree,
     plot_speech_attention,
     plot_training_curve,
 )
@@ -134,8 +137,8 @@ def test_no_label_is_cut(source_len, target_len):
     figure = plot_attention(attention_map(source_len, target_len, word="internationalisation"))
     figure.draw_without_rendering()
     whole = figure.bbox
-    axes, bar = figure.axes
-    texts = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label, bar.yaxis.label]
+    axes = figure.axes[0]
+    texts = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label]
     for text in [*texts, figure._suptitle]:
         box = text.get_window_extent()
         assert whole.x0 <= box.x0 and box.x1 <= whole.x1, text
@@ -200,7 +203,7 @@ def test_the_training_curve_has_a_panel_for_loss_learning_rate_and_scores(tmp_pa
     assert list(steps) == list(range(1, 50))
     assert losses[9] == 0.123
     assert len(learning_rate.lines) == 1
-    assert [line.get_label() for line in scores.lines] == ["per"]
+    assert [line.get_label() for line in scores.lines] == ["PER"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.png", "metrics.jsonl"]
 
 
@@ -232,7 +235,64 @@ def test_matrices_stand_side_by_side_with_their_numbers():
     assert scores.images[0].get_clim() == (-1.5, 1.5)  # zero is white
     assert [label.get_text() for label in scores.get_yticklabels()] == ["我", "爱"]
     assert weights.images[0].get_array().tolist() == [[1.0, 0.0, 0.0]]
-    assert third.get_title() == "third" and not empty.axison
+    assert third.get_title(loc="left") == "third" and not empty.axison
+
+
+def test_yes_and_no_have_a_legend():
+    figure = plot_matrices([Panel("masks", torch.tensor([[True, False]]))], bar=("可以看 may look", "hidden"))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["可以看 may look", "hidden"]
+    image = figure.axes[0].images[0]
+    drawn = [tuple(image.cmap(image.norm(value))) for value in (True, False)]
+    assert drawn == [patch.get_facecolor() for patch in legend.get_patches()]  # the colours of the cells
+
+
+def test_long_chinese_labels_are_upright_and_latin_ones_are_turned():
+    (axes,) = plot_matrices([Panel("a", [[1, 2, 3]], [], ["学习", "我", "learning"])]).axes
+    labels = axes.get_xticklabels()
+    assert [label.get_text() for label in labels] == ["学\n习", "我", "learning"]
+    assert [label.get_rotation() for label in labels] == [0, 0, 90]
+    (axes,) = plot_matrices([Panel("a", [[1, 2]], [], ["学习", "我"])], cell=1.0).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["学习", "我"]  # there is room
+
+
+def test_names_of_axes_are_upright_above_them():
+    figure = plot_lines({"up": ([1, 2], [3, 4])}, x_name="步", y_name="学习率", title="预热")
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "预热\n↑ 学习率" and axes.get_ylabel() == ""
+
+
+def test_an_svg_file_is_light_or_dark_as_its_reader_is_and_the_same_each_time(tmp_path):
+    for name in ("one.svg", "two.svg"):
+        plot_lines({"up": ([1, 2], [3, 4])}, tmp_path / name, title="今天")
+    text = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
+    assert text.count("<style>@media (prefers-color-scheme: dark)") == 1
+    body = text.partition("</style>")[2]
+    for light in (figures.PAPER, figures.INK, figures.COLOURS[0]):  # what the dark style replaces is in the picture
+        assert f": {light}" in body and f'[style*="fill: {light}"]' in text
+
+
+def test_pieces_are_boxes_and_what_is_new_is_marked():
+    figure = plot_pieces([("", ["l", "o", "w"]), ("l + o", ["lo", "w"]), ("", ["今天", "w"])])
+    (axes,) = figure.axes
+    colours = [patch.get_facecolor() for patch in axes.patches]
+    assert len(colours) == 7
+    assert [colour == colours[3] for colour in colours] == [False] * 3 + [True] + [False] * 3  # "lo" alone
+
+
+def test_a_search_is_drawn_as_a_tree():
+    nodes = [Node("<s>", None, 0.0), Node("a", 0, -0.5), Node("b", 0, -1.0, "pruned"), Node("</s>", 1, -0.7, "best")]
+    figure = plot_search_tree(nodes, title="搜索")
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["<s>", "a", "-0.50", "b", "-1.00", "</s>", "-0.70"]
+    colours = {text.get_text(): text.get_color() for text in axes.texts}
+    assert colours["<s>"] == colours["a"] == colours["</s>"] != colours["b"]  # the way to the best output
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert [places[token][0] for token in ("<s>", "a", "b", "</s>")] == [0, 1, 1, 2]
+    with pytest.raises(ValueError, match="after its parent"):
+        plot_search_tree([Node("<s>", None, 0.0), Node("a", 1, 0.0)])
 
 
 def test_curves_share_a_frame(tmp_path):
@@ -249,7 +309,7 @@ def test_a_picture_is_drawn_once_for_each_token_with_its_weights_on_it(tmp_path)
     picture, weights = torch.rand(16, 48).numpy(), torch.rand(5, 2, 6).numpy()  # (target_len, rows, columns)
     figure = plot_picture_attention(picture, weights, ["\\frac", "{", "$", "今", "}"], tmp_path / "looks.png")
     drawn = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title() for axis in drawn] == ["\\frac", "{", "$", "今", "}"]
+    assert [axis.get_title(loc="center") for axis in drawn] == ["\\frac", "{", "$", "今", "}"]
     for axis, places in zip(drawn, weights, strict=True):
         paper, heat = axis.images
         assert (paper.get_array() == picture).all()

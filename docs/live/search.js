@@ -176,7 +176,7 @@ export async function* beamSearch(model, encoded, switches, options = {}) {
   let finished = []; // the best ones, as many as there are beams
   for (let step = 1; running.length; step++) {
     // Twice as many as beams: should all of them end, as many go on.
-    const candidates = await continuations(model, encoded, switches, { nodes, running, count: 2 * beams });
+    const candidates = await continuations(model, encoded, switches, { nodes, running, beams });
     const next = [];
     candidates.forEach(({ parent, token, logProbability }, rank) => {
       const sum = parent.sum + logProbability;
@@ -196,13 +196,18 @@ export async function* beamSearch(model, encoded, switches, options = {}) {
   }
 }
 
-/** The likeliest continuations of all beams together. */
-async function continuations(model, encoded, switches, { nodes, running, count }) {
+/** The likeliest continuations of all beams together, two for each beam. */
+async function continuations(model, encoded, switches, { nodes, running, beams }) {
+  const count = 2 * beams;
   const candidates = [];
   for (const parent of running) {
     const prefix = pathTo(nodes, parent.id);
     const { logits } = await model.decode(prefix, encoded, switches);
-    const logs = withoutRepetitions(model, logSoftmax(logits), prefix);
+    // As in transformers: repetitions are judged by logits in the greedy search, by log probabilities elsewhere.
+    const isGreedy = beams === 1;
+    const logs = isGreedy
+      ? logSoftmax(withoutRepetitions(model, logits, prefix))
+      : withoutRepetitions(model, logSoftmax(logits), prefix);
     for (const token of largestOf(logs, count)) candidates.push({ parent, token, logProbability: logs[token] });
   }
   const sum = ({ parent, logProbability }) => parent.sum + logProbability;

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..pipeline_records import reading_copy
 
 Kind = Literal["cross", "encoder", "decoder"]
+ALTERNATIVES = 5  # tokens that could have been written
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class AttentionMap:
         decoder_weights: (layers, heads, target_len, target_len), zero above the diagonal; None likewise.
         decoder_tokens: What the decoder read: its start token, then all target tokens but the last (target_len).
         layers: By kind, the numbers of the layers that have weights, where not all have.
+        alternatives: Of each target token, the likeliest tokens in its place with their probabilities, and itself.
     """
 
     source: str
@@ -88,6 +90,7 @@ class AttentionMap:
     decoder_weights: torch.Tensor | None = None
     decoder_tokens: list[str] = field(default_factory=list)
     layers: dict[Kind, list[int]] = field(default_factory=dict)
+    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
 
     def views(self) -> dict[Kind, View]:
         """Return the attentions that the model has, by kind."""
@@ -172,6 +175,7 @@ def cross_attention(
         decoder_weights=_stack(outputs.get("decoder_attentions")),  # (layers, heads, target_len, target_len)
         decoder_tokens=_readable_tokens(tokenizer, read_ids[0].tolist()),
         layers=_layers_with_weights(model.config),
+        alternatives=_likeliest(tokenizer, outputs.logits[0].float().softmax(-1).cpu(), target_ids[0].cpu()),
     )
 
 
@@ -195,6 +199,22 @@ def attention_over_features(
     outputs = reader(**there, decoder_input_ids=sequence[:, :-1], output_attentions=True, use_cache=False)
     tokens = _readable_tokens(tokenizer, sequence[0, 1:].tolist())
     return torch.cat(outputs.cross_attentions).float().cpu(), tokens
+
+
+def _likeliest(tokenizer, shares: torch.Tensor, written: torch.Tensor) -> list[list[tuple[str, float]]]:
+    """Return the likeliest tokens of each place, and the written one where it is none of them.
+
+    Args:
+        tokenizer: The model's.
+        shares: Probabilities, (target_len, vocabulary).
+        written: (target_len,).
+    """
+    rows = []
+    for row, token in zip(shares, written.tolist()):
+        best = row.topk(min(ALTERNATIVES, len(row))).indices.tolist()
+        ids = best if token in best else [*best, token]
+        rows.append(list(zip(_readable_tokens(tokenizer, ids), row[ids].tolist())))
+    return rows
 
 
 def _check_index(index: int, count: int, name: str) -> int:

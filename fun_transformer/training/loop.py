@@ -50,6 +50,20 @@ class Step(NamedTuple):
     learning_rate: float
 
 
+class Unread(NamedTuple):
+    """A step whose loss and norm the host has not read yet: scalar tensors, which a GPU may still compute."""
+
+    step: int
+    tokens: int
+    loss: torch.Tensor
+    norm: torch.Tensor
+    taken: Sequence[MicroBatch]
+
+    def is_finite(self) -> bool:
+        """Read whether the step may change the weights; waits for the device."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
 class TrainingLoop:
     """Train a prepared model.
 
@@ -72,6 +86,8 @@ class TrainingLoop:
         self.bad = BadSteps(run)
         self.stop = StopRequest(self.accelerator)
         self.parts = (self.stream, self.kept, self.log, self.bad)
+        self.reads_late = run.accelerator.device.type == "cuda" and self.kept.mean is None and decides_alone(optimizer)
+        self.unread: list[Unread] = []
         self.progress = Progress()
         self.started = clock()
 
@@ -117,6 +133,7 @@ class TrainingLoop:
 
     def save(self) -> Path:
         """Save a checkpoint of this step."""
+        self.settle()
         self.progress.seconds = self.elapsed()
         self.log.sync()
         state = dataclasses.asdict(self.progress)
@@ -165,6 +182,9 @@ class TrainingLoop:
     def train_step(self, done: float) -> Step:
         """Do one optimizer step; leave the weights alone when its loss or gradient is not finite.
 
+        On a GPU the optimizer's kernel looks at that, and the host hears of it a step later: waiting would leave the
+        GPU idle until the next batch is there.
+
         Raises:
             FloatingPointError: After `max_bad_steps` such steps in a row.
         """
@@ -179,15 +199,39 @@ class TrainingLoop:
         # Not before a checkpoint is due: its random numbers must be those of this step.
         if progress.step % self.settings.save_steps and not self.stop.agreed:
             self.stream.make_ahead(accumulated)
-        # Here the step waits for a GPU. Loss and norm are sums over all processes, so all of them decide alike.
-        if math.isfinite(loss) and math.isfinite(norm):
+        # Loss and norm are sums over all processes, so all of them decide alike.
+        self.unread.append(Unread(progress.step, tokens, loss, norm, taken))
+        if self.reads_late:
+            self.optimizer.optimizer.found_inf = 1.0 - (loss.isfinite() & norm.isfinite()).float()
+            self.optimizer.step()
+        elif self.settle():
             self.optimizer.step()
             self.kept.count_step()
-            self.bad.in_a_row = 0
-        else:
-            self.bad.count(progress.step, {"loss": float(loss), "gradient_norm": float(norm)}, taken)
         self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+        if self.reads_late:
+            self.settle(but=1)  # waits for the step before, while the GPU has this one to do
         return Step(loss, tokens, learning_rate)
+
+    def settle(self, but: int = 0) -> bool:
+        """Read which steps were good, and log or count them.
+
+        Args:
+            but: How many of the last steps are left unread.
+
+        Returns:
+            Whether the last one that was read was good.
+
+        Raises:
+            FloatingPointError: After `max_bad_steps` bad steps in a row.
+        """
+        while len(self.unread) > but:
+            read = self.unread.pop(0)
+            if read.is_finite():
+                self.bad.in_a_row = 0
+                self.log.window.add(read.loss, read.tokens)
+            else:
+                self.bad.count(read.step, {"loss": float(read.loss), "gradient_norm": float(read.norm)}, read.taken)
+        return not self.bad.in_a_row
 
     def set_learning_rate(self, done: float) -> float:
         """Give the optimizer the learning rate of the next step."""
@@ -269,9 +313,7 @@ class TrainingLoop:
                 self.evaluate()  # what is to be improved on; nothing better may come
             while not self.is_over(done):
                 step = self.train_step(done)
-                if not self.bad.in_a_row:
-                    log.window.add(step.loss, step.tokens)
-                if progress.step % settings.logging_steps == 0 and log.window.steps:
+                if progress.step % settings.logging_steps == 0:
                     self.write_log(step)
                 log.advance(self.done())
                 done = self.agreed_done()
@@ -287,7 +329,10 @@ class TrainingLoop:
                 self.evaluate()
 
     def write_log(self, step: Step) -> None:
-        """Write a line about the training since the last one."""
+        """Write a line about the training since the last one, unless all its steps were bad."""
+        self.settle()
+        if not self.log.window.steps:
+            return
         values = {
             "learning_rate": step.learning_rate,
             "epoch": round(self.stream.epochs(), 3),
@@ -299,6 +344,7 @@ class TrainingLoop:
 
     def evaluate(self) -> None:
         """Score the validation split; keep the model if it is among the best so far."""
+        self.settle()
         if "validation" not in self.setup.splits:
             return
         step, rows = self.progress.step, self.setup.arguments.generation.eval_rows
@@ -309,6 +355,22 @@ class TrainingLoop:
         self.log.write({"step": step, "split": "validation", **scores, "seconds": round(self.elapsed(), 2)})
         self.log.say(f"step {step}: validation {show_scores(scores)}")
         self.kept.compare(step, found)
+
+
+def decides_alone(optimizer: Any) -> bool:
+    """Tell whether an optimizer can leave the weights alone without the host having read that a step is bad.
+
+    torch's fused AdamW can: its kernel reads `found_inf`. So the host need not wait for the GPU in each step.
+
+    Args:
+        optimizer: Prepared by an accelerator: one that spreads weights (FSDP2, DeepSpeed), or scales gradients of
+            16 bits, has its own way.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)
+    if type(inner) is not torch.optim.AdamW or getattr(optimizer, "scaler", None) is not None:
+        return False
+    weights = [parameter for group in inner.param_groups for parameter in group["params"]]
+    return all(group["fused"] for group in inner.param_groups) and not any(isinstance(w, DTensor) for w in weights)
 
 
 def compare_rows(loop: TrainingLoop, state: dict[str, Any]) -> list[str]:

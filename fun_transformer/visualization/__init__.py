@@ -7,7 +7,8 @@ try:
     from .curves import plot_training_curve
     from .exposure import plot_exposure_gap
     from .media import plot_picture_attention, plot_speech_attention
-    from .pictures import Panel, plot_lines, plot_matrices
+    from .pictures import Panel, plot_lines, plot_matrices, plot_pieces
+    from .trees import Node, plot_search_tree
     from .vectors import plot_word_vectors
 except ModuleNotFoundError as error:
     if error.name != "matplotlib":
@@ -21,6 +22,7 @@ except ModuleNotFoundError as error:
 
 
 __all__ = [
+    "Node",
     "Panel",
     "plot_attention",
     "plot_attention_heads",
@@ -28,6 +30,8 @@ __all__ = [
     "plot_lines",
     "plot_matrices",
     "plot_picture_attention",
+    "plot_pieces",
+    "plot_search_tree",
     "plot_speech_attention",
     "plot_training_curve",
     "plot_word_vectors",

@@ -5,11 +5,10 @@ import os
 import textwrap
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..analysis.attention import AttentionMap, Kind, View
-from .figures import fonts_for, new_figure, save_figure, text_width
+from .figures import SMALL, WEIGHTS, drawing, label_columns, new_figure, save_figure, text_width
 
 MAX_INCHES = 14  # a side of the matrix: more tokens than fit become smaller cells
 MAX_INCHES_OF_ALL = 20  # a side of all matrices of all layers and heads together
@@ -41,7 +40,7 @@ def plot_attention(
         weights, name = view.weights[place].mean(dim=0), f"mean of {count} heads" if count > 1 else "its only head"
     else:
         weights, name = view.weights[place, head], f"head {head}"
-    with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):
+    with drawing("".join([*view.texts, *view.queries, *view.keys])):
         figure = _draw_matrix(view, weights.numpy(), f"weights of layer {view.layers[place]}, {name}")
         if path is not None:
             save_figure(figure, path)
@@ -63,22 +62,21 @@ def plot_attention_heads(
     """
     view = attention_map.view(kind)
     layers, heads, query_len, key_len = view.weights.shape
-    points = 6
+    points = 7
     cell = 1.15 * points / 72  # inches: every token can have a label
     cell = min(cell, MAX_INCHES_OF_ALL / (heads * key_len), MAX_INCHES_OF_ALL / (layers * query_len))
     step = math.ceil(1.15 * points / 72 / cell)
     x_labels, y_labels = (max(map(text_width, tokens)) * 0.6 * points / 72 for tokens in (view.keys, view.queries))
     panel_width, panel_height = max(0.9, key_len * cell), max(0.9, query_len * cell)
-    width, height = heads * (panel_width + 0.1) + y_labels + 0.9, layers * (panel_height + 0.1) + x_labels + 1.0
-    with rc_context({"font.family": fonts_for("".join([*view.texts, *view.queries, *view.keys]))}):
+    width, height = heads * (panel_width + 0.1) + y_labels + 1.4, layers * (panel_height + 0.1) + x_labels + 1.2
+    with drawing("".join([*view.texts, *view.queries, *view.keys])):
         figure = new_figure(width, height)
-        panels = figure.subplots(layers, heads, sharex=True, sharey=True, squeeze=False)
+        panels = figure.subplots(layers, heads, sharey=True, squeeze=False)
         image = _draw_panels(view, panels, points, step)
-        figure.supxlabel(view.key_name, fontsize=8)
-        figure.supylabel(view.query_name, fontsize=8)
         title = _wrap_title(view.texts, columns=int(width / 0.085))
-        figure.suptitle(title, fontsize=9, parse_math=False)
-        figure.colorbar(image, ax=panels, label="weight", fraction=0.3 / width, pad=0.1 / width, aspect=30)
+        figure.suptitle(f"{title}\n↓ {view.query_name}   → {view.key_name}", fontsize=SMALL, parse_math=False)
+        bar = figure.colorbar(image, ax=panels, fraction=0.3 / width, pad=0.1 / width, aspect=30)
+        bar.ax.set_title("weight", fontsize=SMALL)
         if path is not None:
             save_figure(figure, path)
     return figure
@@ -89,14 +87,13 @@ def _draw_panels(view: View, panels: np.ndarray, points: int, step: int):
     for layer, row in enumerate(panels):
         for head, axes in enumerate(row):
             weights = view.weights[layer, head].numpy()
-            image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-            axes.tick_params(length=1, pad=1, labelsize=points)
-            axes.tick_params(axis="x", rotation=90)
-        row[0].set_ylabel(f"layer {view.layers[layer]}", fontsize=8)
-    for head, axes in enumerate(panels[0]):
-        axes.set_title(f"head {head}", fontsize=8)
-    for axis, tokens in ((axes.xaxis, view.keys), (axes.yaxis, view.queries)):  # shared by all panels
-        axis.set_ticks(range(0, len(tokens), step), labels=tokens[::step], fontsize=points, parse_math=False)
+            image = axes.imshow(weights, cmap=WEIGHTS, vmin=0, vmax=1, aspect="auto")
+            label_columns(axes, view.keys, 0, points, step)
+            axes.tick_params(length=1, pad=1, labelsize=points, labeltop=layer == 0)
+        row[0].set_ylabel(f"layer {view.layers[layer]}", fontsize=SMALL, rotation=0, ha="right", va="center")
+    for head, axes in enumerate(panels[-1]):
+        axes.set_xlabel(f"head {head}", fontsize=SMALL)
+    panels[0][0].set_yticks(range(0, len(view.queries), step), labels=view.queries[::step], parse_math=False)
     return image
 
 
@@ -104,31 +101,27 @@ def _draw_matrix(view: View, weights: np.ndarray, legend: str) -> Figure:
     """Draw weights (query_len, key_len) in cells that are as large as the number of tokens allows."""
     query_len, key_len = weights.shape
     cell = min(0.45, MAX_INCHES / max(key_len, query_len))  # inches
-    points = min(10.0, max(5.0, 0.6 * 72 * cell))
+    points = min(11.0, max(5.0, 0.6 * 72 * cell))
     step = math.ceil(points / (72 * cell))  # cells smaller than a letter: label every second, third, ...
     letter = 0.6 * points / 72  # inches
     x_labels, y_labels = (max(map(text_width, tokens)) * letter for tokens in (view.keys, view.queries))
-    upright = x_labels <= cell
 
     matrix_width, matrix_height = max(2.0, key_len * cell), max(2.0, query_len * cell)
-    width = matrix_width + y_labels + 1.6
+    width = matrix_width + y_labels + 1.2
     title = _wrap_title(view.texts, columns=int(width / 0.085))
-    height = matrix_height + (0 if upright else x_labels) + 0.9 + 0.2 * title.count("\n")
+    height = matrix_height + (0.2 if x_labels <= cell else x_labels) + 1.2 + 0.2 * title.count("\n")
 
     figure = new_figure(width, height)
     axes = figure.add_subplot()
-    image = axes.imshow(weights, cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
-    for axis, tokens in ((axes.xaxis, view.keys), (axes.yaxis, view.queries)):
-        axis.set_ticks(range(0, len(tokens), step), labels=tokens[::step], fontsize=points, parse_math=False)
-    axes.tick_params(axis="x", rotation=0 if upright else 90)
+    image = axes.imshow(weights, cmap=WEIGHTS, vmin=0, aspect="auto")
+    label_columns(axes, view.keys, cell, points, step)
+    axes.set_yticks(range(0, query_len, step), labels=view.queries[::step], fontsize=points, parse_math=False)
     axes.tick_params(length=2)
-    axes.set_xlabel(view.key_name)
-    axes.set_ylabel(view.query_name)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    axes.set_title(f"↓ {view.query_name}   → {view.key_name}", fontsize=SMALL)
+    axes.set_xlabel(legend, fontsize=SMALL)
+    figure.suptitle(title, parse_math=False)
     bar = 0.15  # inches
-    figure.colorbar(
-        image, ax=axes, label=legend, fraction=2 * bar / width, pad=bar / width, aspect=matrix_height / bar
-    )
+    figure.colorbar(image, ax=axes, fraction=2 * bar / width, pad=bar / width, aspect=matrix_height / bar)
     return figure
 
 

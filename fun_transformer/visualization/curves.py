@@ -6,14 +6,23 @@ import os
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator
 
-from .figures import new_figure, save_figure
+from .figures import COLOURS, QUIET, WIDTH, drawing, name_axes, new_figure, save_figure
 
 SPLITS = {
-    "train": {"color": "tab:blue", "alpha": 0.7},
-    "validation": {"color": "tab:orange", "marker": "o", "markersize": 4},
-    "test": {"color": "tab:green", "marker": "*", "markersize": 10, "linestyle": "none"},
+    "train": {"color": COLOURS[0], "alpha": 0.7},
+    "validation": {"color": COLOURS[1], "marker": "o", "markersize": 4},
+    "test": {"color": COLOURS[2], "marker": "*", "markersize": 10, "linestyle": "none"},
 }
 LABELS = {"train": "train (with dropout and label smoothing)"}  # why it lies above the validation loss
+METRIC_NAMES = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ter": "TER",
+    "per": "PER",
+    "wer": "WER",
+    "g2p_wer": "WER",
+    "cer": "CER",
+}
 # Numbers of a validation row that are no score.
 NO_SCORE = {"step", "epoch", "loss", "perplexity", "learning_rate", "seconds", "tokens", "tokens_per_second"}
 
@@ -38,25 +47,26 @@ def plot_training_curve(metrics_path: str | os.PathLike, picture_path: str | os.
     scores = {name: _points(rows, name, "validation") for name in _score_names(rows)}
 
     heights = [3.2] + [1.1] * bool(learning_rate) + [2.2] * bool(scores)
-    figure = new_figure(7.5, sum(heights) + 0.5)
-    panels = iter(figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0])
-    _draw_losses(next(panels), losses)
-    if learning_rate:
-        axes = next(panels)
-        axes.plot(*zip(*learning_rate), color="tab:gray", linewidth=1)
-        axes.set_ylabel("learning\nrate")
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    if scores:
-        axes = next(panels)
-        for name, points in scores.items():
-            axes.plot(*zip(*points), label=name, marker="o", markersize=4)
-        axes.set_ylabel("validation scores")
-        axes.legend()
-    for axes in figure.axes:
-        axes.grid(alpha=0.3)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    figure.axes[-1].set_xlabel("step")
-    save_figure(figure, picture_path)
+    with drawing():
+        figure = new_figure(WIDTH - 1, sum(heights) + 0.8)
+        panels = iter(figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0])
+        _draw_losses(next(panels), losses)
+        if learning_rate:
+            axes = next(panels)
+            axes.plot(*zip(*learning_rate), color=QUIET)
+            name_axes(axes, y="learning rate")
+            axes.yaxis.set_major_formatter("{x:g}")
+        if scores:
+            axes = next(panels)
+            for (name, points), marker in zip(scores.items(), "osD^v" * len(scores)):
+                axes.plot(*zip(*points), label=METRIC_NAMES.get(name, name), marker=marker)
+            name_axes(axes, y="validation scores")
+            axes.legend()
+        for axes in figure.axes:
+            axes.grid()
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        figure.axes[-1].set_xlabel("step")
+        save_figure(figure, picture_path)
     return figure
 
 
@@ -69,7 +79,7 @@ def _draw_losses(axes, losses: dict[str, list[tuple[int, float]]]) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
-    axes.set_ylabel("loss")
+    name_axes(axes, y="loss")
     axes.legend()
 
 

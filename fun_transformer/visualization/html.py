@@ -1,17 +1,19 @@
 """An attention map as one HTML page: choose a token and see where it looks. It loads nothing from the network.
 
-The page itself, with its style and script, is `attention_page.html`; only the data is put into it here.
+The page itself, with its style and script, is `attention_page.html`; it draws with `draw.js`, which other pages use
+too. That and the data are put into it here.
 """
 
 import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ..analysis.attention import AttentionMap, Kind, View
 from ..files import whole_file
 
-TEMPLATE = Path(__file__).with_name("attention_page.html")
+TEMPLATE, DRAWING = (Path(__file__).with_name(name) for name in ("attention_page.html", "draw.js"))
 NAMES = {"cross": "cross: target to source", "encoder": "encoder", "decoder": "decoder"}
 # In this order: Japanese and Korean texts hold Chinese characters too.
 LANGUAGES = {"ja": "[\u3040-\u30ff]", "ko": "[\uac00-\ud7a3]", "zh": "[\u2e80-\u2fdf\u3400-\u9fff\uf900-\ufaff]"}
@@ -39,17 +41,20 @@ def write_attention_page(
     """
     view = attention_map.view(kind)
     place, head = view.find_layer(layer), view.find_head(head)
-    data = {
+    data: dict[str, Any] = {
         "kind": kind,
         "layer": str(place),
         "head": "mean" if head is None else str(head),
         "views": {name: _view_data(name, view) for name, view in attention_map.views().items()},
     }
+    if attention_map.alternatives:  # of the target's tokens
+        data["views"]["cross"]["lines"][-1]["choices"] = [
+            [[token, round(1000 * share)] for token, share in choices] for choices in attention_map.alternatives
+        ]
     # In JSON a "<" occurs only in strings: escaped, no text can end the script element.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    page = TEMPLATE.read_text(encoding="utf-8").replace(
-        'type="application/json">{}<', f'type="application/json">{text}<'
-    )
+    page = TEMPLATE.read_text(encoding="utf-8").replace("/* draw.js */", DRAWING.read_text(encoding="utf-8"))
+    page = page.replace('type="application/json">{}<', f'type="application/json">{text}<')
     with whole_file(path) as partial:
         partial.write_text(page, encoding="utf-8")
 

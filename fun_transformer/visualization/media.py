@@ -3,10 +3,10 @@
 import os
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from .figures import fonts_for, new_figure, save_figure
+from .figures import COLOURS, SMALL, WEIGHTS, WIDTH, drawing, name_axes, new_figure, save_figure
 
 PICTURES_WIDE = 12  # squares beside each other
 
@@ -28,18 +28,16 @@ def plot_speech_attention(
         seconds_per_frame: From one frame to the next.
     """
     seconds = len(features) * seconds_per_frame
-    with rc_context({"font.family": fonts_for("".join(tokens))}):
-        figure = new_figure(8, 2.4 + 0.25 * len(tokens))
+    with drawing("".join(tokens)):
+        figure = new_figure(WIDTH, 2.6 + 0.25 * len(tokens))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, max(1.0, 0.25 * len(tokens))])
         bins = features.shape[1]
         above.imshow(features.T, aspect="auto", origin="lower", extent=(0, seconds, 0, bins), cmap="magma")
-        above.set_ylabel("mel bin")
-        image = below.imshow(
-            weights, aspect="auto", extent=(0, seconds, len(tokens), 0), cmap="viridis", interpolation="nearest"
-        )
+        name_axes(above, y="mel bin")
+        image = below.imshow(weights, aspect="auto", extent=(0, seconds, len(tokens), 0), cmap=WEIGHTS)
         below.set_yticks(np.arange(len(tokens)) + 0.5, labels=tokens, parse_math=False)
-        below.set_xlabel("seconds")
-        figure.colorbar(image, ax=below, label="weight")
+        name_axes(below, "seconds", title="where each token looks")
+        figure.colorbar(image, ax=below).ax.set_title("weight", fontsize=SMALL)
         if path is not None:
             save_figure(figure, path)
     return figure
@@ -59,19 +57,18 @@ def plot_picture_attention(
     height, width = picture.shape
     across = min(len(tokens), max(1, round(PICTURES_WIDE * height / width)))
     down = -(-len(tokens) // across)
-    cell = 8 / across  # inches
-    with rc_context({"font.family": fonts_for("".join(tokens))}):
-        figure = new_figure(8, down * (cell * height / width + 0.35))
+    cell = WIDTH / across  # inches
+    with drawing("".join(tokens)):
+        figure = new_figure(WIDTH, down * (cell * height / width + 0.35))
         axes = figure.subplots(down, across, squeeze=False).ravel()
         for axis in axes:
             axis.set_axis_off()
         for axis, token, places in zip(axes, tokens, weights, strict=False):
             axis.imshow(picture, cmap="gray", extent=(0, width, height, 0))
             seen = 0.8 * places / max(places.max(), 1e-9)  # what is not looked at stays paper
-            axis.imshow(
-                np.ones_like(places), cmap="Oranges", vmin=0, vmax=1.5, alpha=seen, extent=(0, width, height, 0)
-            )
-            axis.set_title(token, fontsize="medium", pad=3, parse_math=False)
+            look = np.ones_like(places)
+            axis.imshow(look, cmap=ListedColormap(COLOURS[4]), alpha=seen, extent=(0, width, height, 0))
+            axis.set_title(token, loc="center", pad=3, parse_math=False)
         if path is not None:
             save_figure(figure, path)
     return figure

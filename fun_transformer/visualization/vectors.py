@@ -4,10 +4,13 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import fonts_for, new_figure, save_figure
+from .figures import COLOURS, SIZE, WIDTH, drawing, name_axes, new_figure, save_figure, text_width
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]  # right, up: where a word may be
 
 
 def plot_word_vectors(
@@ -33,18 +36,44 @@ def plot_word_vectors(
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     places = left[:, :2] * sizes[:2]  # (words, 2)
     share = sizes[:2] ** 2 / (sizes**2).sum()
-    with rc_context({"font.family": fonts_for("".join([*words, *(groups or [])]))}):
-        figure = new_figure(7, 6)
+    with drawing("".join([*words, *(groups or [])])):
+        figure = new_figure(WIDTH - 1, 6)
         axes = figure.subplots()
-        for group in dict.fromkeys(groups or [""] * len(words)):
-            chosen = [place for place in range(len(words)) if groups is None or groups[place] == group]
-            axes.scatter(places[chosen, 0], places[chosen, 1], s=18, label=group or None)
-        for word, place in zip(words, places):
-            axes.annotate(word, place, xytext=(3, 3), textcoords="offset points", fontsize="small")
-        axes.margins(0.12)
-        axes.set_xlabel(f"first component ({share[0]:.0%} of the variance)")
-        axes.set_ylabel(f"second component ({share[1]:.0%})")
+        names = list(dict.fromkeys(groups or [""] * len(words)))
+        for name, colour, marker in zip(names, COLOURS * len(names), "osD^vP*" * len(names)):
+            chosen = [place for place in range(len(words)) if groups is None or groups[place] == name]
+            axes.scatter(places[chosen, 0], places[chosen, 1], s=22, color=colour, marker=marker, label=name or None)
+        axes.margins(0.08)
+        name_axes(
+            axes,
+            f"first component ({share[0]:.0%} of the variance) →",
+            f"second component ({share[1]:.0%} of the variance)",
+        )
         if groups is not None:
-            axes.legend()
+            figure.legend(loc="outside upper left", ncols=3)
+        figure.draw_without_rendering()  # so that the places on the paper are known
+        _write_words(axes, words, places)
         save_figure(figure, picture_path)
     return figure
+
+
+def _write_words(axes: Axes, words: Sequence[str], places: np.ndarray) -> None:
+    """Write each word on that side of its point where it covers least of the points and words before it."""
+    points = axes.transData.transform(places) * 72 / axes.figure.dpi  # on the paper, in points
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in points]
+    for word, (x, y), place in zip(words, points, places):
+        width = 0.6 * SIZE * text_width(word)
+        choices = []
+        for right, up in SIDES:
+            left, bottom = x + 5 * right - width * (1 - right) / 2, y + 5 * up - SIZE * (1 - up) / 2
+            box = (left, bottom, left + width, bottom + SIZE)
+            choices.append((sum(_common_area(box, other) for other in taken), (left, bottom), box))
+        _, (left, bottom), box = min(choices, key=lambda choice: choice[0])
+        taken.append(box)
+        axes.annotate(word, place, (left - x, bottom - y), textcoords="offset points", va="bottom", parse_math=False)
+
+
+def _common_area(box: Box, other: Box) -> float:
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)

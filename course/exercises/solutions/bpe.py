@@ -1,0 +1,93 @@
+"""The merges of BPE: the solution, and five ways to get them wrong."""
+
+from collections import Counter
+from itertools import pairwise
+
+
+def count_pairs(words, weigh=True):
+    pairs = Counter()
+    for pieces, number in words.items():
+        for pair in pairwise(pieces):
+            pairs[pair] += number if weigh else 1
+    return pairs
+
+
+def join(pieces, pair):
+    joined, place = [], 0
+    while place < len(pieces):
+        step = 2 if pieces[place : place + 2] == pair else 1
+        joined.append("".join(pieces[place : place + step]))
+        place += step
+    return tuple(joined)
+
+
+def join_words(words, pair):
+    joined = Counter()
+    for pieces, number in words.items():
+        joined[join(pieces, pair)] += number
+    return joined
+
+
+def learn(words, count, weigh=True, sign=1):
+    """Learn merges; `sign` -1 takes the last of equals."""
+    left, merges = {tuple(word): number for word, number in words.items()}, []
+    for _ in range(count):
+        pairs = count_pairs(left, weigh)
+        if not pairs:
+            break
+        most = max(pairs.values())
+        equals = sorted(pair for pair, number in pairs.items() if number == most)
+        merges.append(equals[0] if sign == 1 else equals[-1])
+        left = join_words(left, merges[-1])
+    return merges
+
+
+def solution(words, count):
+    return learn(words, count)
+
+
+def words_counted_once(words, count):
+    return learn(words, count, weigh=False)
+
+
+def last_of_equals(words, count):
+    return learn(words, count, sign=-1)
+
+
+def never_counted_again(words, count):
+    pairs = count_pairs({tuple(word): number for word, number in words.items()})
+    return sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:count]
+
+
+def rarest_first(words, count):
+    left, merges = {tuple(word): number for word, number in words.items()}, []
+    for _ in range(count):
+        pairs = count_pairs(left)
+        if not pairs:
+            break
+        merges.append(min(pairs, key=lambda pair: (pairs[pair], pair)))
+        left = join_words(left, merges[-1])
+    return merges
+
+
+def joined_across_words(words, count):
+    text = tuple("".join(word * number for word, number in words.items()))
+    return learn({"".join(text): 1}, count)
+
+
+CASES = [
+    ({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 6),
+    ({"aaab": 1, "ab": 3}, 3),
+    ({"ab": 1, "cd": 1}, 9),
+]
+
+MISTAKES = {
+    "每个词只数了一次：要乘上词频。 · Each word is counted once: count it as often as it occurs.": words_counted_once,
+    "一样多时取了最后一对，应取字典序最小的。 · Of equal pairs the last one was taken: take the first of the sorted "
+    "ones.": last_of_equals,
+    "合并之后没有重新数：新的块从不会再被合并。 · Pairs are not counted again after a merge: what was joined is never "
+    "joined further.": never_counted_again,
+    "取了最少的一对，应取最多的。 · The rarest pair was taken: take the most frequent one.": rarest_first,
+    "跨词合并了：一个词的最后一块和下一个词的第一块不是相邻的。 · Pairs go across words: the end of a word and the "
+    "beginning of the next are no neighbours.": joined_across_words,
+}
