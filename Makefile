@@ -74,7 +74,7 @@ CHROMIUM_FROM_NPM = import("@sparticuz/chromium").then(async (it) => console.log
 test-live: live  ## the tests of that page in Chromium: $$CHROMIUM, or one from npm (x86 Linux)
 	$(PY) -m pip install --quiet --disable-pip-version-check playwright
 	test -n "$$CHROMIUM" || npm install --silent --prefix build/npm @sparticuz/chromium@153.0.0
-	CHROMIUM="$${CHROMIUM:-$$(cd build/npm && node -e '$(CHROMIUM_FROM_NPM)')}" $(PY) -m pytest -s tests/test_live_browser.py
+	LIVE_SITE=site/live CHROMIUM="$${CHROMIUM:-$$(cd build/npm && node -e '$(CHROMIUM_FROM_NPM)')}" $(PY) -m pytest -s tests/test_live_browser.py
 
 test-library: $(READY)  ## the test-suite of transformers itself on all our models (fifteen minutes; fetched with pip)
 	$(PY) -m pytest -m library
