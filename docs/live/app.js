@@ -11,7 +11,7 @@ import { replace } from "./views/dom.js";
 import { drawFrame } from "./views/frame.js";
 import { drawHeads } from "./views/heads.js";
 import { drawStage } from "./views/stage.js";
-import { drawTimeline } from "./views/timeline.js";
+import { drawTimeline, nameStep } from "./views/timeline.js";
 import { Complaint, Work } from "./work.js";
 
 /**
@@ -122,6 +122,9 @@ class App {
     if (!document.querySelector("#decoding input[type=range]:active")) replace(find("decoding"), drawDecoding(page));
     replace(find("switches"), page.model && drawSwitches(page));
     writeOutput(page, find("output"));
+    // For those who hear the page: which step it is now.
+    const spoken = nameStep(page, step);
+    if (find("spoken").textContent !== spoken) find("spoken").textContent = spoken;
     this.drawMore(page, run?.encoded?.trace, decoded?.trace);
     this.centreStep();
     this.tour.draw();

@@ -69,6 +69,7 @@ const TEXTS = {
   "step.embed.long": ["词嵌入加位置编码", "Embeddings plus positions"],
   "step.enc.long": ["编码器第 {number} 层", "Encoder layer {number}"],
   "step.end.long": ["写完了", "The whole output"],
+  "step.forced": ["（你指定的）", " (chosen by you)"],
   "step.dec": ["解码器写第 {number} 个词元：{word}", "The decoder writes token {number}: {word}"],
 
   // Tokens
@@ -198,8 +199,8 @@ const TEXTS = {
     "Source tokens look at each other. The thicker the line, the larger the weight; the colour is the head.",
   ],
   "attention.self": [
-    "已写的词元互相看。因果掩码不许看后面的词元，所以线只往前连。",
-    "Written tokens look at each other. The causal mask hides later tokens, so that lines only lead to earlier ones.",
+    "已写的词元互相看。因果掩码不许看后面的词元：线只连到自己和前面，小图里斜线格就是掩码。",
+    "Written tokens look at each other. The causal mask hides later tokens: no line leads to them, and they are hatched in the small pictures.",
   ],
   "attention.self.open": [
     "已写的词元互相看。因果掩码已关闭：前面的词元也看得到后面的。",
@@ -486,8 +487,8 @@ const TEXTS = {
     "Self-attention: each token looks at all tokens, at some more than at others. The thicker the line, the larger the weight.",
   ],
   "tour.thumbs": [
-    "一层有 4 个头，各看各的。有的看前一个词元，有的看后一个，有的看句尾。",
-    "A layer has 4 heads, and each looks in its own way: at the token before, at the one after, at the end of the text.",
+    "一层有 4 个头，各看各的：四张图没有两张相同。点一张就打开这个头。",
+    "A layer has 4 heads, and each looks in its own way: no two pictures are alike. Click one to open its head.",
   ],
   "tour.scores": [
     "打开一个头。q 和每个 k 相乘得到分数，除以 √64 = 8，softmax 变成权重。表里都是模型真正算出的数。",

@@ -77,6 +77,7 @@ export function drawAttention(page, attention) {
  */
 export function drawThumb({ t, state, go }, head, weights) {
   const off = state.off.includes(nameHead(head));
+  const isMasked = head.kind === "self" && !state.off.includes("causal");
   const name = t(`head.name.${head.kind}`, { layer: head.layer + 1, head: head.head + 1 });
   return make(
     "button",
@@ -92,7 +93,7 @@ export function drawThumb({ t, state, go }, head, weights) {
       },
       "aria-pressed": state.head !== null && nameHead(state.head) === nameHead(head),
     },
-    paint(weights, "weight"),
+    paint(weights, "weight", (row, column) => isMasked && column > row),
     make("span", { class: "swatch", style: { background: HEADS[head.head % HEADS.length] } }),
     make("span", {}, String(head.head + 1)),
   );

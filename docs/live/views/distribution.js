@@ -48,7 +48,7 @@ export function drawDistribution(page, logits, number) {
     make(
       "p",
       { class: "note" },
-      t("next.note", { size: logits.length.toLocaleString("en"), choices: (2 ** entropy).toFixed(1) }),
+      t("next.note", { size: logits.length.toLocaleString("en"), choices: roundly(2 ** entropy) }),
       " ",
       t(`next.${method}`, { temperature, topP }),
     ),
@@ -67,3 +67,6 @@ export function drawDistribution(page, logits, number) {
       ),
   );
 }
+
+/** A number as one says it: one digit after the point where it is small. */
+const roundly = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en"));

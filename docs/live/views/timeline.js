@@ -25,16 +25,17 @@ export function drawTimeline(page, steps, current) {
   const chip = (step) => {
     const [name, number] = splitStep(step);
     const word = name === "dec" ? run.words[number - 1] : null;
+    const isForced = name === "dec" && run.state.forced[number - 1] === word?.id;
     const text = word ? readable(word.piece) : name === "enc" ? String(number) : t(`step.${name}`);
     return make(
       "button",
       {
         type: "button",
-        class: `step step-${name}`,
+        class: `step step-${name}${isForced ? " forced" : ""}`,
         dataset: { key: `step-${step}`, step },
         onclick: () => go({ step, head: null }),
         "aria-current": step === current ? "step" : null,
-        "aria-label": nameStep(page, step),
+        "aria-label": nameStep(page, step) + (isForced ? t("step.forced") : ""),
       },
       text,
     );
