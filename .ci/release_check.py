@@ -36,7 +36,7 @@ NEEDED = (
     "serving/page.html",
 )
 NEEDED += ("hub/card_template.md", "hub_configs/g2p-en/recipe.yaml", "hub_configs/transformer-base/config.json")
-NOT_COPIED = {".git", ".venv", "runs", "build", "dist", "site", "data"}  # of the top of a checkout
+NOT_COPIED = {".git", "runs", "build", "dist", "site", "data"}  # of the top of a checkout
 SEMANTIC = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?")
 # Three steps on a few hundred words: what the README's commands work on.
 TRAINING = (
@@ -139,7 +139,8 @@ def build(python: Path, folder: Path) -> tuple[Path, Path]:
 def left_out(folder: str, names: list[str]) -> list[str]:
     """Return what of a folder is not copied: environments, runs, and what tools leave."""
     top = NOT_COPIED if Path(folder) == ROOT else set()
-    return [name for name in names if name in top or name.endswith((".egg-info", "__pycache__", "_cache"))]
+    ends = (".egg-info", "__pycache__", "_cache")
+    return [name for name in names if name in top or name.startswith(".venv") or name.endswith(ends)]
 
 
 def fresh_environment(folder: Path, *packages: str | Path) -> Path:
