@@ -82,7 +82,9 @@ def page(browser):
 
 def in_chromium(page, url, code, argument=None):
     """Return what a function of the page's modules gives for an argument, as `live_site.in_node` does."""
-    page.goto(f"{url}/models.json")  # no page of its own: only its address counts
+    empty = '<link rel="icon" href="data:,">'  # or the browser would ask for one
+    page.route("**/empty.html", lambda route: route.fulfill(content_type="text/html", body=empty))
+    page.goto(f"{url}/empty.html")
     run = """async ([code, argument, names]) => {
         const modules = await Promise.all(names.map((name) => import(`/${name}.js`)));
         const live = Object.assign({ site: location.origin }, ...modules);
