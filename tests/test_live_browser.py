@@ -56,7 +56,7 @@ def browser():
     with playwright.sync_playwright() as started:
         try:
             browser = started.chromium.launch(
-                executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox", "--disable-gpu"]
+                executable_path=os.environ.get("CHROMIUM") or None, args=["--no-sandbox", "--disable-gpu"]
             )
         except playwright.Error as error:
             pytest.skip(f"There is no Chromium: {str(error).splitlines()[0]}")
