@@ -7,7 +7,7 @@ import torch
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from live_site import TINY, build, ids_of, tiny_rnn, tiny_transformer  # noqa: E402
+from live_site import TINY, build, ids_of, tiny_rnn, tiny_transformer, vendor  # noqa: E402
 
 import graph  # noqa: E402  isort: skip
 import rnn_graph  # noqa: E402  isort: skip
@@ -180,6 +180,13 @@ def test_models_that_the_page_does_not_draw_are_refused(tiny_model):
         graph.check(tiny_model(norm_position="pre"))
     with pytest.raises(ValueError, match="attention_window=None, and this one has 2"):
         rnn_graph.check(tiny_rnn(attention_score="dot", attention_window=2))
+
+
+def test_a_runtime_that_is_not_the_one_that_was_checked_is_refused(tmp_path):
+    (tmp_path / f"onnxruntime-web-{vendor.VERSION}.tgz").write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"its SHA-512 differs\. Delete "):
+        vendor.write_runtime(tmp_path / "runtime", tmp_path)
+    assert not (tmp_path / "runtime").exists()
 
 
 def test_folders_without_a_model_and_settings_that_search_does_not_follow_are_refused(tmp_path, tiny_config):

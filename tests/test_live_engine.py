@@ -27,6 +27,8 @@ from live_site import (
     needs_runtime,
 )
 
+from fun_transformer import FunTransformerTokenizer
+
 pytestmark = needs_node
 SHIPPED = ROOT / "hub_configs"
 AWKWARD = (
@@ -213,11 +215,13 @@ def test_each_switch_is_its_own_input_of_the_graphs(answers, tiny_live_site):
 @needs_runtime
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "rnn-additive"])
-def test_searches_write_what_generate_writes(answers, name):
+def test_searches_write_what_generate_writes(answers, tiny_live_site, name):
     model, lengths = TINY[name](), set()
+    tokenizer = FunTransformerTokenizer.from_pretrained(tiny_live_site.parent / name)  # whose targets are words
     for text, result in zip(TEXTS, answers(name)[1], strict=True):
         source = torch.tensor([ids_of(text)])
         assert result["ids"] == model.generate(source, max_new_tokens=12)[0].tolist()
+        assert result["text"] == tokenizer.decode(result["ids"], skip_special_tokens=True)
         for (settings, beams), search in zip(OPTIONS, result["searches"], strict=True):
             scores = {"return_dict_in_generate": True, "output_scores": True}
             wanted = model.generate(source, max_new_tokens=12, num_beams=beams, **settings, **scores)
