@@ -41,6 +41,7 @@ export function drawTokens(page) {
   );
   const row = (name, ...content) =>
     make("div", { class: "cut-row" }, make("h4", {}, t(`tokens.${name}`)), make("div", { class: "cut" }, content));
+  const joins = page.joins.filter((steps) => steps.length > 1).map((steps) => drawJoins(page, steps));
   const bytes = pieces.some((piece) => /^<0x/.test(piece));
   return make(
     "div",
@@ -53,10 +54,34 @@ export function drawTokens(page) {
       steps.words.map((word) => make("span", { class: "word" }, word)),
     ),
     row("pieces", make("ol", { class: "pieces" }, cut)),
+    joins.length > 0 &&
+      make(
+        "section",
+        { class: "block block-joins" },
+        make("h3", {}, t("tokens.joins")),
+        make("p", { class: "note" }, t("tokens.joins.note")),
+        make("div", { class: "joins" }, joins),
+      ),
     make(
       "p",
       { class: "note" },
       t(bytes ? "tokens.bytes" : "tokens.note", { size: page.vocabularySize.toLocaleString("en") }),
+    ),
+  );
+}
+
+/** How a word is put together, a line for each join, the new piece marked. */
+function drawJoins({ t }, steps) {
+  return make(
+    "ol",
+    { class: "joins-word" },
+    steps.map(({ pieces, rank, place }) =>
+      make(
+        "li",
+        {},
+        pieces.map((piece, index) => make(index === place ? "mark" : "span", {}, piece)),
+        make("small", {}, rank < 0 ? t("tokens.joins.start") : t("tokens.joins.rank", { rank: rank + 1 })),
+      ),
     ),
   );
 }
