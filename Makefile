@@ -70,11 +70,16 @@ test-fast: $(READY)  ## the tests that take under two seconds each
 live: $(READY)  ## the page that shows models at work, for any server of files: python -m http.server -d site/live
 	$(PY) docs/live/build.py -o site/live
 
-CHROMIUM_FROM_NPM = import("@sparticuz/chromium").then(async (it) => console.log(await it.default.executablePath()))
-test-live: live  ## the tests of that page in Chromium: $$CHROMIUM, or one from npm (x86 Linux)
+# Chromium from npm is for Linux on x86; elsewhere `playwright install chromium` brings one, and CHROMIUM names any.
+CHROMIUM ?= $(CURDIR)/build/npm/chromium
+CHROMIUM_FROM_NPM = import("@sparticuz/chromium").then((it) => it.default.executablePath())
+$(CURDIR)/build/npm/chromium:
+	npm install --silent --prefix build/npm @sparticuz/chromium@153.0.0
+	cd build/npm && TMPDIR=$$PWD node -e '$(CHROMIUM_FROM_NPM)'
+
+test-live: live $(CHROMIUM)  ## the tests of that page in a real browser: $$CHROMIUM, or one from npm
 	$(PY) -m pip install --quiet --disable-pip-version-check playwright
-	test -n "$$CHROMIUM" || npm install --silent --prefix build/npm @sparticuz/chromium@153.0.0
-	LIVE_SITE=site/live CHROMIUM="$${CHROMIUM:-$$(cd build/npm && node -e '$(CHROMIUM_FROM_NPM)')}" $(PY) -m pytest -s tests/test_live_browser.py
+	CHROMIUM=$(CHROMIUM) LIVE_SITE=site/live $(PY) -m pytest -s tests/test_live_browser.py
 
 test-library: $(READY)  ## the test-suite of transformers itself on all our models (fifteen minutes; fetched with pip)
 	$(PY) -m pytest -m library

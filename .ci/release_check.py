@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -26,8 +27,16 @@ ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 EXTRAS = "train,viz,demo"
 MOST_MEGABYTES = 3  # of a wheel or source archive; the weights of the checkout are 62 MB
-NEEDED = ("py.typed", "cli.py", "visualization/attention_page.html", "evaluation/report.html", "serving/page.html")
+NEEDED = (
+    "py.typed",
+    "cli.py",
+    "training/data/splits.py",
+    "visualization/attention_page.html",
+    "evaluation/report.html",
+    "serving/page.html",
+)
 NEEDED += ("hub/card_template.md", "hub_configs/g2p-en/recipe.yaml", "hub_configs/transformer-base/config.json")
+NOT_COPIED = {".git", "runs", "build", "dist", "site", "data"}  # of the top of a checkout
 SEMANTIC = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?")
 # Three steps on a few hundred words: what the README's commands work on.
 TRAINING = (
@@ -110,7 +119,8 @@ def has(names: list[str], prefix: str, name: str) -> bool:
 
 def build(python: Path, folder: Path) -> tuple[Path, Path]:
     """Build the source archive, and the wheel from it; check what they hold, and return wheel and archive."""
-    run(python, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    copy = shutil.copytree(ROOT, folder / "checkout", ignore=left_out)  # the build leaves nothing in the checkout
+    run(python, "-m", "build", "--outdir", folder, copy, cwd=folder)
     (wheel,), (source,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         problems = archive_problems(archive.namelist(), wheel.stat().st_size, "fun_transformer/")
@@ -124,6 +134,13 @@ def build(python: Path, folder: Path) -> tuple[Path, Path]:
     for path in (wheel, source):
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
     return wheel, source
+
+
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """Return what of a folder is not copied: environments, runs, and what tools leave."""
+    top = NOT_COPIED if Path(folder) == ROOT else set()
+    ends = (".egg-info", "__pycache__", "_cache")
+    return [name for name in names if name in top or name.startswith(".venv") or name.endswith(ends)]
 
 
 def fresh_environment(folder: Path, *packages: str | Path) -> Path:

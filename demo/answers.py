@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).parents[1] / "hub_configs"
 DIRECTIONS = {"中文 → English": "zh-en-small", "English → 中文": "en-zh-small"}
 GENERATIONS = ("rnn-additive", "g2p-en-distilled")  # Bahdanau et al. 2015, Vaswani et al. 2017
 MOST_CHARACTERS = {"translation": 400, "text2text-generation": 40}
-PAGE = '<iframe srcdoc="{page}" title="attention" style="width: 100%; height: 640px; border: 0"></iframe>'
+PAGE = '<iframe srcdoc="{page}" title="attention" style="width: 100%; height: 860px; border: 0"></iframe>'
 
 
 def find_model(name: str) -> str:

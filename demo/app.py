@@ -71,7 +71,7 @@ def build() -> gr.Blocks:
                 for name in ("RNN + 加性注意力 · additive attention", "Transformer"):
                     with gr.Column():
                         shown.append(gr.Textbox(label=name, interactive=False))
-                        shown.append(gr.Plot(label="看向哪些字母 · where it looks"))
+                        shown.append(gr.Plot(show_label=False))
             gr.on([compare.click, word.submit], with_notice(answers.pronounce), word, shown, api_name="pronounce")
     return app
 

@@ -17,7 +17,8 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 KNOWN = known_arguments()
 # Programs of others: what they do is not ours to check.
-OTHERS = {"git", ".", "cd", "curl", "docker", "export", "source", "systemctl", "tensorboard", "sbatch", "hf", "for", "done"}
+OTHERS = {"git", ".", "cd", "curl", "docker", "export", "source", "systemctl", "tensorboard", "sbatch", "hf"}
+OTHERS |= {"for", "done"}
 PLACEHOLDER = re.compile(r"\.\.\.|\[[A-Z -]+\.*\]|\[options[^]]*\]|\[--[^]]+\]")
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 

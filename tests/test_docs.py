@@ -169,7 +169,7 @@ def test_pictures_of_the_docs_are_small():
 # ── the tree of docs/architecture.md ──
 
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
-WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "course", "benchmarks"]  # every file of them is in the tree
+WHOLE_FOLDERS = ["fun_transformer", "training", "examples", "course", "benchmarks"]  # all in the tree
 
 
 def tree_paths(text):

@@ -56,7 +56,7 @@ def browser():
     with playwright.sync_playwright() as started:
         try:
             browser = started.chromium.launch(
-                executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox", "--disable-gpu"]
+                executable_path=os.environ.get("CHROMIUM") or None, args=["--no-sandbox", "--disable-gpu"]
             )
         except playwright.Error as error:
             pytest.skip(f"There is no Chromium: {str(error).splitlines()[0]}")
@@ -82,7 +82,9 @@ def page(browser):
 
 def in_chromium(page, url, code, argument=None):
     """Return what a function of the page's modules gives for an argument, as `live_site.in_node` does."""
-    page.goto(f"{url}/models.json")  # no page of its own: only its address counts
+    empty = '<link rel="icon" href="data:,">'  # or the browser would ask for one
+    page.route("**/empty.html", lambda route: route.fulfill(content_type="text/html", body=empty))
+    page.goto(f"{url}/empty.html")
     run = """async ([code, argument, names]) => {
         const modules = await Promise.all(names.map((name) => import(`/${name}.js`)));
         const live = Object.assign({ site: location.origin }, ...modules);

@@ -19,6 +19,7 @@ from live_site import (
     TINY,
     TOKENIZE,
     as_array,
+    ask_node,
     ids_of,
     in_node,
     make_site,
@@ -123,49 +124,82 @@ SEARCHES = {
 OPTIONS = [(settings, beams) for settings in SEARCHES.values() for beams in (1, 3)]
 
 
-def decode(site, name, *cases):
-    """Return what decoding a target gives for each case, all in one process."""
-    wanted = [{"source": SOURCE, "target": TARGET, **case} for case in cases]
-    return in_node(site, DECODE, {"name": name, "cases": wanted})
+SWITCHES = {"encoderHeads": (2, 2), "heads": (3, 4), "crossHeads": (3, 4)}
+SWITCHES |= dict.fromkeys(("positions", "scaling", "causal", "cross"), ())
+OFF = {name: np.ones(shape, bool) for name, shape in SWITCHES.items()}
+for switch in OFF.values():
+    switch[(0, 1) if switch.ndim else ()] = False
+CASES = [{}, {"trace": True}, *({"target": TARGET[:length]} for length in (1, 2, 4, 2, 4))]
+OFF_CASES = [{"off": {name: value.tolist()}, "trace": trace} for trace in (False, True) for name, value in OFF.items()]
+
+SAMPLE = """async (live, { name, source, seeds }) => {
+    const model = await live.loadModel(`${live.site}/${name}`, live.loadRuntime(`${live.site}/runtime`));
+    const on = live.allOn(model);
+    const encoded = await model.encode(source, on);
+    const results = [];
+    for (const seed of seeds) {
+        const written = [];
+        const steps = live.sample(model, encoded, on, { temperature: 3, topP: 0.9, seed });
+        for await (const step of steps) written.push(step.chosen);
+        results.push(written.join(" "));
+    }
+    return results;
+}"""
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_live_site):
+    """A function from a tiny model to what node says of it: CASES, TEXTS x OPTIONS, seeds, and OFF_CASES."""
+
+    @functools.cache
+    def ask(name):
+        decoding = [{"source": SOURCE, "target": TARGET, **case} for case in CASES]
+        searches = [
+            {"beams": beams, "generation": settings, "lengthPenalty": settings.get("length_penalty", 1.0)}
+            for settings, beams in OPTIONS
+        ]
+        questions = [
+            (DECODE, {"cases": decoding}),
+            (SEARCH, {"texts": TEXTS, "searches": searches, "isKept": True}),
+            (SAMPLE, {"source": SOURCE, "seeds": [1, 1, *range(2, 12)]}),
+        ]
+        if name == "transformer":
+            questions.append((DECODE, {"cases": [{"source": SOURCE, "target": TARGET, **case} for case in OFF_CASES]}))
+        return ask_node(tiny_live_site, *((code, {"name": name, **rest}) for code, rest in questions))
+
+    return ask
 
 
 @needs_runtime
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
-def test_logits_and_weights_are_those_of_pytorch_with_and_without_memory(tiny_live_site, name):
-    parts = [{"target": TARGET[:length]} for length in (1, 2, 4, 2, 4)]
-    fresh, traced, *remembering = decode(tiny_live_site, name, {}, {"trace": True}, *parts)
+def test_logits_and_weights_are_those_of_pytorch_with_and_without_memory(answers, name):
+    results = answers(name)[0]
     with torch.no_grad():
         ids = {"input_ids": torch.tensor([SOURCE]), "decoder_input_ids": torch.tensor([TARGET])}
         wanted = TINY[name]()(**ids, output_attentions=True)
-    logits = wanted.logits[0].numpy()
-    for result in (fresh, traced):
-        np.testing.assert_allclose(result["logits"], logits[-1], atol=1e-3)
-    for part, result in zip(parts, remembering, strict=True):
-        np.testing.assert_allclose(result["logits"], logits[len(part["target"]) - 1], atol=1e-3)
+    for case, result in zip(CASES, results, strict=True):
+        last = len(case.get("target", TARGET)) - 1
+        np.testing.assert_allclose(result["logits"], wanted.logits[0, last].numpy(), atol=1e-3)
+    trace = results[1]["trace"]
     if wanted.cross_attentions:
         weights = torch.cat(wanted.cross_attentions).numpy()
-        np.testing.assert_allclose(as_array(traced["trace"]["cross.weights"]), weights, atol=1e-4)
+        np.testing.assert_allclose(as_array(trace["cross.weights"]), weights, atol=1e-4)
     else:
-        assert traced["trace"] == {}
+        assert trace == {}
 
 
 @needs_runtime
 @pytest.mark.slow
-def test_each_switch_is_its_own_input_of_the_graphs(tiny_live_site):
+def test_each_switch_is_its_own_input_of_the_graphs(answers, tiny_live_site):
     """What switches do is tested in test_live.py; here that each is the right one, in WebAssembly as elsewhere."""
     onnxruntime = pytest.importorskip("onnxruntime")
     folder = tiny_live_site / "transformer"
     encoder, decoder = (onnxruntime.InferenceSession(str(folder / f"{name}.onnx")) for name in ("encoder", "decoder"))
-    on = {name: np.array(True) for name in ("positions", "scaling", "causal", "cross")}
-    on |= {"encoderHeads": np.ones((2, 2), bool), "heads": np.ones((3, 4), bool), "crossHeads": np.ones((3, 4), bool)}
-    off = {name: value.copy() for name, value in on.items()}
-    for value in off.values():
-        value[(0, 1) if value.ndim else ()] = False
-    cases = [{"off": {name: value.tolist()}, "trace": trace} for trace in (False, True) for name, value in off.items()]
-    found = [result["logits"] for result in decode(tiny_live_site, "transformer", *cases)]
+    found = [result["logits"] for result in answers("transformer")[3]]
     empty = np.zeros((3, 4, 0, 10), np.float32)
-    for case, logits in zip(cases, found, strict=True):
+    for case, logits in zip(OFF_CASES, found, strict=True):
+        on = {name: np.ones(shape, bool) for name, shape in SWITCHES.items()}
         now = {name: np.array(value, np.float32) for name, value in (on | case["off"]).items()}
         common = {name: now[name] for name in ("positions", "scaling")}
         read = {"input_ids": np.array([SOURCE]), "heads": now["encoderHeads"], **common}
@@ -173,30 +207,15 @@ def test_each_switch_is_its_own_input_of_the_graphs(tiny_live_site):
         inputs |= {"heads": now["heads"], "cross_heads": now["crossHeads"], "past_keys": empty, "past_values": empty}
         inputs |= {name: now[name] for name in ("causal", "cross")}
         np.testing.assert_allclose(logits, decoder.run(["logits"], inputs)[0], atol=1e-3)
-    assert len({round(logits[7], 3) for logits in found}) == len(off)
-
-
-@pytest.fixture(scope="module")
-def searches(tiny_live_site):
-    """A function from a tiny model to what the searches write, TEXTS x OPTIONS."""
-
-    @functools.cache
-    def search(name):
-        options = [
-            {"beams": beams, "generation": settings, "lengthPenalty": settings.get("length_penalty", 1.0)}
-            for settings, beams in OPTIONS
-        ]
-        return in_node(tiny_live_site, SEARCH, {"name": name, "texts": TEXTS, "searches": options, "isKept": True})
-
-    return search
+    assert len({round(logits[7], 3) for logits in found}) == len(OFF)
 
 
 @needs_runtime
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "rnn-additive"])
-def test_searches_write_what_generate_writes(searches, name):
+def test_searches_write_what_generate_writes(answers, name):
     model, lengths = TINY[name](), set()
-    for text, result in zip(TEXTS, searches(name), strict=True):
+    for text, result in zip(TEXTS, answers(name)[1], strict=True):
         source = torch.tensor([ids_of(text)])
         assert result["ids"] == model.generate(source, max_new_tokens=12)[0].tolist()
         for (settings, beams), search in zip(OPTIONS, result["searches"], strict=True):
@@ -211,8 +230,8 @@ def test_searches_write_what_generate_writes(searches, name):
 
 @needs_runtime
 @pytest.mark.slow
-def test_a_tree_shows_what_became_of_each_candidate(searches):
-    trees = searches("transformer")[0]["searches"][OPTIONS.index(({}, 3))]["trees"]
+def test_a_tree_shows_what_became_of_each_candidate(answers):
+    trees = answers("transformer")[1][0]["searches"][OPTIONS.index(({}, 3))]["trees"]
     assert len(trees) > 2
     for step, tree in enumerate(trees, 1):
         nodes = tree["nodes"]
@@ -232,19 +251,7 @@ def test_a_tree_shows_what_became_of_each_candidate(searches):
 
 @needs_runtime
 @pytest.mark.slow
-def test_chance_depends_on_the_seed_alone(tiny_live_site):
-    code = """async (live, { source, seeds }) => {
-        const model = await live.loadModel(`${live.site}/rnn-additive`, live.loadRuntime(`${live.site}/runtime`));
-        const encoded = await model.encode(source);
-        const results = [];
-        for (const seed of seeds) {
-            const written = [];
-            const steps = live.sample(model, encoded, live.allOn(model), { temperature: 3, topP: 0.9, seed });
-            for await (const step of steps) written.push(step.chosen);
-            results.push(written.join(" "));
-        }
-        return results;
-    }"""
-    results = in_node(tiny_live_site, code, {"source": SOURCE, "seeds": [1, 1, *range(2, 12)]})
+def test_chance_depends_on_the_seed_alone(answers):
+    results = answers("rnn-additive")[2]
     assert results[0] == results[1]
     assert len(set(results)) > 5

@@ -1,4 +1,4 @@
-"""The bug museum: each check passes for the right model and fails for the broken one; the page says what was measured."""
+"""The bug museum: a check passes for the right model and fails for the broken one; the page says what was measured."""
 
 import json
 import math

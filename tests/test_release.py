@@ -52,6 +52,13 @@ def test_archives_with_weights_or_without_recipes_are_told():
     ]
 
 
+def test_what_is_built_is_the_checkout_without_what_tools_left():
+    names = ["data", ".git", "site", "tests", "x.egg-info", "__pycache__", ".ruff_cache"]
+    found = release_check.left_out(str(ROOT), names)
+    assert found == ["data", ".git", "site", "x.egg-info", "__pycache__", ".ruff_cache"]
+    assert release_check.left_out(str(ROOT / "fun_transformer" / "training"), ["data", "loop.py"]) == []
+
+
 def test_a_tag_is_checked_before_it_is_published_without_a_stored_token():
     jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))["jobs"]
     assert "--tag" in jobs["check"]["steps"][2]["run"] and jobs["publish"]["needs"] == "check"
