@@ -1,6 +1,7 @@
 // Beam search as a tree that grows: a column for each step, the best on top, with scores and what was pruned.
 
 import { make, makeSvg } from "./dom.js";
+import { drawTable } from "./draw.js";
 import { figure, percent } from "./tensor.js";
 import { readable } from "./tokens.js";
 import { pathTo } from "../search.js";
@@ -129,46 +130,18 @@ function drawNode({ t, run }, node, best, [left, top], say) {
 
 /** List the texts that have ended, best score first. */
 function drawFinished({ t, run }, nodes) {
-  const ended = nodes
-    .filter((node) => node.state === "finished" && Number.isFinite(node.sum))
-    .sort((a, b) => b.score - a.score);
+  const ended = nodes.filter((node) => node.state === "finished" && Number.isFinite(node.sum));
   if (!ended.length) return make("p", { class: "note" }, t("beams.none"));
-  return make(
-    "div",
-    {
-      class: "scroller",
-      tabindex: 0,
-      role: "region",
-      "aria-label": t("beams.finished"),
-      dataset: { scroll: "finished" },
-    },
-    make(
-      "table",
-      { class: "figures finished" },
-      make("caption", {}, t("beams.finished")),
-      make(
-        "thead",
-        {},
-        make(
-          "tr",
-          {},
-          ["text", "sum", "length", "score"].map((name) => make("th", { scope: "col" }, t(`beams.column.${name}`))),
-        ),
-      ),
-      make(
-        "tbody",
-        {},
-        ended.map((node, index) =>
-          make(
-            "tr",
-            { class: index === 0 ? "strong" : "" },
-            make("th", { scope: "row" }, run.model.targetTokenizer.decode(pathTo(nodes, node.id).slice(1))),
-            make("td", {}, figure(node.sum)),
-            make("td", {}, String(node.step)),
-            make("td", {}, figure(node.score, 3)),
-          ),
-        ),
-      ),
-    ),
-  );
+  ended.sort((a, b) => b.score - a.score);
+  const textOf = (node) => run.model.targetTokenizer.decode(pathTo(nodes, node.id).slice(1));
+  return drawTable({
+    name: t("beams.finished"),
+    caption: t("beams.finished"),
+    kind: "finished",
+    head: ["text", "sum", "length", "score"].map((name) => t(`beams.column.${name}`)),
+    rows: ended.map((node, index) => ({
+      cells: [textOf(node), figure(node.sum), String(node.step), figure(node.score, 3)],
+      kind: index === 0 ? "strong" : "",
+    })),
+  });
 }

@@ -2,7 +2,7 @@
 
 import { drawAttention } from "./attention.js";
 import { make, replace } from "./dom.js";
-import { drawFigures, drawLegend, drawMatrix, strongest } from "./draw.js";
+import { drawFigures, drawLegend, drawMatrix, drawTable, strongest } from "./draw.js";
 import { add, at, figure, part, percent, spread } from "./tensor.js";
 
 export const BOXES = {
@@ -199,30 +199,9 @@ function drawFeedForward(page, layer) {
     const order = [...units.keys()].sort((a, b) => units[b] - units[a]).slice(0, 8);
     const zeros = units.filter((value) => value === 0).length;
     const caption = t("ffn.units", { token: layer.tokens[row], zeros, width, share: percent(zeros / width) });
-    replace(
-      detail,
-      make(
-        "div",
-        { class: "scroller", tabindex: 0, role: "region", "aria-label": caption },
-        make(
-          "table",
-          { class: "figures" },
-          make("caption", {}, caption),
-          make(
-            "tr",
-            {},
-            make("th", { scope: "row" }, t("ffn.unit")),
-            order.map((unit) => make("th", { scope: "col" }, String(unit))),
-          ),
-          make(
-            "tr",
-            { class: "strong" },
-            make("th", { scope: "row" }, t("ffn.value")),
-            order.map((unit) => make("td", {}, figure(units[unit]))),
-          ),
-        ),
-      ),
-    );
+    const cells = [t("ffn.value"), ...order.map((unit) => figure(units[unit]))];
+    const head = [t("ffn.unit"), ...order.map(String)];
+    replace(detail, drawTable({ name: caption, caption, head, rows: [{ cells, kind: "strong" }] }));
   };
   show(Math.max(0, Math.min(page.state.query, layer.tokens.length - 1)));
   return [
