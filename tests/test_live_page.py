@@ -1,6 +1,8 @@
 """The live page without a browser: its texts and its address. What is seen is tested in test_live_browser.py."""
 
+import itertools
 import re
+import shutil
 
 import pytest
 
@@ -39,6 +41,28 @@ def test_every_text_that_the_page_asks_for_is_there(site):
     assert len(asked) > 80 and len(stops) > 18
     assert asked - there == set()
     assert {f"tour.{stop}" for stop in stops} - there == set()
+
+
+JOIN = """async (live, texts) => {
+    const tokenizer = live.Tokenizer.fromJSON(await (await fetch(`${live.site}/tokenizer.json`)).json());
+    return texts.map((text) => {
+        const { pieces, steps } = tokenizer.encode(text);
+        return { pieces, words: steps.words, joins: steps.words.map((word) => tokenizer.joins(word)) };
+    });
+}"""
+
+
+def test_the_joins_of_a_word_lead_from_its_characters_to_its_tokens(site):
+    shutil.copy(ROOT / "hub_configs" / "zh-en-small" / "tokenizer.json", site)
+    for result in in_node(site, JOIN, ["今天吃什么好", "Tokenization 很重要，你觉得呢？", "𠮷野家"]):
+        last = [piece for steps in result["joins"] for piece in steps[-1]["pieces"]]
+        assert [*last, "</s>"] == result["pieces"]
+        for word, steps in zip(result["words"], result["joins"], strict=True):
+            assert all(len(piece) == 1 or piece.startswith("<0x") for piece in steps[0]["pieces"]), word
+            for before, after in itertools.pairwise(steps):
+                place = after["place"]
+                joined = "".join(before["pieces"][place : place + 2])
+                assert after["pieces"] == [*before["pieces"][:place], joined, *before["pieces"][place + 2 :]]
 
 
 READ_AND_WRITE = """async (live, addresses) => {

@@ -24,6 +24,7 @@ import { Complaint, Work } from "./work.js";
  * @property {string} name Of the model.
  * @property {any} model Null while it is loaded.
  * @property {any} source What the tokenizer gave for the text; null while it is loaded.
+ * @property {any[]} joins How each word of the text was put together from characters.
  * @property {number} vocabularySize
  * @property {string} text
  * @property {string} target The language of what is written.
@@ -97,6 +98,7 @@ class App {
       ...{ state, t, go, name, text },
       model: work.model,
       source: work.source?.text === text ? work.source : null,
+      joins: work.source?.joins ?? [],
       run: work.fitting(work.run, state),
       before: work.fitting(work.before, state),
       vocabularySize: work.tokenizer?.vocabularySize ?? 0,

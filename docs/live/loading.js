@@ -11,7 +11,13 @@ const KNOWN = {
   "zh-en-small": {
     source: "zh",
     target: "en",
-    examples: ["今天吃什么好", "中国的首都是北京。", "我喜欢喝茶，不喜欢喝咖啡。", "他昨天没来上课，因为他病了。"],
+    examples: [
+      "今天吃什么好",
+      "这本书是谁的？",
+      "我每天早上七点起床。",
+      "我不知道他什么时候来。",
+      "他太累了，不能再走了。",
+    ],
   },
   "en-zh-small": { source: "en", target: "zh", examples: ["What shall we eat today?", "I like tea."] },
   "g2p-en": {

@@ -82,6 +82,13 @@ const TEXTS = {
   "tokens.words": ["先分段", "Cut at borders"],
   "tokens.pieces": ["再切成词元", "Cut into tokens"],
   "tokens.piece": ["第 {number} 个词元 {piece}，编号 {id}", "Token {number}, {piece}, number {id}"],
+  "tokens.joins": ["一步一步合并（BPE）", "Joined step by step (BPE)"],
+  "tokens.joins.note": [
+    "每段先拆成单字，再把相邻的两块合成一块。合并规则是训练词表时学到的，常见的在前；每次用排在最前的那条，直到没有规则可用。",
+    "Each part begins as single characters; then two neighbours at a time are joined. The rules were learned with the vocabulary, frequent pairs first; the first rule that applies is used, until none does.",
+  ],
+  "tokens.joins.start": ["单字", "characters"],
+  "tokens.joins.rank": ["第 {rank} 条规则", "rule {rank}"],
   "tokens.note": [
     "词表有 {size} 个词元：常见的词是一个词元，少见的词由几个拼成。▁ 表示词前的空格，</s> 表示句子结束。把鼠标放在词元上，看它来自哪几个字。",
     "The vocabulary has {size} tokens: a common word is one of them, a rare one is put together from several. ▁ is the space before a word, </s> the end of the text. Point at a token to see where it comes from.",
@@ -469,6 +476,10 @@ const TEXTS = {
   "tour.pieces": [
     "每段再切成词表里有的词元。下面的数字是编号，模型看到的只有这些数字。最后加上 </s>，表示句子结束。",
     "Each part is cut into tokens of the vocabulary. The number below is all that the model sees. </s> at the end says that the text is over.",
+  ],
+  "tour.joins": [
+    "怎么切的？其实是合并：先拆成单字，再照学到的规则两两合成一块，直到没有规则可用。剩下的就是词元。",
+    "How is it cut? By joining: from single characters two neighbours at a time become one, as the learned rules say. What is left when no rule applies are the tokens.",
   ],
   "tour.embedding": [
     "编号换成向量。一行是一个词元，一格是一个数：蓝色小于 0，橙色大于 0。把鼠标移上去看数值。",

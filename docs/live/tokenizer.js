@@ -81,6 +81,16 @@ export class Tokenizer {
     };
   }
 
+  /**
+   * How a word of step 3 becomes tokens: its pieces at first, and after each join.
+   * @param {string} word
+   * @returns {{pieces: string[], rank: number, place: number}[]} rank: of the pair among those that were learned, from
+   *     0; place: of the new piece. Both are -1 at first. Empty where words are not put together.
+   */
+  joins(word) {
+    return this.model.joins(characters(word));
+  }
+
   /** The text of ids, without special tokens. @param {Iterable<number>} ids @returns {string} */
   decode(ids) {
     const pieces = [...ids].filter((id) => !this.specialIds.has(id)).map((id) => this.piece(id));
@@ -286,6 +296,11 @@ class WholeWords {
   encode(word) {
     return [{ id: this.vocabulary.get(textOf(word)) ?? this.unknown, ...span(word) }];
   }
+
+  /** Nothing is joined. */
+  joins() {
+    return [];
+  }
 }
 
 /** Byte pair encoding (Sennrich et al. 2016): neighbours are joined, those first that were learned first. */
@@ -302,17 +317,30 @@ class BytePairs {
   /** @param {Character[]} word */
   encode(word) {
     const parts = word.flatMap((one) => this.symbols(one));
-    for (;;) {
-      let [best, place] = [Infinity, -1];
-      for (let index = 0; index + 1 < parts.length; index++) {
-        const rank = this.ranks.get(`${parts[index].piece}\0${parts[index + 1].piece}`);
-        if (rank < best) [best, place] = [rank, index];
-      }
-      if (place < 0) break;
-      const [left, right] = parts.slice(place, place + 2);
-      parts.splice(place, 2, { piece: left.piece + right.piece, start: left.start, end: right.end });
-    }
+    while (this.join(parts));
     return parts.map(({ piece, start, end }) => ({ id: this.vocabulary.get(piece) ?? this.unknown, start, end }));
+  }
+
+  /** Join the neighbours that were learned first, in place; null where none were. */
+  join(parts) {
+    let [best, place] = [Infinity, -1];
+    for (let index = 0; index + 1 < parts.length; index++) {
+      const rank = this.ranks.get(`${parts[index].piece}\0${parts[index + 1].piece}`);
+      if (rank < best) [best, place] = [rank, index];
+    }
+    if (place < 0) return null;
+    const [left, right] = parts.slice(place, place + 2);
+    parts.splice(place, 2, { piece: left.piece + right.piece, start: left.start, end: right.end });
+    return { rank: best, place };
+  }
+
+  /** All joins of a word, one after the other. @param {Character[]} word */
+  joins(word) {
+    const parts = word.flatMap((one) => this.symbols(one));
+    const seen = () => parts.map(({ piece }) => piece);
+    const steps = [{ pieces: seen(), rank: -1, place: -1 }];
+    for (let joined = this.join(parts); joined; joined = this.join(parts)) steps.push({ ...joined, pieces: seen() });
+    return steps;
   }
 
   /** A character as the vocabulary has it: itself, or its UTF-8 bytes as <0xE4>, or unknown. */

@@ -22,6 +22,7 @@ const STOPS = [
   ["timeline", "#timeline", { step: "tokens" }],
   ["words", ".view-tokens .cut-row:nth-of-type(3)", { step: "tokens" }],
   ["pieces", ".view-tokens .pieces", { step: "tokens" }],
+  ["joins", ".joins", { step: "tokens" }],
   ["embedding", ".block-word", { step: "embed" }],
   ["position", ".block-position", { step: "embed" }],
   ["plan", ".plan", { step: "enc.1" }],

@@ -72,7 +72,8 @@ export class Work {
     const tokenizer = await loadTokenizer(name);
     if (!goOn()) return;
     this.tokenizer = tokenizer;
-    this.source = { ...tokenizer.encode(text), text };
+    const encoding = tokenizer.encode(text);
+    this.source = { ...encoding, text, joins: encoding.steps.words.map((word) => tokenizer.joins(word)) };
     this.draw(); // the tokens, long before the model is there
     const count = this.source.ids.length;
     if (count > LONGEST_TEXT) throw new Complaint("error.long", { count, most: LONGEST_TEXT });

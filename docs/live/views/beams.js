@@ -1,6 +1,7 @@
 // Beam search as a tree that grows: a column for each step, the best on top, with scores and what was pruned.
 
 import { make, makeSvg } from "./dom.js";
+import { drawTable } from "./draw.js";
 import { figure, percent } from "./tensor.js";
 import { readable } from "./tokens.js";
 import { pathTo } from "../search.js";
@@ -17,33 +18,37 @@ const TOP = 30; // of a column's boxes, in pixels
  */
 export function drawBeams(page, until) {
   const { t, run } = page;
+  const { beams, penalty } = run.state;
   const tree = run.trees[Math.min(Math.max(until, 1), run.trees.length) - 1];
   const nodes = tree.nodes.filter((node) => Number.isFinite(node.sum)); // forced tokens leave all others no chance
-  const best = new Set(idsTo(tree.nodes, tree.best));
-  const columns = arrange(nodes);
   const said = make("p", { class: "readout", "aria-live": "polite" }, t("beams.hint"));
+  const say = (text) => {
+    said.textContent = text;
+  };
+  const name = t("beams.title");
+  const box = { class: "scroller", tabindex: 0, role: "region", "aria-label": name, dataset: { scroll: "tree" } };
+  const note = t("beams.note", { beams, twice: 2 * beams, penalty: figure(penalty, 1) });
+  return make(
+    "div",
+    { class: "view view-beams" },
+    make("p", { class: "note" }, note),
+    make("div", box, drawTree(page, nodes, new Set(idsTo(tree.nodes, tree.best)), say)),
+    said,
+    drawFinished(page, tree.nodes),
+  );
+}
+
+/** Draw boxes for the nodes, and lines to their parents; those of the best text in their own colour. */
+function drawTree(page, nodes, best, say) {
+  const { t } = page;
+  const columns = arrange(nodes);
   const place = new Map(columns.flatMap((column, step) => column.map((node, row) => [node.id, [step, row]])));
+  const at = (id) => [place.get(id)[0] * (WIDTH + GAP), TOP + place.get(id)[1] * HEIGHT];
   const height = TOP + HEIGHT * Math.max(...columns.map((column) => column.length));
   const width = columns.length * (WIDTH + GAP) - GAP;
-  const at = (id) => [place.get(id)[0] * (WIDTH + GAP), TOP + place.get(id)[1] * HEIGHT];
   const lines = nodes
     .filter((node) => place.has(node.parent))
-    .map((node) => {
-      const [left, from] = at(node.parent);
-      const [right, to] = at(node.id);
-      const middle = (left + WIDTH + right) / 2;
-      const half = (HEIGHT - 8) / 2;
-      return makeSvg("path", {
-        class: `edge ${node.state}${best.has(node.id) ? " best" : ""}`,
-        fill: "none",
-        d: `M${left + WIDTH},${from + half} C${middle},${from + half} ${middle},${to + half} ${right},${to + half}`,
-      });
-    });
-  const boxes = nodes.map((node) =>
-    drawNode(page, node, best, at(node.id), (text) => {
-      said.textContent = text;
-    }),
-  );
+    .map((node) => drawEdge(at(node.parent), at(node.id), `${node.state}${best.has(node.id) ? " best" : ""}`));
   const titles = columns.map((_, step) =>
     make(
       "span",
@@ -53,32 +58,19 @@ export function drawBeams(page, until) {
   );
   return make(
     "div",
-    { class: "view view-beams" },
-    make(
-      "p",
-      { class: "note" },
-      t("beams.note", { beams: run.state.beams, twice: 2 * run.state.beams, penalty: figure(run.state.penalty, 1) }),
-    ),
-    make(
-      "div",
-      {
-        class: "scroller tree-scroller",
-        tabindex: 0,
-        role: "region",
-        "aria-label": t("beams.title"),
-        dataset: { scroll: "tree" },
-      },
-      make(
-        "div",
-        { class: "tree", style: { width: `${width}px`, height: `${height}px` } },
-        makeSvg("svg", { width, height, "aria-hidden": "true" }, lines.sort(bestLast)),
-        titles,
-        boxes,
-      ),
-    ),
-    said,
-    drawFinished(page, tree.nodes),
+    { class: "tree", style: { width: `${width}px`, height: `${height}px` } },
+    makeSvg("svg", { width, height, "aria-hidden": "true" }, lines.sort(bestLast)),
+    titles,
+    nodes.map((node) => drawNode(page, node, best, at(node.id), say)),
   );
+}
+
+/** Draw a line from a box to one in the next column; their corners are at the upper left. */
+function drawEdge([left, from], [right, to], kind) {
+  const half = (HEIGHT - 8) / 2;
+  const middle = (left + WIDTH + right) / 2;
+  const curve = `M${left + WIDTH},${from + half} C${middle},${from + half} ${middle},${to + half} ${right},${to + half}`;
+  return makeSvg("path", { class: `edge ${kind}`, fill: "none", d: curve });
 }
 
 const bestLast = (a, b) => a.classList.contains("best") - b.classList.contains("best");
@@ -129,46 +121,18 @@ function drawNode({ t, run }, node, best, [left, top], say) {
 
 /** List the texts that have ended, best score first. */
 function drawFinished({ t, run }, nodes) {
-  const ended = nodes
-    .filter((node) => node.state === "finished" && Number.isFinite(node.sum))
-    .sort((a, b) => b.score - a.score);
+  const ended = nodes.filter((node) => node.state === "finished" && Number.isFinite(node.sum));
   if (!ended.length) return make("p", { class: "note" }, t("beams.none"));
-  return make(
-    "div",
-    {
-      class: "scroller",
-      tabindex: 0,
-      role: "region",
-      "aria-label": t("beams.finished"),
-      dataset: { scroll: "finished" },
-    },
-    make(
-      "table",
-      { class: "figures finished" },
-      make("caption", {}, t("beams.finished")),
-      make(
-        "thead",
-        {},
-        make(
-          "tr",
-          {},
-          ["text", "sum", "length", "score"].map((name) => make("th", { scope: "col" }, t(`beams.column.${name}`))),
-        ),
-      ),
-      make(
-        "tbody",
-        {},
-        ended.map((node, index) =>
-          make(
-            "tr",
-            { class: index === 0 ? "strong" : "" },
-            make("th", { scope: "row" }, run.model.targetTokenizer.decode(pathTo(nodes, node.id).slice(1))),
-            make("td", {}, figure(node.sum)),
-            make("td", {}, String(node.step)),
-            make("td", {}, figure(node.score, 3)),
-          ),
-        ),
-      ),
-    ),
-  );
+  ended.sort((a, b) => b.score - a.score);
+  const textOf = (node) => run.model.targetTokenizer.decode(pathTo(nodes, node.id).slice(1));
+  return drawTable({
+    name: t("beams.finished"),
+    caption: t("beams.finished"),
+    kind: "finished",
+    head: ["text", "sum", "length", "score"].map((name) => t(`beams.column.${name}`)),
+    rows: ended.map((node, index) => ({
+      cells: [textOf(node), figure(node.sum), String(node.step), figure(node.score, 3)],
+      kind: index === 0 ? "strong" : "",
+    })),
+  });
 }

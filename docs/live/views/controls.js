@@ -2,7 +2,7 @@
 
 import { make, replace } from "./dom.js";
 import { readable } from "./tokens.js";
-import { readHead } from "../state.js";
+import { nameHead, readHead } from "../state.js";
 
 const SLIDERS = {
   sample: [
@@ -77,58 +77,45 @@ export function drawDecoding({ t, state, go }) {
  */
 export function drawSwitches({ t, state, go, model }) {
   const names = ["causal", "scaling", "positions", "cross"].filter((name) => model.switches.includes(name));
-  const heads = state.off.map(readHead).filter(Boolean);
   if (!names.length) return make("p", { class: "note" }, t("switch.none"));
-  const toggle = (name) =>
-    go({ off: state.off.includes(name) ? state.off.filter((one) => one !== name) : [...state.off, name] });
+  const { off } = state;
+  const toggle = (name) => go({ off: off.includes(name) ? off.filter((one) => one !== name) : [...off, name] });
+  const switches = names.map((name) =>
+    make(
+      "label",
+      { class: "switch" },
+      make("input", {
+        type: "checkbox",
+        role: "switch",
+        checked: !off.includes(name),
+        dataset: { key: `switch-${name}` },
+        onchange: () => toggle(name),
+      }),
+      make("span", {}, t(`switch.${name}`), make("small", {}, t(`switch.${name}.note`))),
+    ),
+  );
+  const all = { type: "button", class: "button", dataset: { key: "all-on" }, onclick: () => go({ off: [] }) };
   return make(
     "fieldset",
     {},
     make("legend", {}, t("switch.title")),
     make("p", { class: "note" }, t("switch.note")),
-    names.map((name) =>
-      make(
-        "label",
-        { class: "switch" },
-        make("input", {
-          type: "checkbox",
-          role: "switch",
-          checked: !state.off.includes(name),
-          dataset: { key: `switch-${name}` },
-          onchange: () => toggle(name),
-        }),
-        make("span", {}, t(`switch.${name}`), make("small", {}, t(`switch.${name}.note`))),
-      ),
-    ),
-    heads.length > 0 &&
-      make(
-        "p",
-        { class: "off-heads" },
-        t("switch.heads"),
-        heads.map((head) => {
-          const name = `${head.kind}.${head.layer + 1}.${head.head + 1}`;
-          const text = t(`head.name.${head.kind}`, { layer: head.layer + 1, head: head.head + 1 });
-          return make(
-            "button",
-            {
-              type: "button",
-              class: "chip",
-              "aria-label": t("switch.head-on", { name: text }),
-              dataset: { key: `on-${name}` },
-              onclick: () => toggle(name),
-            },
-            text,
-            " ×",
-          );
-        }),
-      ),
-    state.off.length > 0 &&
-      make(
-        "button",
-        { type: "button", class: "button", dataset: { key: "all-on" }, onclick: () => go({ off: [] }) },
-        t("switch.all-on"),
-      ),
+    switches,
+    drawHeadsOff(t, off.map(readHead).filter(Boolean), toggle),
+    off.length > 0 && make("button", all, t("switch.all-on")),
   );
+}
+
+/** The heads that are off, each with a button that brings it back. */
+function drawHeadsOff(t, heads, toggle) {
+  const buttons = heads.map((head) => {
+    const key = nameHead(head);
+    const name = t(`head.name.${head.kind}`, { layer: head.layer + 1, head: head.head + 1 });
+    const label = t("switch.head-on", { name });
+    const attributes = { type: "button", class: "chip", "aria-label": label, dataset: { key: `on-${key}` } };
+    return make("button", { ...attributes, onclick: () => toggle(key) }, name, " ×");
+  });
+  return buttons.length > 0 && make("p", { class: "off-heads" }, t("switch.heads"), buttons);
 }
 
 /**

@@ -282,6 +282,33 @@ export function drawBars(rows, label) {
 }
 
 /**
+ * Draw a table, which scrolls in a box of its own where it is too wide.
+ * @param {{name: string, caption?: string, kind?: string, head?: string[],
+ *     rows: {cells: any[], kind?: string}[]}} table name: what it is; the first cell of a row names it; kinds are
+ *     classes of the style.
+ * @returns {HTMLElement}
+ */
+export function drawTable({ name, caption = "", kind = "", head = [], rows }) {
+  const titles = head.map((title) => (title ? make("th", { scope: "col" }, title) : make("td", {})));
+  const row = ({ cells: [first, ...others], kind: rowKind = "" }) =>
+    make(
+      "tr",
+      { class: rowKind },
+      make("th", { scope: "row" }, first),
+      others.map((cell) => (cell instanceof HTMLTableCellElement ? cell : make("td", {}, cell))),
+    );
+  const table = make(
+    "table",
+    { class: `figures ${kind}` },
+    caption && make("caption", {}, caption),
+    head.length > 0 && make("thead", {}, make("tr", {}, titles)),
+    make("tbody", {}, rows.map(row)),
+  );
+  const box = { class: "scroller", tabindex: 0, role: "region", "aria-label": name, dataset: { scroll: name } };
+  return make("div", box, table);
+}
+
+/**
  * Write numbers of a row out, a few at a time.
  * @param {{name: string, values: Float32Array, strong?: boolean}[]} rows
  * @param {number} first The first place that is shown.
@@ -290,40 +317,16 @@ export function drawBars(rows, label) {
  * @returns {HTMLElement}
  */
 export function drawFigures(rows, first, count, caption) {
-  const length = rows[0].values.length;
+  const { length } = rows[0].values;
   const start = Math.max(0, Math.min(first, length - count));
-  const places = [...Array(Math.min(count, length)).keys()].map((i) => start + i);
-  return make(
-    "div",
-    { class: "scroller", tabindex: 0, role: "region", "aria-label": caption, dataset: { scroll: caption } },
-    make(
-      "table",
-      { class: "figures" },
-      make("caption", {}, caption),
-      make(
-        "thead",
-        {},
-        make(
-          "tr",
-          {},
-          make("td", {}),
-          places.map((i) => make("th", { scope: "col" }, String(i))),
-        ),
-      ),
-      make(
-        "tbody",
-        {},
-        rows.map((row) =>
-          make(
-            "tr",
-            { class: row.strong ? "strong" : "" },
-            make("th", { scope: "row" }, row.name),
-            places.map((i) => {
-              return make("td", {}, figure(row.values[i]));
-            }),
-          ),
-        ),
-      ),
-    ),
-  );
+  const places = Array.from({ length: Math.min(count, length) }, (_, i) => start + i);
+  return drawTable({
+    name: caption,
+    caption,
+    head: ["", ...places.map(String)],
+    rows: rows.map(({ name, values, strong }) => ({
+      cells: [name, ...places.map((i) => figure(values[i]))],
+      kind: strong ? "strong" : "",
+    })),
+  });
 }

@@ -2,7 +2,7 @@
 
 import { drawAttention } from "./attention.js";
 import { make, replace } from "./dom.js";
-import { drawFigures, drawLegend, drawMatrix, strongest } from "./draw.js";
+import { drawFigures, drawLegend, drawMatrix, drawTable, strongest } from "./draw.js";
 import { add, at, figure, part, percent, spread } from "./tensor.js";
 
 export const BOXES = {
@@ -141,51 +141,37 @@ function drawNorm(page, layer, sublayer) {
   const [output, sum, norm] = ["output", "sum", "norm"].map(take);
   const detail = make("div", { class: "detail" });
   const show = (row, place) => {
-    const [before, plus, total, normed] = [input, output, sum, norm].map((matrix) => part(matrix, row).data);
-    const [middle, width] = spread(total);
-    const token = layer.tokens[row];
-    const regular = total.map((value) => (value - middle) / width);
-    const said = {
-      token,
-      place,
-      middle: figure(middle, 3),
-      width: figure(width),
-      x: figure(before[place]),
-      fx: figure(plus[place]),
-      sum: figure(total[place]),
-      regular: figure(regular[place]),
-      norm: figure(normed[place]),
-    };
-    replace(
-      detail,
-      make("p", {}, t("norm.adds", said)),
-      make("p", {}, t("norm.norms", said)),
-      drawFigures(
-        [
-          { name: "x", values: before },
-          { name: "f(x)", values: plus },
-          { name: "x + f(x)", values: total, strong: true },
-          { name: "(z − μ) / σ", values: regular },
-          { name: "LayerNorm", values: normed, strong: true },
-        ],
-        place - 3,
-        8,
-        t("norm.figures", said),
-      ),
-    );
+    const vectors = [input, output, sum, norm].map((matrix) => part(matrix, row).data);
+    replace(detail, ...drawNormOf(t, layer.tokens[row], place, vectors));
   };
   show(Math.max(0, Math.min(page.state.query, layer.tokens.length - 1)), 0);
-  const rows = [
-    ["input", input],
-    ["plus", output],
-    ["sum", sum],
-    ["norm", norm],
-  ];
+  const rows = Object.entries({ input, plus: output, sum, norm });
   return [
     make("p", { class: "note" }, t("norm.note")),
     rows.map(([name, matrix]) => drawRows(page, layer, matrix, name, show)),
     make("p", { class: "note" }, t("figures.hint")),
     detail,
+  ];
+}
+
+/** Write a token's way through residual connection and norm out: one place of its vector, and those around it. */
+function drawNormOf(t, token, place, [input, output, sum, norm]) {
+  const [middle, width] = spread(sum);
+  const regular = sum.map((value) => (value - middle) / width);
+  const said = { token, place, middle: figure(middle, 3), width: figure(width) };
+  const vectors = { x: input, fx: output, sum, regular, norm };
+  for (const [name, vector] of Object.entries(vectors)) said[name] = figure(vector[place]);
+  const rows = [
+    { name: "x", values: input },
+    { name: "f(x)", values: output },
+    { name: "x + f(x)", values: sum, strong: true },
+    { name: "(z − μ) / σ", values: regular },
+    { name: "LayerNorm", values: norm, strong: true },
+  ];
+  return [
+    make("p", {}, t("norm.adds", said)),
+    make("p", {}, t("norm.norms", said)),
+    drawFigures(rows, place - 3, 8, t("norm.figures", said)),
   ];
 }
 
@@ -199,30 +185,9 @@ function drawFeedForward(page, layer) {
     const order = [...units.keys()].sort((a, b) => units[b] - units[a]).slice(0, 8);
     const zeros = units.filter((value) => value === 0).length;
     const caption = t("ffn.units", { token: layer.tokens[row], zeros, width, share: percent(zeros / width) });
-    replace(
-      detail,
-      make(
-        "div",
-        { class: "scroller", tabindex: 0, role: "region", "aria-label": caption },
-        make(
-          "table",
-          { class: "figures" },
-          make("caption", {}, caption),
-          make(
-            "tr",
-            {},
-            make("th", { scope: "row" }, t("ffn.unit")),
-            order.map((unit) => make("th", { scope: "col" }, String(unit))),
-          ),
-          make(
-            "tr",
-            { class: "strong" },
-            make("th", { scope: "row" }, t("ffn.value")),
-            order.map((unit) => make("td", {}, figure(units[unit]))),
-          ),
-        ),
-      ),
-    );
+    const cells = [t("ffn.value"), ...order.map((unit) => figure(units[unit]))];
+    const head = [t("ffn.unit"), ...order.map(String)];
+    replace(detail, drawTable({ name: caption, caption, head, rows: [{ cells, kind: "strong" }] }));
   };
   show(Math.max(0, Math.min(page.state.query, layer.tokens.length - 1)));
   return [

@@ -14,15 +14,35 @@ export function readable(piece) {
  */
 export function drawTokens(page) {
   const { t, source } = page;
-  const { pieces, ids, spans, steps } = source;
+  const { pieces, steps } = source;
   const letters = [...page.text].map((letter) => make("span", {}, letter));
-  const places = placesOf(page.text);
-  const light = (index, on) =>
+  const words = steps.words.map((word) => make("span", { class: "word" }, word));
+  const row = (name, ...content) =>
+    make("div", { class: "cut-row" }, make("h4", {}, t(`tokens.${name}`)), make("div", { class: "cut" }, content));
+  const note = pieces.some((piece) => /^<0x/.test(piece)) ? "tokens.bytes" : "tokens.note";
+  return make(
+    "div",
+    { class: "view view-tokens" },
+    make("p", { class: "lead" }, t("tokens.lead", { count: pieces.length })),
+    row("typed", make("span", { class: "letters" }, letters)),
+    row("normalized", make("span", { class: "letters" }, steps.normalized)),
+    row("words", words),
+    row("pieces", make("ol", { class: "pieces" }, drawPieces(page, letters))),
+    drawAllJoins(page),
+    make("p", { class: "note" }, t(note, { size: page.vocabularySize.toLocaleString("en") })),
+  );
+}
+
+/** The tokens with their ids; the letters of the text light up that a token comes from. */
+function drawPieces({ t, text, source }, letters) {
+  const { pieces, ids, spans } = source;
+  const places = placesOf(text);
+  const light = (index, isOn) =>
     letters.forEach((letter, i) => {
       const [start, end] = spans[index] ?? [0, 0];
-      letter.classList.toggle("lit", on && places[i] >= start && places[i] < end);
+      letter.classList.toggle("lit", isOn && places[i] >= start && places[i] < end);
     });
-  const cut = pieces.map((piece, index) =>
+  return pieces.map((piece, index) =>
     make(
       "li",
       {
@@ -39,24 +59,34 @@ export function drawTokens(page) {
       make("small", {}, String(ids[index])),
     ),
   );
-  const row = (name, ...content) =>
-    make("div", { class: "cut-row" }, make("h4", {}, t(`tokens.${name}`)), make("div", { class: "cut" }, content));
-  const bytes = pieces.some((piece) => /^<0x/.test(piece));
+}
+
+/** How all words were put together; nothing where none was. */
+function drawAllJoins(page) {
+  const { t } = page;
+  const joins = page.joins.filter((steps) => steps.length > 1).map((steps) => drawJoins(page, steps));
+  if (!joins.length) return null;
   return make(
-    "div",
-    { class: "view view-tokens" },
-    make("p", { class: "lead" }, t("tokens.lead", { count: pieces.length })),
-    row("typed", make("span", { class: "letters" }, letters)),
-    row("normalized", make("span", { class: "letters" }, steps.normalized)),
-    row(
-      "words",
-      steps.words.map((word) => make("span", { class: "word" }, word)),
-    ),
-    row("pieces", make("ol", { class: "pieces" }, cut)),
-    make(
-      "p",
-      { class: "note" },
-      t(bytes ? "tokens.bytes" : "tokens.note", { size: page.vocabularySize.toLocaleString("en") }),
+    "section",
+    { class: "block block-joins" },
+    make("h3", {}, t("tokens.joins")),
+    make("p", { class: "note" }, t("tokens.joins.note")),
+    make("div", { class: "joins" }, joins),
+  );
+}
+
+/** How a word is put together, a line for each join, the new piece marked. */
+function drawJoins({ t }, steps) {
+  return make(
+    "ol",
+    { class: "joins-word" },
+    steps.map(({ pieces, rank, place }) =>
+      make(
+        "li",
+        {},
+        pieces.map((piece, index) => make(index === place ? "mark" : "span", {}, piece)),
+        make("small", {}, rank < 0 ? t("tokens.joins.start") : t("tokens.joins.rank", { rank: rank + 1 })),
+      ),
     ),
   );
 }
