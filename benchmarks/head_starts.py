@@ -230,7 +230,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
             ends = [[mean - min(row) for mean, row in zip(means, values)]]
             ends += [[max(row) - mean for mean, row in zip(means, values)]]
             style = {
-                "color": COLOURS[number],
+                "color": COLOURS[number % len(COLOURS)],
                 "marker": "osD^v"[number % 5],
                 "linestyle": ("-", "--", "-.")[number % 3],
             }

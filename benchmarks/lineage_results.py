@@ -84,7 +84,11 @@ def _draw_family(axes, curves: dict[str, tuple[list[float], list[list[float]]]],
     for number, name in enumerate(names):
         x, values = curves[name]
         means = list(map(statistics.mean, values))
-        style = {"color": COLOURS[number], "marker": "osD^"[number % 4], "markevery": max(1, len(x) // 8)}
+        style = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": "osD^"[number % 4],
+            "markevery": max(1, len(x) // 8),
+        }
         style["linestyle"] = ("-", "--", "-.", ":")[number % 4]
         axes.plot(x, means, label=name, **style)
         if len(values[0]) > 1:  # seeds; a little beside each other, so that no bar hides another
@@ -96,7 +100,12 @@ def _draw_family(axes, curves: dict[str, tuple[list[float], list[list[float]]]],
             kept = slice(0, None, style["markevery"])
             beside = [place + step for place in x][kept]
             axes.errorbar(
-                beside, means[kept], [end[kept] for end in ends], color=COLOURS[number], fmt="none", linewidth=1
+                beside,
+                means[kept],
+                [end[kept] for end in ends],
+                color=COLOURS[number % len(COLOURS)],
+                fmt="none",
+                linewidth=1,
             )
 
 
