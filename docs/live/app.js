@@ -157,11 +157,13 @@ class App {
     if (isShown) replace(find(id).querySelector(".card-body"), draw());
   }
 
-  /** Keep the chip of the step in view, without scrolling the page. */
+  /** Keep the step in view, among the chips and in the tree, without scrolling the page. */
   centreStep() {
     const box = find("timeline");
     const chip = box.querySelector("[aria-current]");
     if (chip) box.scrollLeft = chip.offsetLeft - (box.clientWidth - chip.offsetWidth) / 2;
+    const tree = find("tree").querySelector(".scroller");
+    if (tree && splitStep(this.step)[0] === "dec") tree.scrollLeft = tree.scrollWidth; // what has just grown
   }
 
   /** Work on another text, at the same step if each text has it. */

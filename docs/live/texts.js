@@ -93,6 +93,10 @@ const TEXTS = {
     "词表有 {size} 个词元：常见的词是一个词元，少见的词由几个拼成。▁ 表示词前的空格，</s> 表示句子结束。把鼠标放在词元上，看它来自哪几个字。",
     "The vocabulary has {size} tokens: a common word is one of them, a rare one is put together from several. ▁ is the space before a word, </s> the end of the text. Point at a token to see where it comes from.",
   ],
+  "tokens.letters": [
+    "这个模型的词表只有 {size} 个词元：每个字母是一个词元，每个音素也是一个。</s> 表示结束。",
+    "The vocabulary of this model has only {size} tokens: each letter is one, and so is each phoneme. </s> is the end.",
+  ],
   "tokens.bytes": [
     "<0x…> 是字节：词表里没有的字，拆成几个字节来写，所以什么字都能读。",
     "<0x…> is a byte: a character that is not in the vocabulary is written as its bytes, so that any text can be read.",
@@ -514,7 +518,7 @@ const TEXTS = {
     "The result is added to what went in (the residual connection) and normalized. Click a cell: the numbers are written out.",
   ],
   "tour.ffn": [
-    "前馈网络：每个词元自己算，先放大到 1,024 维，负数变成 0，再缩回来。一大半单元是 0。",
+    "前馈网络：每个词元自己算，先放大到 1024 维，负数变成 0，再缩回来。一大半单元是 0。",
     "The feed-forward network: each token by itself, up to 1,024 numbers, negative ones become 0, and back. Most units are 0.",
   ],
   "tour.stack": [

@@ -19,7 +19,8 @@ export function drawTokens(page) {
   const words = steps.words.map((word) => make("span", { class: "word" }, word));
   const row = (name, ...content) =>
     make("div", { class: "cut-row" }, make("h4", {}, t(`tokens.${name}`)), make("div", { class: "cut" }, content));
-  const note = pieces.some((piece) => /^<0x/.test(piece)) ? "tokens.bytes" : "tokens.note";
+  const isCut = page.joins.some((steps) => steps.length); // else each letter is a token
+  const note = pieces.some((piece) => /^<0x/.test(piece)) ? "bytes" : isCut ? "note" : "letters";
   return make(
     "div",
     { class: "view view-tokens" },
@@ -29,7 +30,7 @@ export function drawTokens(page) {
     row("words", words),
     row("pieces", make("ol", { class: "pieces" }, drawPieces(page, letters))),
     drawAllJoins(page),
-    make("p", { class: "note" }, t(note, { size: page.vocabularySize.toLocaleString("en") })),
+    make("p", { class: "note" }, t(`tokens.${note}`, { size: page.vocabularySize.toLocaleString("en") })),
   );
 }
 
