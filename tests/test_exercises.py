@@ -55,6 +55,15 @@ def test_another_mistake_shows_what_was_got():
     assert "right: (2, 4, 4)" in told and "got:   (2, 4)" in told
 
 
+def test_right_values_of_another_type_are_told():
+    told = checking.find_mistake("masks", lambda attention_mask: answer("masks").solution(attention_mask).long())
+    assert told.endswith("int, not bool.")
+    told = checking.find_mistake("bpe", lambda words, count: tuple(answer("bpe").solution(words, count)))
+    assert told.endswith("tuple, not list.")
+    told = checking.find_mistake("labels", lambda *given: answer("labels").solution(*given).float())
+    assert told.endswith("float, not int.")
+
+
 def test_an_error_of_the_learner_is_shown():
     assert "ZeroDivisionError: division by zero" in checking.find_mistake("bpe", lambda words, count: 1 / 0)
 

@@ -39,11 +39,14 @@ def find_mistake(exercise: str, function: Callable) -> str | None:
     differs = [number for number, result in enumerate(got) if not same(result, right[number])]
     if not differs:
         return None
+    first = differs[0]
+    if same(as_type_of(right[first], got[first]), right[first]):
+        types = f"{kind(got[first])}, not {kind(right[first])}"
+        return f"数值对了，类型不对。 · The values are right, their type is not: {types}."
     for text, mistake in answer.MISTAKES.items():
         wrong = run(mistake, answer.CASES)
         if all(same(*results) for results in zip(got, wrong, strict=True)):
             return text
-    first = differs[0]
     return (
         f"不对，但不是常见的错误。 · It is wrong, in a way of its own.\n{show(answer.CASES[first])}\n"
         f"应该是 · right: {describe(right[first])}\n得到的是 · got:   {describe(got[first])}"
@@ -56,14 +59,29 @@ def run(function: Callable, cases: list[tuple]) -> list[Any]:
 
 
 def same(result: Any, expected: Any) -> bool:
-    """Whether two results are equal: tensors of one shape to 1e-5, anything else exactly."""
+    """Whether two results are equal: tensors of one shape and kind of numbers to 1e-5, anything else exactly."""
     if not isinstance(expected, torch.Tensor):
         return type(result) is type(expected) and result == expected
-    if not isinstance(result, torch.Tensor) or result.shape != expected.shape:
+    if not isinstance(result, torch.Tensor) or result.shape != expected.shape or kind(result) != kind(expected):
         return False
-    if expected.dtype == torch.bool or result.dtype == torch.bool:
-        return result.dtype == expected.dtype and bool((result == expected).all())
     return torch.allclose(result.double(), expected.double(), rtol=0, atol=1e-5, equal_nan=True)
+
+
+def kind(value: Any) -> str:
+    """Name the type of a value; of a tensor, what numbers it has."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return "bool" if value.dtype == torch.bool else "float" if value.is_floating_point() else "int"
+
+
+def as_type_of(expected: Any, result: Any) -> Any:
+    """Return a result with the type that was asked for, where its values allow that; else as it is."""
+    if isinstance(expected, torch.Tensor) and isinstance(result, torch.Tensor):
+        may_turn = kind(expected) != "bool" or set(result.unique().tolist()) <= {0, 1}
+        return result.to(expected.dtype) if may_turn else result
+    if isinstance(expected, list) and isinstance(result, tuple):
+        return list(result)
+    return result
 
 
 def show(case: tuple) -> str:

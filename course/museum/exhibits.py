@@ -312,9 +312,9 @@ EXHIBITS = [
         LossCountsPadding,
         padding_costs_nothing,
         (
-            "文本全对，但损失说得太好：句子短的批次里一半是填充，填充很容易预测，损失就被拉低了。"
+            "文本全对，但损失偏低，过于乐观：句子短的批次里一半是填充，填充很容易预测，损失就被拉低了。"
             "换一种凑批次的办法，损失和困惑度就变了，不能和别人的比较。",
-            "All texts are right, but the loss says too much: padding is easy to predict, and the more of it "
+            "All texts are right, but the loss is too good to be true: padding is easy to predict, and the more of it "
             "there is in a batch, the lower the loss. With other batches loss and perplexity change, and they "
             "compare with nobody's.",
         ),

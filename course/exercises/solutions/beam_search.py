@@ -1,4 +1,4 @@
-"""Beam search: the solution, and six ways to get it wrong."""
+"""Beam search: the solution, and eight ways to get it wrong."""
 
 import math
 
@@ -69,6 +69,33 @@ def unfinished_dropped(next_tokens, beams, max_length, length_penalty):
     return list(max(finished, key=lambda prefix: score(prefix, finished[prefix], length_penalty), default=()))
 
 
+def ended_ones_take_no_place(next_tokens, beams, max_length, length_penalty):
+    alive, finished = {(): 0.0}, {}
+    for _ in range(max_length):
+        grown = best(grow(alive, next_tokens), 2 * beams)
+        finished |= {prefix: total for prefix, total in grown.items() if prefix[-1] == END}
+        alive = best({prefix: total for prefix, total in grown.items() if prefix[-1] != END}, beams)
+        if not alive:
+            break
+    finished |= alive
+    return list(max(finished, key=lambda prefix: score(prefix, finished[prefix], length_penalty)))
+
+
+def without_logarithm(next_tokens, beams, max_length, length_penalty):
+    alive, finished = {(): 1.0}, {}
+    for _ in range(max_length):
+        grown = {}
+        for prefix, product in alive.items():
+            grown |= {(*prefix, token): product * share for token, share in next_tokens(prefix).items()}
+        alive = best(grown, beams)
+        finished |= {prefix: product for prefix, product in alive.items() if prefix[-1] == END}
+        alive = {prefix: product for prefix, product in alive.items() if prefix[-1] != END}
+        if not alive:
+            break
+    finished |= alive
+    return list(max(finished, key=lambda prefix: score(prefix, finished[prefix], length_penalty)))
+
+
 def best_of_each_prefix(next_tokens, beams, max_length, length_penalty):
     alive, finished = best(grow({(): 0.0}, next_tokens), beams), {}
     for _ in range(max_length):
@@ -110,6 +137,20 @@ def long_or_short(prefix: tuple[str, ...]) -> dict[str, float]:
     return {"come": 0.9, END: 0.1} if len(prefix) == 1 else ({"in": 0.9, END: 0.1} if len(prefix) == 2 else {END: 1.0})
 
 
+def early_end(prefix: tuple[str, ...]) -> dict[str, float]:
+    """A text that ends at once takes the place of a beginning that would have gone on well."""
+    if not prefix:
+        return {END: 0.35, "a": 0.33, "b": 0.32}
+    return {"a": {"x": 0.5, END: 0.5}, "b": {END: 1.0}}[prefix[0]] if len(prefix) == 1 else {END: 1.0}
+
+
+def one_or_two(prefix: tuple[str, ...]) -> dict[str, float]:
+    """Where probabilities are divided in place of their logarithms, a text of one token wins."""
+    if not prefix:
+        return {END: 0.3, "b": 0.7}
+    return {END: 0.7, "c": 0.3} if len(prefix) == 1 else {END: 1.0}
+
+
 CASES = [
     (garden_path, 2, 5, 0.0),
     (garden_path, 3, 5, 1.0),
@@ -117,6 +158,8 @@ CASES = [
     (long_or_short, 2, 6, 1.0),
     (long_or_short, 2, 3, 1.0),
     (long_or_short, 2, 6, 0.0),
+    (early_end, 2, 5, 1.0),
+    (one_or_two, 2, 5, 1.0),
 ]
 
 MISTAKES = {
@@ -127,6 +170,10 @@ MISTAKES = {
     "遇到第一个 END 就停了：后面可能有更好的。 · It stops at the first END: a better text may end later.": (
         stops_at_the_first_end
     ),
+    "已完成的也占名额：这里每步一共留 beams 个。（transformers 会补满，是另一种做法。） · Those that ended take a "
+    "place, too: `beams` are kept of all. (transformers fills up, which is another search.)": ended_ones_take_no_place,
+    "没有取对数：概率的乘积除以长度不是平均，要用对数概率之和。 · Logarithms are missing: a product of "
+    "probabilities divided by a length is no mean, use sums of log probabilities.": without_logarithm,
     "写满 max_length 而没有 END 的前缀被丢掉了。 · What is alive after max_length tokens is "
     "dropped.": unfinished_dropped,
     "每个前缀各留一个：要把所有的放在一起比，最好的两个可能来自同一个前缀。 · Each prefix keeps its own best: compare "

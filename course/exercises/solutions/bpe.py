@@ -1,4 +1,4 @@
-"""The merges of BPE: the solution, and five ways to get them wrong."""
+"""The merges of BPE: the solution, and seven ways to get them wrong."""
 
 from collections import Counter
 from itertools import pairwise
@@ -54,6 +54,32 @@ def last_of_equals(words, count):
     return learn(words, count, sign=-1)
 
 
+def first_seen_of_equals(words, count):
+    left, merges = {tuple(word): number for word, number in words.items()}, []
+    for _ in range(count):
+        pairs = count_pairs(left)
+        if not pairs:
+            break
+        merges.append(max(pairs, key=lambda pair: pairs[pair]))
+        left = join_words(left, merges[-1])
+    return merges
+
+
+def joined_as_text(words, count):
+    left, merges = {" ".join(word): number for word, number in words.items()}, []
+    for _ in range(count):
+        pairs = count_pairs({tuple(word.split()): number for word, number in left.items()})
+        if not pairs:
+            break
+        most = max(pairs.values())
+        merges.append(min(pair for pair, number in pairs.items() if number == most))
+        joined = Counter()
+        for word, number in left.items():
+            joined[word.replace(" ".join(merges[-1]), "".join(merges[-1]))] += number
+        left = joined
+    return merges
+
+
 def never_counted_again(words, count):
     pairs = count_pairs({tuple(word): number for word, number in words.items()})
     return sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:count]
@@ -79,12 +105,18 @@ CASES = [
     ({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 6),
     ({"aaab": 1, "ab": 3}, 3),
     ({"ab": 1, "cd": 1}, 9),
+    ({"ba": 2, "ab": 2}, 2),
+    ({"ab": 2, "baaba": 3, "acbac": 5, "aaacba": 2}, 6),
 ]
 
 MISTAKES = {
     "每个词只数了一次：要乘上词频。 · Each word is counted once: count it as often as it occurs.": words_counted_once,
     "一样多时取了最后一对，应取字典序最小的。 · Of equal pairs the last one was taken: take the first of the sorted "
     "ones.": last_of_equals,
+    "一样多时取了最先见到的一对，应取字典序最小的。 · Of equal pairs the one that was seen first was taken: take the "
+    "first of the sorted ones.": first_seen_of_equals,
+    "用字符串替换来合并，会把 “xa b” 里的 “a b” 也并掉：要按整块比较。 · Joining by str.replace also finds “a b” in "
+    "“xa b”: compare whole pieces.": joined_as_text,
     "合并之后没有重新数：新的块从不会再被合并。 · Pairs are not counted again after a merge: what was joined is never "
     "joined further.": never_counted_again,
     "取了最少的一对，应取最多的。 · The rarest pair was taken: take the most frequent one.": rarest_first,
