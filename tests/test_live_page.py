@@ -101,3 +101,20 @@ def test_an_address_is_read_as_it_was_written(site):
 def test_what_makes_no_sense_in_an_address_is_left_out(site, address, name, value):
     [(state, _)] = in_node(site, READ_AND_WRITE, [address])
     assert state[name] == value
+
+
+RUN = """async (live) => {
+    const { Run } = await import(`${live.site}/run.js`);
+    const targetTokenizer = { piece: (id) => `<${id}>`, vocabularySize: 4 };
+    const sizes = { layers: { encoder: 1, decoder: 1 }, heads: { encoder: 1, decoder: 1 }, switches: [] };
+    const model = { name: "made up", targetTokenizer, ...sizes };
+    const state = { method: "sample", off: [], forced: [3, 4, 99999], temperature: 0.1, topP: 0.5, seed: 1 };
+    const run = new Run(model, {}, state);
+    run.take({ chosen: 1, probability: 1, logits: Float32Array.from([0, 0, 0, 0]) });
+    return { forced: run.state.forced, probability: run.words[0].probability };
+}"""
+
+
+def test_a_drawn_token_is_as_probable_as_the_model_says_and_unknown_ones_cannot_be_forced(site):
+    found = in_node(site, RUN)
+    assert found["forced"] == [3] and found["probability"] == pytest.approx(0.25)

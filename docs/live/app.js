@@ -229,8 +229,8 @@ class App {
       this.move(count);
     };
     const on = (id, event, react) => find(id).addEventListener(event, react);
-    on("language", "click", () => this.go({ lang: this.language === "zh" ? "en" : "zh" }));
-    on("theme", "click", () => this.go({ theme: isDark() ? "light" : "dark" }));
+    on("language", "click", () => this.go({ lang: this.language === "zh" ? "en" : "zh" }, { replace: true }));
+    on("theme", "click", () => this.go({ theme: isDark() ? "light" : "dark" }, { replace: true }));
     on("start-tour", "click", () => this.tour.start());
     on("back", "click", walk(-1));
     on("play", "click", () => this.play());

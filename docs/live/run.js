@@ -50,7 +50,8 @@ export class Run {
    * @param {import("./state.js").State} state
    */
   constructor(model, source, state) {
-    Object.assign(this, { model, source, state });
+    const forced = state.forced.filter((id) => id < model.targetTokenizer.vocabularySize); // a link may ask for others
+    Object.assign(this, { model, source, state: { ...state, forced } });
     this.key = runKey(model.name, state);
     this.switches = switchesOf(model, state.off);
     /** @type {Word[]} */
@@ -93,7 +94,8 @@ export class Run {
     if (this.state.method === "beam") {
       this.trees.push(step);
     } else {
-      this.words.push({ id: step.chosen, piece: this.piece(step.chosen), probability: step.probability });
+      const probability = softmax(step.logits)[step.chosen]; // the model's own, not that among what could be drawn
+      this.words.push({ id: step.chosen, piece: this.piece(step.chosen), probability });
     }
   }
 

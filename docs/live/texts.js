@@ -2,7 +2,7 @@
 
 const TEXTS = {
   // The frame
-  title: ["看 Transformer 翻译", "Watch a Transformer translate"],
+  title: ["看编码器-解码器怎样工作", "Watch an encoder-decoder at work"],
   subtitle: [
     "一个训练好的编码器-解码器就在你的浏览器里运行，每一步、每一个数都可以打开看。",
     "A trained encoder-decoder runs in your browser. Every step and every number of it can be opened.",
@@ -12,8 +12,8 @@ const TEXTS = {
   "theme.dark": ["深色", "Dark"],
   "theme.light": ["浅色", "Light"],
   footer: [
-    "所有数字都由模型当场算出，没有一个是事先写好的。不联网，输入的文字不会离开这台电脑。",
-    "All numbers are computed here and now by the model. Nothing that you type leaves your computer.",
+    "所有数字都由模型当场算出，没有一个是事先写好的。不联网，输入的文字不会离开这台电脑。模型很小，会出错；权重舍入到 8 位，所以得分和课程里的略有不同。",
+    "All numbers are computed here and now by the model. Nothing that you type leaves your computer. The models are small and err; weights are rounded to 8 bits, so scores differ a little from those of the course.",
   ],
   "ask.model": ["模型", "Model"],
   "ask.text": ["输入", "Text"],
@@ -90,12 +90,16 @@ const TEXTS = {
   "tokens.joins.start": ["单字", "characters"],
   "tokens.joins.rank": ["第 {rank} 条规则", "rule {rank}"],
   "tokens.note": [
-    "词表有 {size} 个词元：常见的词是一个词元，少见的词由几个拼成。▁ 表示词前的空格，</s> 表示句子结束。把鼠标放在词元上，看它来自哪几个字。",
+    "词表有 {size} 个词元：常见的词是一个词元，少见的词由几个拼成。▁ 表示词前的空格，</s> 表示句子结束。指着或点一个词元，看它来自哪几个字。",
     "The vocabulary has {size} tokens: a common word is one of them, a rare one is put together from several. ▁ is the space before a word, </s> the end of the text. Point at a token to see where it comes from.",
   ],
   "tokens.letters": [
     "这个模型的词表只有 {size} 个词元：每个字母是一个词元，每个音素也是一个。</s> 表示结束。",
     "The vocabulary of this model has only {size} tokens: each letter is one, and so is each phoneme. </s> is the end.",
+  ],
+  "tokens.unknown": [
+    "<unk> 是词表里没有的字符：这个模型只认识英文字母，别的它读不出来。",
+    "<unk> is a character that the vocabulary lacks: this model knows English letters alone.",
   ],
   "tokens.bytes": [
     "<0x…> 是字节：词表里没有的字，拆成几个字节来写，所以什么字都能读。",
@@ -108,7 +112,7 @@ const TEXTS = {
     "{name}: a row for each token ({rows}), {width} columns. The arrow keys move from number to number.",
   ],
   "matrix.hint": [
-    "把鼠标移到格子上，或者用方向键，查看数值。",
+    "指着或点一个格子，或者用方向键，查看数值。",
     "Point at a cell, or use the arrow keys, to read its number.",
   ],
   "matrix.cell": ["“{token}”，第 {place} 维：{value}", "“{token}”, dimension {place}: {value}"],
@@ -213,13 +217,17 @@ const TEXTS = {
     "已写的词元互相看。因果掩码不许看后面的词元：线只连到自己和前面，小图里斜线格就是掩码。",
     "Written tokens look at each other. The causal mask hides later tokens: no line leads to them, and they are hatched in the small pictures.",
   ],
-  "attention.self.open": [
+  "attention.self.off": [
     "已写的词元互相看。因果掩码已关闭：前面的词元也看得到后面的。",
     "Written tokens look at each other. The causal mask is off: earlier tokens see later ones, too.",
   ],
   "attention.cross": [
     "解码器看源句，从这里取得意思。左边是刚读到的词元，箭头后面是由它写出的下一个。线越粗，权重越大；颜色是头。",
     "The decoder looks at the source and takes the meaning from there. On the left, what it has read last, and what it wrote then. The thicker the line, the larger the weight; the colour is the head.",
+  ],
+  "attention.cross.off": [
+    "交叉注意力已关闭：权重照样算出来，但结果不加进去，解码器看不到源句。",
+    "Cross-attention is off: its weights are computed all the same, but what it gives is not added, so the decoder does not see the source.",
   ],
   "attention.queries": ["谁在看", "Looks"],
   "attention.keys": ["看谁（%，各头平均）", "Is looked at (%, mean of heads)"],
@@ -230,13 +238,13 @@ const TEXTS = {
   ],
 
   // A head
-  "head.name.enc": ["编码器第 {layer} 层，第 {head} 头", "Encoder layer {layer}, head {head}"],
+  "head.name.enc": ["编码器第 {layer} 层，第 {head} 个头", "Encoder layer {layer}, head {head}"],
   "head.name.self": [
-    "解码器第 {layer} 层自注意力，第 {head} 头",
+    "解码器第 {layer} 层自注意力，第 {head} 个头",
     "Decoder layer {layer}, self-attention, head {head}",
   ],
   "head.name.cross": [
-    "解码器第 {layer} 层交叉注意力，第 {head} 头",
+    "解码器第 {layer} 层交叉注意力，第 {head} 个头",
     "Decoder layer {layer}, cross-attention, head {head}",
   ],
   "head.is-off": ["{name}（已关闭）", "{name} (switched off)"],
@@ -249,6 +257,10 @@ const TEXTS = {
   "head.lead.self": [
     "q、k、v 都来自已写的词元。因果掩码把后面的词元盖住（斜线格）。",
     "q, k and v are all of written tokens. The causal mask hides later tokens (hatched cells).",
+  ],
+  "head.lead.self.open": [
+    "q、k、v 都来自已写的词元。因果掩码已关闭：后面的词元也看得到。",
+    "q, k and v are all of written tokens. The causal mask is off: later tokens are seen, too.",
   ],
   "head.lead.cross": [
     "q 来自已写的词元，k 和 v 来自编码器：解码器就这样读源句。",
@@ -297,14 +309,14 @@ const TEXTS = {
     "这个头已关闭：它算出的和不用，“{token}”得到的是 0。",
     "This head is switched off: its sum is not used, and “{token}” gets zeros.",
   ],
-  "head.sum.hint": ["把鼠标移到一列上，看这一维怎么加出来。", "Point at a column to see how its dimension adds up."],
+  "head.sum.hint": ["指着或点一列，看这一维怎么加出来。", "Point at a column to see how its dimension adds up."],
   "head.sum.zero": ["已关闭", "switched off"],
   "head.result": ["和", "sum"],
 
   // The next token
   "next.title": ["第 {number} 个词元的概率", "Probabilities of token {number}"],
   "next.note": [
-    "解码器最后的向量变成 {size} 个分数，每个词元一个，softmax 变成概率。模型现在大约在 {choices} 个词元之间犹豫。点一个词元，看它要是这样写，后面会怎样。",
+    "解码器最后的向量变成 {size} 个分数，每个词元一个，softmax 变成概率。模型拿不准的程度，相当于在大约 {choices} 个词元里任选一个。点一个词元，看它要是这样写，后面会怎样。",
     "The decoder's last vector becomes {size} scores, one for each token, and softmax makes them probabilities. Now the model is about as unsure as between {choices} equally likely tokens. Click one: what if it had written this?",
   ],
   "next.greedy": ["贪心搜索取最高的一个。", "Greedy search takes the highest one."],
@@ -364,7 +376,7 @@ const TEXTS = {
   ],
   "beams.start": ["开头", "Start"],
   "beams.step": ["第 {step} 步", "Step {step}"],
-  "beams.hint": ["把鼠标放在一个候选上，看它的分数。", "Point at a candidate to read its score."],
+  "beams.hint": ["指着或点一个候选，看它的分数。", "Point at a candidate to read its score."],
   "beams.node": [
     "“{token}”（{state}）：概率 {share}，log p = {log}，和 = {sum}，总分 = {sum} / {length}^{penalty} = {score}",
     "“{token}” ({state}): probability {share}, log p = {log}, sum = {sum}, score = {sum} / {length}^{penalty} = {score}",
@@ -407,6 +419,10 @@ const TEXTS = {
   "switch.head-on": ["重新使用{name}", "Use {name} again"],
   "switch.all-on": ["全部恢复", "Switch all on"],
   "output.target": ["输出", "Output"],
+  "output.unknown": [
+    "这个模型不认识其中一些字符（<unk>），写出的东西没有意义。字母模型只认识英文字母。",
+    "The model does not know some of these characters (<unk>), and what it writes means nothing. Models of letters know English letters alone.",
+  ],
   "output.before": ["原来的输出", "Output before"],
   "output.now": ["现在的输出", "Output now"],
 
@@ -414,6 +430,10 @@ const TEXTS = {
   "end.lead": [
     "一共写了 {count} 个词元，一次一个，每次都重新看源句。",
     "{count} tokens were written, one at a time, each with a new look at the source.",
+  ],
+  "end.lead.off": [
+    "一共写了 {count} 个词元，一次一个。交叉注意力已关闭，一次也没有看源句。",
+    "{count} tokens were written, one at a time. Cross-attention is off: none of them had a look at the source.",
   ],
   "end.ended": ["写出 </s>，句子就结束了。", "Writing </s> ends the text."],
   "end.cut": [
@@ -486,7 +506,7 @@ const TEXTS = {
     "How is it cut? By joining: from single characters two neighbours at a time become one, as the learned rules say. What is left when no rule applies are the tokens.",
   ],
   "tour.embedding": [
-    "编号换成向量。一行是一个词元，一格是一个数：蓝色小于 0，橙色大于 0。把鼠标移上去看数值。",
+    "编号换成向量。一行是一个词元，一格是一个数：蓝色小于 0，橙色大于 0。指着或点一格看数值。",
     "Numbers become vectors. A row is a token, a cell one number: blue is below 0, orange above. Point at a cell to read it.",
   ],
   "tour.position": [

@@ -59,6 +59,7 @@ export class Tour {
     this.app = app;
     this.place = document.getElementById("tour");
     this.seen = 0; // the step whose part has been scrolled to
+    this.left = null; // what was shown before, which comes back at the end
     for (const event of ["scroll", "resize"]) addEventListener(event, () => this.put(), { passive: true });
   }
 
@@ -68,13 +69,15 @@ export class Tour {
 
   start() {
     this.app.stop();
+    const kept = ["step", ...Object.keys(PLAIN)].map((name) => [name, this.app.state[name]]);
+    this.left = Object.fromEntries(kept);
     this.visit(1);
   }
 
   /** Go to a step of the tour; 0 ends it. @param {number} number */
   visit(number) {
     const stop = STOPS[number - 1];
-    this.app.go(stop ? { ...PLAIN, ...stop[2], tour: number } : { tour: 0 });
+    this.app.go(stop ? { ...PLAIN, ...stop[2], tour: number } : { ...this.left, tour: 0 });
     if (stop) this.place.querySelector(".tour-next")?.focus({ preventScroll: true });
     else document.getElementById("start-tour").focus();
   }

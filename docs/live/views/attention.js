@@ -36,7 +36,7 @@ export function drawAttention(page, attention) {
     make(
       "p",
       { class: "note" },
-      t(kind === "self" && state.off.includes("causal") ? "attention.self.open" : `attention.${kind}`),
+      t(`attention.${kind}${isOff(kind, state) ? ".off" : ""}`),
     ),
     make(
       "div",
@@ -68,6 +68,9 @@ export function drawAttention(page, attention) {
     ),
   );
 }
+
+/** Whether a switch changes what an attention layer means: its mask is off, or what it gives is not added. */
+const isOff = (kind, { off }) => (kind === "self" && off.includes("causal")) || (kind === "cross" && off.includes("cross"));
 
 /**
  * Draw a head as a small picture that opens it.

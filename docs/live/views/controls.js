@@ -123,7 +123,7 @@ function drawHeadsOff(t, heads, toggle) {
  * @param {import("../app.js").Page} page
  * @param {HTMLElement} place
  */
-export function writeOutput({ t, run, before, state, target }, place) {
+export function writeOutput({ t, run, before, state, source, target }, place) {
   const changed = state.off.length > 0 || state.forced.length > 0;
   const line = (name, of, other) =>
     make(
@@ -132,8 +132,10 @@ export function writeOutput({ t, run, before, state, target }, place) {
       make("dt", {}, t(name)),
       make("dd", { lang: target }, wordsOf(of, other, t)),
     );
+  const isUnknown = source?.pieces.includes("<unk>");
   replace(
     place,
+    isUnknown && make("p", { class: "note" }, t("output.unknown")),
     changed
       ? make("dl", { class: "outputs two" }, line("output.before", before, null), line("output.now", run, before))
       : make("dl", { class: "outputs" }, line("output.target", run, null)),
@@ -143,7 +145,8 @@ export function writeOutput({ t, run, before, state, target }, place) {
 function wordsOf(run, other, t) {
   if (!run) return "…";
   if (!run.words.length) return run.done ? t("end.empty") : "…";
-  if (!other?.done) return run.text || t("end.empty");
+  const hasBytes = run.words.some((word) => /^<0x/.test(word.piece)); // several of them are one character
+  if (!other?.done || hasBytes) return run.text || t("end.empty");
   const kept = keptOf(
     other.words.map((word) => word.id),
     run.words.map((word) => word.id),

@@ -11,7 +11,7 @@ import { readable } from "./tokens.js";
  * @returns {HTMLElement}
  */
 export function drawEnd(page, trace) {
-  const { t, run, source, go } = page;
+  const { t, run, source, go, state } = page;
   const words = run.words;
   const names = words.map((word) => readable(word.piece));
   const chance = words.reduce((product, word) => product * word.probability, 1);
@@ -19,7 +19,7 @@ export function drawEnd(page, trace) {
   return make(
     "div",
     { class: "view view-end" },
-    make("p", { class: "lead" }, t("end.lead", { count: words.length }), " ", t(ended ? "end.ended" : "end.cut")),
+    make("p", { class: "lead" }, t(state.off.includes("cross") ? "end.lead.off" : "end.lead", { count: words.length }), " ", t(ended ? "end.ended" : "end.cut")),
     make("blockquote", { class: "target", lang: page.target }, run.text || t("end.empty")),
     make(
       "div",

@@ -28,7 +28,7 @@ export function drawHead(page, head) {
     "div",
     { class: "view view-head" },
     drawTitle(page),
-    make("p", { class: "lead" }, t(`head.lead.${kind}`)),
+    make("p", { class: "lead" }, t(kind === "self" && !head.causal ? "head.lead.self.open" : `head.lead.${kind}`)),
     drawQueries(page, queries, query),
     make("div", { class: "head-top" }, drawWeights(page, head, [query, key]), drawVectors(page, head, query)),
     drawScores(page, head, { query, key, row, isVisible }),
