@@ -1,6 +1,7 @@
 """The live page without a browser: its texts and its address. What is seen is tested in test_live_browser.py."""
 
 import itertools
+import math
 import re
 import shutil
 
@@ -103,18 +104,49 @@ def test_what_makes_no_sense_in_an_address_is_left_out(site, address, name, valu
     assert state[name] == value
 
 
-RUN = """async (live) => {
-    const { Run } = await import(`${live.site}/run.js`);
-    const targetTokenizer = { piece: (id) => `<${id}>`, vocabularySize: 4 };
-    const sizes = { layers: { encoder: 1, decoder: 1 }, heads: { encoder: 1, decoder: 1 }, switches: [] };
-    const model = { name: "made up", targetTokenizer, ...sizes };
-    const state = { method: "sample", off: [], forced: [3, 4, 99999], temperature: 0.1, topP: 0.5, seed: 1 };
-    const run = new Run(model, {}, state);
-    run.take({ chosen: 1, probability: 1, logits: Float32Array.from([0, 0, 0, 0]) });
-    return { forced: run.state.forced, probability: run.words[0].probability };
-}"""
+# Four tokens, the third twice as likely as the second after each prefix, the last one the end.
+MADE_UP = """
+    const probabilities = [0.125, 0.25, 0.5, 0.125];
+    const model = {
+        name: "made up", startId: 0, endId: 3, maxLength: 4, generation: {}, switches: [],
+        layers: { encoder: 1, decoder: 1 }, heads: { encoder: 1, decoder: 1 },
+        targetTokenizer: { piece: (id) => `<${id}>`, vocabularySize: 4 },
+        encode: async () => ({}), decode: async () => ({ logits: Float32Array.from(probabilities, Math.log) }),
+    };
+"""
+RUN = f"""async (live, change) => {{{MADE_UP}
+    const {{ Run }} = await import(`${{live.site}}/run.js`);
+    const {{ START }} = await import(`${{live.site}}/state.js`);
+    const run = new Run(model, {{ ids: [1] }}, {{ ...START, ...change }});
+    await run.compute(() => true);
+    return {{ forced: run.state.forced, words: run.words, trees: run.trees }};
+}}"""
 
 
-def test_a_drawn_token_is_as_probable_as_the_model_says_and_unknown_ones_cannot_be_forced(site):
-    found = in_node(site, RUN)
-    assert found["forced"] == [3] and found["probability"] == pytest.approx(0.25)
+@pytest.mark.parametrize("method", ["greedy", "sample"])
+def test_a_word_has_the_probability_that_the_model_gives_it(site, method):
+    # Chance has the third token alone to choose from: its probability is 1 for chance, and 0.5 for the model.
+    settings = {"method": method, "temperature": 0.1, "topP": 0.3, "forced": [1]}
+    words = in_node(site, RUN, settings)["words"]
+    assert [word["id"] for word in words] == [1, 2, 2, 2]
+    assert [word["probability"] for word in words] == pytest.approx([0.25, 0.5, 0.5, 0.5])
+
+
+def test_a_tree_counts_what_was_forced_by_the_probabilities_of_the_model(site):
+    trees = in_node(site, RUN, {"method": "beam", "beams": 2, "forced": [1, 0]})["trees"]
+    nodes = trees[-1]["nodes"]
+    assert [(node["token"], node["parent"], node["state"]) for node in nodes[1:3]] == [(1, 0, "alive"), (0, 1, "alive")]
+    assert nodes[2]["logProbability"] == pytest.approx(math.log(0.125))
+    assert nodes[2]["sum"] == pytest.approx(math.log(0.25 * 0.125))
+    assert len(trees[2]["nodes"]) == 3 + 4  # nothing is forced any more
+
+
+def test_tokens_that_a_model_does_not_have_are_not_forced(site):
+    assert in_node(site, RUN, {"forced": [2, 4, 99999]})["forced"] == [2]
+
+
+def test_what_chance_draws_after_a_forced_token_stays_the_same(site):
+    settings = {"method": "sample", "topP": 1, "temperature": 2, "seed": 5}
+    free = [word["id"] for word in in_node(site, RUN, settings)["words"]]
+    assert len(set(free)) > 1
+    assert [word["id"] for word in in_node(site, RUN, {**settings, "forced": free[:1]})["words"]] == free

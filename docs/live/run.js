@@ -74,17 +74,14 @@ export class Run {
     }
     const last = this.trees.at(-1);
     if (last) this.words = await this.weigh(pathTo(last.nodes, last.best).slice(1));
-    const forced = this.words.slice(0, this.state.forced.length).map((word) => word.id);
-    this.words.splice(0, forced.length, ...(await this.weigh(forced))); // the model's own view of what was forced
     this.done = true;
     goOn();
   }
 
   search() {
     const { method, temperature, topP, seed, beams, penalty, forced } = this.state;
-    const model = forced.length ? withPrefix(this.model, forced) : this.model;
-    const common = { maxLength: Math.min(LONGEST_TARGET, this.model.maxLength) };
-    const given = [model, this.encoded, this.switches];
+    const common = { maxLength: Math.min(LONGEST_TARGET, this.model.maxLength), forced };
+    const given = [this.model, this.encoded, this.switches];
     if (method === "beam") return beamSearch(...given, { ...common, beams, lengthPenalty: penalty });
     if (method === "sample") return sample(...given, { ...common, temperature, topP, seed });
     return greedy(...given, common);
@@ -94,8 +91,7 @@ export class Run {
     if (this.state.method === "beam") {
       this.trees.push(step);
     } else {
-      const probability = softmax(step.logits)[step.chosen]; // the model's own, not that among what could be drawn
-      this.words.push({ id: step.chosen, piece: this.piece(step.chosen), probability });
+      this.words.push({ id: step.chosen, piece: this.piece(step.chosen), probability: step.probability });
     }
   }
 
@@ -143,21 +139,4 @@ export class Run {
   get text() {
     return this.model.targetTokenizer.decode(this.words.map((word) => word.id));
   }
-}
-
-/**
- * A model that begins with given tokens: where one is given, all others have no chance.
- * @param {any} model
- * @param {number[]} forced
- */
-function withPrefix(model, forced) {
-  return Object.assign(Object.create(model), {
-    async decode(ids, encoded, switches, options) {
-      const decoded = await model.decode(ids, encoded, switches, options);
-      if (ids.length > forced.length) return decoded;
-      const logits = new Float32Array(decoded.logits.length).fill(-Infinity);
-      logits[forced[ids.length - 1]] = 0;
-      return { ...decoded, logits };
-    },
-  });
 }

@@ -1,7 +1,7 @@
 // From logits to a text: the most likely token each time, a token drawn by chance, or a beam of several texts.
 //
 // Each way is an async generator: it gives the page a step, and goes on when the page asks for the next one. The texts
-// and scores are those of `generate()` in transformers.
+// and scores are those of `generate()` in transformers. A text can be made to begin with given tokens.
 
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Encoded} Encoded */
@@ -13,7 +13,7 @@
  * @property {number[]} prefix The ids before it, beginning with the start token.
  * @property {Float32Array} logits What the model says of each token of the vocabulary.
  * @property {number} chosen The token.
- * @property {number} probability Of the chosen token, among those that could be chosen.
+ * @property {number} probability What the model gives the chosen token, whatever temperature and top-p leave of it.
  */
 
 /**
@@ -88,13 +88,14 @@ function withoutRepetitions(model, scores, prefix) {
   return changed;
 }
 
-/** Write token by token, each as `choose` says, up to the end token. */
-async function* write(model, encoded, switches, maxLength, choose) {
+/** Write token by token, each as `choose` says once the forced ones are written, up to the end token. */
+async function* write(model, encoded, switches, { maxLength = model.maxLength, forced = [] }, choose) {
   let prefix = [model.startId];
   while (prefix.length <= maxLength && (prefix.length === 1 || prefix[prefix.length - 1] !== model.endId)) {
     const { logits } = await model.decode(prefix, encoded, switches);
-    const { chosen, probability } = choose(withoutRepetitions(model, logits, prefix));
-    yield { prefix, logits, chosen, probability };
+    const free = choose(withoutRepetitions(model, logits, prefix)); // draws even where a token is forced: chance stays
+    const chosen = forced[prefix.length - 1] ?? free;
+    yield { prefix, logits, chosen, probability: softmax(logits)[chosen] };
     prefix = [...prefix, chosen];
   }
 }
@@ -102,14 +103,12 @@ async function* write(model, encoded, switches, maxLength, choose) {
 /**
  * The likeliest token each time.
  * @param {Model} model @param {Encoded} encoded @param {Switches} switches
- * @param {{maxLength?: number}} [options] maxLength: how many tokens to write at most.
+ * @param {{maxLength?: number, forced?: number[]}} [options] maxLength: how many tokens to write at most. forced: the
+ *     tokens that the text must begin with.
  * @returns {AsyncGenerator<Step>}
  */
-export function greedy(model, encoded, switches, { maxLength = model.maxLength } = {}) {
-  return write(model, encoded, switches, maxLength, (logits) => {
-    const [best] = topTokens(logits, 1);
-    return { chosen: best.id, probability: best.probability };
-  });
+export function greedy(model, encoded, switches, options = {}) {
+  return write(model, encoded, switches, options, (logits) => largestOf(logits, 1)[0]);
 }
 
 /**
@@ -141,17 +140,16 @@ function chance(seed) {
 /**
  * A token drawn by chance each time.
  * @param {Model} model @param {Encoded} encoded @param {Switches} switches
- * @param {{temperature?: number, topP?: number, seed?: number, maxLength?: number}} [options]
+ * @param {{temperature?: number, topP?: number, seed?: number, maxLength?: number, forced?: number[]}} [options]
  * @returns {AsyncGenerator<Step>}
  */
 export function sample(model, encoded, switches, options = {}) {
-  const { temperature = 1, topP = 1, seed = 0, maxLength = model.maxLength } = options;
+  const { temperature = 1, topP = 1, seed = 0 } = options;
   const next = chance(seed);
-  return write(model, encoded, switches, maxLength, (logits) => {
+  return write(model, encoded, switches, options, (logits) => {
     const choices = nucleus(logits, temperature, topP);
     let left = next();
-    const drawn = choices.find((choice) => (left -= choice.probability) < 0) ?? choices[choices.length - 1];
-    return { chosen: drawn.id, probability: drawn.probability };
+    return (choices.find((choice) => (left -= choice.probability) < 0) ?? choices[choices.length - 1]).id;
   });
 }
 
@@ -161,12 +159,13 @@ export function sample(model, encoded, switches, options = {}) {
  * After each step it yields the tree so far, as copies that stay as they are. The best node is the finished one of the
  * highest score; before there is one, the best on a beam.
  * @param {Model} model @param {Encoded} encoded @param {Switches} switches
- * @param {{beams?: number, lengthPenalty?: number, maxLength?: number}} [options] lengthPenalty: above 0 helps long texts.
+ * @param {{beams?: number, lengthPenalty?: number, maxLength?: number, forced?: number[]}} [options] lengthPenalty: above
+ *     0 helps long texts.
  * @returns {AsyncGenerator<{nodes: BeamNode[], best: number}>}
  */
 export async function* beamSearch(model, encoded, switches, options = {}) {
   const { beams = model.generation.num_beams ?? 1, lengthPenalty = model.generation.length_penalty ?? 1 } = options;
-  const { maxLength = model.maxLength } = options;
+  const { maxLength = model.maxLength, forced = [] } = options;
   /** @type {BeamNode[]} */
   const nodes = [
     { id: 0, parent: null, token: model.startId, logProbability: 0, sum: 0, score: 0, step: 0, state: "alive" },
@@ -176,7 +175,7 @@ export async function* beamSearch(model, encoded, switches, options = {}) {
   let finished = []; // the best ones, as many as there are beams
   for (let step = 1; running.length; step++) {
     // Twice as many as beams: should all of them end, as many go on.
-    const candidates = await continuations(model, encoded, switches, { nodes, running, beams });
+    const candidates = await continuations(model, encoded, switches, { nodes, running, beams, forced });
     const next = [];
     candidates.forEach(({ parent, token, logProbability }, rank) => {
       const sum = parent.sum + logProbability;
@@ -196,8 +195,8 @@ export async function* beamSearch(model, encoded, switches, options = {}) {
   }
 }
 
-/** The likeliest continuations of all beams together, two for each beam. */
-async function continuations(model, encoded, switches, { nodes, running, beams }) {
+/** The likeliest continuations of all beams together, two for each beam; of a forced place the forced one alone. */
+async function continuations(model, encoded, switches, { nodes, running, beams, forced }) {
   const count = 2 * beams;
   const candidates = [];
   for (const parent of running) {
@@ -208,7 +207,9 @@ async function continuations(model, encoded, switches, { nodes, running, beams }
     const logs = isGreedy
       ? logSoftmax(withoutRepetitions(model, logits, prefix))
       : withoutRepetitions(model, logSoftmax(logits), prefix);
-    for (const token of largestOf(logs, count)) candidates.push({ parent, token, logProbability: logs[token] });
+    const given = forced[prefix.length - 1];
+    const tokens = given === undefined ? largestOf(logs, count) : [given];
+    for (const token of tokens) candidates.push({ parent, token, logProbability: logs[token] });
   }
   const sum = ({ parent, logProbability }) => parent.sum + logProbability;
   return candidates.sort((a, b) => sum(b) - sum(a)).slice(0, count);

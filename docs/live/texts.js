@@ -4,16 +4,16 @@ const TEXTS = {
   // The frame
   title: ["看编码器-解码器怎样工作", "Watch an encoder-decoder at work"],
   subtitle: [
-    "一个训练好的编码器-解码器就在你的浏览器里运行，每一步、每一个数都可以打开看。",
-    "A trained encoder-decoder runs in your browser. Every step and every number of it can be opened.",
+    "一个训练好的编码器-解码器就在你的浏览器里运行，每一步、每一个数都可以打开看。模型很小，也会出错。",
+    "A trained encoder-decoder runs in your browser. Every step and every number of it can be opened. It is small and errs at times.",
   ],
   skip: ["跳到当前步骤", "Skip to the current step"],
   language: ["English", "中文"],
   "theme.dark": ["深色", "Dark"],
   "theme.light": ["浅色", "Light"],
   footer: [
-    "所有数字都由模型当场算出，没有一个是事先写好的。不联网，输入的文字不会离开这台电脑。模型很小，会出错；权重舍入到 8 位，所以得分和课程里的略有不同。",
-    "All numbers are computed here and now by the model. Nothing that you type leaves your computer. The models are small and err; weights are rounded to 8 bits, so scores differ a little from those of the course.",
+    "所有数字都由模型当场算出，没有一个是事先写好的。不联网，输入的文字不会离开这台电脑。Transformer 的权重舍入到 8 位，所以得分和课程里的略有不同。",
+    "All numbers are computed here and now by the model. Nothing that you type leaves your computer. Weights of Transformers are rounded to 8 bits, so scores differ a little from those of the course.",
   ],
   "ask.model": ["模型", "Model"],
   "ask.text": ["输入", "Text"],
@@ -132,6 +132,10 @@ const TEXTS = {
     "不用学：每对维度是一个正弦和一个余弦，越往右，随位置变化越慢。",
     "Not learned: each pair of dimensions is a sine and a cosine; the further right, the more slowly they change with the position.",
   ],
+  "embed.position.off": [
+    "位置编码已关闭：加上的全是 0，模型不知道哪个词元在前。",
+    "Positions are switched off: zeros are added, and the model does not know which token comes first.",
+  ],
   "embed.sum": ["两者之和", "Their sum"],
   "embed.sum.note": [
     "注意力本身不分先后，顺序全靠加进来的这一份。",
@@ -159,6 +163,10 @@ const TEXTS = {
     "解码器读已经写出的词元，也看源句，给出下一个词元的概率。",
     "The decoder reads what has been written, looks at the source, and gives each token a probability of being next.",
   ],
+  "dec.lead.off": [
+    "解码器读已经写出的词元，给出下一个词元的概率。交叉注意力已关闭，所以它看不到源句。",
+    "The decoder reads what has been written, and gives each token a probability of being next. Cross-attention is off, so it does not see the source.",
+  ],
   "dec.read": ["已经读到", "It has read"],
   "dec.no-attention": [
     "这个模型没有注意力：整个源词压成一个向量，解码器每一步看到的都是它。",
@@ -172,8 +180,10 @@ const TEXTS = {
   "box.enc.ffn": ["前馈网络", "Feed-forward network"],
   "box.enc.ffn.norm": ["残差连接与层归一化", "Add & norm"],
   "box.dec.self": ["带因果掩码的自注意力", "Masked self-attention"],
+  "box.dec.self.off": ["自注意力（掩码已关闭）", "Self-attention (mask off)"],
   "box.dec.self.norm": ["残差连接与层归一化", "Add & norm"],
   "box.dec.cross": ["交叉注意力", "Cross-attention"],
+  "box.dec.cross.off": ["交叉注意力（已关闭）", "Cross-attention (off)"],
   "box.dec.cross.norm": ["残差连接与层归一化", "Add & norm"],
   "box.dec.ffn": ["前馈网络", "Feed-forward network"],
   "box.dec.ffn.norm": ["残差连接与层归一化", "Add & norm"],
@@ -229,8 +239,14 @@ const TEXTS = {
     "交叉注意力已关闭：权重照样算出来，但结果不加进去，解码器看不到源句。",
     "Cross-attention is off: its weights are computed all the same, but what it gives is not added, so the decoder does not see the source.",
   ],
+  "attention.one": [
+    "写每个词元时看输入的哪里。左边是刚读到的词元，箭头后面是由它写出的下一个。线越粗，权重越大。",
+    "Where it looks in the input for each token. On the left, what it has read last, and what it wrote then. The thicker the line, the larger the weight.",
+  ],
   "attention.queries": ["谁在看", "Looks"],
   "attention.keys": ["看谁（%，各头平均）", "Is looked at (%, mean of heads)"],
+  "attention.keys.one": ["看谁（%）", "Is looked at (%)"],
+  "attention.says.one": ["“{token}”最看重：{list}", "“{token}” looks most at {list}"],
   "attention.says": ["“{token}”最看重：{list}（各头平均）", "“{token}” looks most at {list} (mean of heads)"],
   "attention.heads": [
     "每个头一张图：行是谁在看，列是看谁。点开可以看到每个数。",
@@ -258,13 +274,17 @@ const TEXTS = {
     "q、k、v 都来自已写的词元。因果掩码把后面的词元盖住（斜线格）。",
     "q, k and v are all of written tokens. The causal mask hides later tokens (hatched cells).",
   ],
-  "head.lead.self.open": [
+  "head.lead.self.off": [
     "q、k、v 都来自已写的词元。因果掩码已关闭：后面的词元也看得到。",
     "q, k and v are all of written tokens. The causal mask is off: later tokens are seen, too.",
   ],
   "head.lead.cross": [
     "q 来自已写的词元，k 和 v 来自编码器：解码器就这样读源句。",
     "q is of written tokens, k and v come from the encoder: this is how the decoder reads the source.",
+  ],
+  "head.lead.cross.off": [
+    "q 来自已写的词元，k 和 v 来自编码器。但是交叉注意力已关闭：算出来的东西不用。",
+    "q is of written tokens, k and v come from the encoder. But cross-attention is off: what is computed here is not used.",
   ],
   "head.who-looks": ["谁在看：", "Looks:"],
   "head.weights": ["权重：每行加起来是 1", "Weights: each row sums to 1"],
@@ -377,6 +397,10 @@ const TEXTS = {
   "beams.start": ["开头", "Start"],
   "beams.step": ["第 {step} 步", "Step {step}"],
   "beams.hint": ["指着或点一个候选，看它的分数。", "Point at a candidate to read its score."],
+  "beams.scroll": [
+    "树比窗口宽的时候，左右滑动看其余的步。",
+    "Where the tree is wider than the window, scroll it sideways to see its other steps.",
+  ],
   "beams.node": [
     "“{token}”（{state}）：概率 {share}，log p = {log}，和 = {sum}，总分 = {sum} / {length}^{penalty} = {score}",
     "“{token}” ({state}): probability {share}, log p = {log}, sum = {sum}, score = {sum} / {length}^{penalty} = {score}",
@@ -428,9 +452,10 @@ const TEXTS = {
 
   // The end
   "end.lead": [
-    "一共写了 {count} 个词元，一次一个，每次都重新看源句。",
+    "一共写了 {count} 个词元，一次一个，每次都重新看输入。",
     "{count} tokens were written, one at a time, each with a new look at the source.",
   ],
+  "end.lead.plain": ["一共写了 {count} 个词元，一次一个。", "{count} tokens were written, one at a time."],
   "end.lead.off": [
     "一共写了 {count} 个词元，一次一个。交叉注意力已关闭，一次也没有看源句。",
     "{count} tokens were written, one at a time. Cross-attention is off: none of them had a look at the source.",
@@ -446,6 +471,15 @@ const TEXTS = {
   "end.chance": [
     "整句的概率是这些数的乘积：{chance}。",
     "The probability of the whole text is their product: {chance}.",
+  ],
+  "end.own": [
+    "这些是模型本身的概率，不算温度和 top-p。",
+    "These are the model's own probabilities, before temperature and top-p.",
+  ],
+  "end.alignment.one": ["哪个词元看哪里：注意力", "Which token looked where: attention"],
+  "end.alignment.note.one": [
+    "行是写出的词元，列是输入的词元。",
+    "Rows are written tokens, columns tokens of the input.",
   ],
   "end.alignment": [
     "哪个词元看哪里：最后一层交叉注意力",

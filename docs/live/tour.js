@@ -157,10 +157,13 @@ export class Tour {
     }
     const box = part.getBoundingClientRect();
     const edge = 6;
+    const rim = 4; // what the line around it needs at the border of a narrow window
+    const left = Math.max(rim, box.left - edge);
+    const right = Math.min(document.documentElement.clientWidth - rim, box.right + edge);
     for (const [name, value] of [
-      ["left", box.left - edge],
+      ["left", left],
       ["top", box.top - edge],
-      ["width", box.width + 2 * edge],
+      ["width", right - left],
       ["height", box.height + 2 * edge],
     ])
       light.style.setProperty(name, `${value}px`);

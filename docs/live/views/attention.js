@@ -28,16 +28,13 @@ export function drawAttention(page, attention) {
   const chosen = chooseQuery(state.query, attention);
   const average = mean(weights);
   const heads = [...Array(weights.dims[0]).keys()].map((name) => ({ name, weights: part(weights, name) }));
+  const one = heads.length === 1 ? ".one" : "";
   const describe = (query) =>
-    t("attention.says", { token: queries[query], list: strongestOf(average, query, keys, t) });
+    t(`attention.says${one}`, { token: queries[query], list: strongestOf(average, query, keys, t) });
   return make(
     "div",
-    { class: "attention" },
-    make(
-      "p",
-      { class: "note" },
-      t(`attention.${kind}${isOff(kind, state) ? ".off" : ""}`),
-    ),
+    { class: `attention${kind === "cross" && isOff(kind, state) ? " off" : ""}` },
+    make("p", { class: "note" }, t(attention.closed ? "attention.one" : nameText(`attention.${kind}`, kind, state))),
     make(
       "div",
       { class: "attention-pictures" },
@@ -50,7 +47,7 @@ export function drawAttention(page, attention) {
         describe,
         choose: (query) => go({ query }),
         queryName: t("attention.queries"),
-        keyName: t("attention.keys"),
+        keyName: t(`attention.keys${one}`),
       }),
       !attention.closed &&
         make(
@@ -70,7 +67,11 @@ export function drawAttention(page, attention) {
 }
 
 /** Whether a switch changes what an attention layer means: its mask is off, or what it gives is not added. */
-const isOff = (kind, { off }) => (kind === "self" && off.includes("causal")) || (kind === "cross" && off.includes("cross"));
+export const isOff = (kind, { off }) =>
+  (kind === "self" && off.includes("causal")) || (kind === "cross" && off.includes("cross"));
+
+/** The key of a text about an attention layer: another one where a switch changes what it means. */
+export const nameText = (key, kind, state) => (isOff(kind, state) ? `${key}.off` : key);
 
 /**
  * Draw a head as a small picture that opens it.
@@ -79,7 +80,7 @@ const isOff = (kind, { off }) => (kind === "self" && off.includes("causal")) || 
  * @param {import("./tensor.js").Tensor} weights (query_len, key_len)
  */
 export function drawThumb({ t, state, go }, head, weights) {
-  const off = state.off.includes(nameHead(head));
+  const off = state.off.includes(nameHead(head)) || (head.kind === "cross" && isOff(head.kind, state));
   const isMasked = head.kind === "self" && !state.off.includes("causal");
   const name = t(`head.name.${head.kind}`, { layer: head.layer + 1, head: head.head + 1 });
   return make(

@@ -20,7 +20,7 @@ export function drawBeams(page, until) {
   const { t, run } = page;
   const { beams, penalty } = run.state;
   const tree = run.trees[Math.min(Math.max(until, 1), run.trees.length) - 1];
-  const nodes = tree.nodes.filter((node) => Number.isFinite(node.sum)); // forced tokens leave all others no chance
+  const nodes = tree.nodes.filter((node) => Number.isFinite(node.sum)); // what must not be repeated has no chance
   const said = make("p", { class: "readout", "aria-live": "polite" }, t("beams.hint"));
   const say = (text) => {
     said.textContent = text;
@@ -34,6 +34,7 @@ export function drawBeams(page, until) {
     make("p", { class: "note" }, note),
     make("div", box, drawTree(page, nodes, new Set(idsTo(tree.nodes, tree.best)), say)),
     said,
+    make("p", { class: "note" }, t("beams.scroll")),
     drawFinished(page, tree.nodes),
   );
 }

@@ -124,7 +124,7 @@ function drawHeadsOff(t, heads, toggle) {
  * @param {HTMLElement} place
  */
 export function writeOutput({ t, run, before, state, source, target }, place) {
-  const changed = state.off.length > 0 || state.forced.length > 0;
+  const changed = state.off.length > 0 || (run?.state ?? state).forced.length > 0; // a run drops ids that mean nothing
   const line = (name, of, other) =>
     make(
       "div",

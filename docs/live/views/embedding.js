@@ -16,12 +16,17 @@ export function drawEmbedding(page, trace) {
   const { embeddings, positions_added: positions } = trace;
   const sum = add(embeddings, positions);
   const width = embeddings.dims[1];
+  const isOff = page.state.off.includes("positions");
   const one = (name, matrix, describe) =>
     make(
       "section",
       { class: `block block-${name}` },
       make("h4", {}, t(`embed.${name}`), drawLegend("signed", strongest(matrix.data))),
-      make("p", { class: "note" }, t(`embed.${name}.note`, { width })),
+      make(
+        "p",
+        { class: "note" },
+        t(name === "position" && isOff ? "embed.position.off" : `embed.${name}.note`, { width }),
+      ),
       drawMatrix(matrix, {
         key: `embed-${name}`,
         label: t("matrix.label", { name: t(`embed.${name}`), rows: rows.join(" "), width }),
@@ -36,7 +41,7 @@ export function drawEmbedding(page, trace) {
     make("p", { class: "lead" }, t("embed.lead", { width })),
     one("word", embeddings, (row, column) => t("matrix.cell", cell(rows, embeddings, row, column))),
     one("position", positions, (row, column) =>
-      t(page.state.off.includes("positions") ? "matrix.cell" : wave(column), {
+      t(isOff ? "matrix.cell" : wave(column), {
         ...cell(rows, positions, row, column),
         position: row,
         pair: 2 * Math.floor(column / 2),

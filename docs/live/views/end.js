@@ -1,5 +1,6 @@
 // The end: the whole target, how sure the model was of each token, and which word comes from where.
 
+import { isOff, nameText } from "./attention.js";
 import { make } from "./dom.js";
 import { drawBars, drawLegend, drawMatrix } from "./draw.js";
 import { at, mean, part, percent } from "./tensor.js";
@@ -16,10 +17,12 @@ export function drawEnd(page, trace) {
   const names = words.map((word) => readable(word.piece));
   const chance = words.reduce((product, word) => product * word.probability, 1);
   const ended = words.at(-1)?.id === run.model.endId;
+  const looks = trace?.["cross.weights"];
+  const lead = looks ? nameText("end.lead", "cross", state) : "end.lead.plain"; // before the trace is there, or never
   return make(
     "div",
     { class: "view view-end" },
-    make("p", { class: "lead" }, t(state.off.includes("cross") ? "end.lead.off" : "end.lead", { count: words.length }), " ", t(ended ? "end.ended" : "end.cut")),
+    make("p", { class: "lead" }, t(lead, { count: words.length }), " ", t(ended ? "end.ended" : "end.cut")),
     make("blockquote", { class: "target", lang: page.target }, run.text || t("end.empty")),
     make(
       "div",
@@ -43,24 +46,27 @@ export function drawEnd(page, trace) {
           "p",
           { class: "note" },
           t("end.chance", { chance: chance < 1e-4 ? chance.toExponential(1) : percent(chance) }),
+          state.method === "sample" && [" ", t("end.own")],
         ),
       ),
-      trace?.["cross.weights"] && drawAlignment(page, trace["cross.weights"], names, source.pieces.map(readable)),
+      looks && !isOff("cross", state) && drawAlignment(page, looks, names, source.pieces.map(readable)),
     ),
   );
 }
 
-/** Draw the cross-attention of the last layer, all heads averaged. Row i is what was looked at to write word i. */
+/** Draw the cross-attention of the last layer, its heads averaged where it has several. Row i is what was looked at to write word i. */
 export function drawAlignment({ t }, weights, rows, columns, key = "alignment") {
   const average = mean(part(weights, weights.dims[0] - 1));
+  const one = weights.dims[0] * weights.dims[1] === 1 ? ".one" : "";
+  const title = t(`end.alignment${one}`);
   return make(
     "section",
     { class: "block" },
-    make("h3", {}, t("end.alignment"), drawLegend("weight")),
-    make("p", { class: "note" }, t("end.alignment.note")),
+    make("h3", {}, title, drawLegend("weight")),
+    make("p", { class: "note" }, t(`end.alignment.note${one}`)),
     drawMatrix(average, {
       key,
-      label: t("end.alignment"),
+      label: title,
       rows: rows.slice(0, average.dims[0]),
       columns,
       ramp: "weight",

@@ -1,6 +1,6 @@
 // One head, down to the number: q, k and v, q·k / √d, mask, softmax, weighted sum.
 
-import { chooseQuery, strongestOf } from "./attention.js";
+import { chooseQuery, isOff, nameText, strongestOf } from "./attention.js";
 import { make } from "./dom.js";
 import { drawLegend, drawMatrix, strongest } from "./draw.js";
 import { computeRow, drawProduct, drawScores, inBrackets } from "./scores.js";
@@ -28,7 +28,7 @@ export function drawHead(page, head) {
     "div",
     { class: "view view-head" },
     drawTitle(page),
-    make("p", { class: "lead" }, t(kind === "self" && !head.causal ? "head.lead.self.open" : `head.lead.${kind}`)),
+    make("p", { class: "lead" }, t(nameText(`head.lead.${kind}`, kind, state))),
     drawQueries(page, queries, query),
     make("div", { class: "head-top" }, drawWeights(page, head, [query, key]), drawVectors(page, head, query)),
     drawScores(page, head, { query, key, row, isVisible }),
@@ -147,6 +147,7 @@ function drawSum({ t, state }, head, row, { weights }) {
   const used = weights.map((weight, place) => [weight, place]).sort((a, b) => b[0] - a[0]);
   const shown = used.slice(0, 6).filter(([weight]) => weight >= 0.005);
   const off = state.off.includes(nameHead(state.head));
+  const isUnused = off || (state.head.kind === "cross" && isOff("cross", state));
   const result = part(head.context, row).data;
   const names = [...shown.map(([weight, place]) => `${percent(weight)} × ${head.keys[place]}`), t("head.result")];
   const rows = shown.flatMap(([weight, place]) => [...part(head.value, place).data].map((value) => weight * value));
@@ -158,7 +159,7 @@ function drawSum({ t, state }, head, row, { weights }) {
     "section",
     { class: "block sum" },
     make("h4", {}, t("head.sum")),
-    make("p", { class: "note" }, t(off ? "head.sum.off" : "head.sum.note", { token: head.queries[row] })),
+    make("p", { class: "note" }, t(isUnused ? "head.sum.off" : "head.sum.note", { token: head.queries[row] })),
     drawMatrix(strip, {
       key: "head-sum",
       label: t("head.sum"),

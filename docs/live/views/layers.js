@@ -1,6 +1,6 @@
 // A layer of the encoder or the decoder: its boxes as in Figure 1 of the paper, and what is inside the open one.
 
-import { drawAttention } from "./attention.js";
+import { drawAttention, isOff, nameText } from "./attention.js";
 import { make, replace } from "./dom.js";
 import { drawFigures, drawLegend, drawMatrix, drawTable, strongest } from "./draw.js";
 import { add, at, figure, part, percent, spread } from "./tensor.js";
@@ -40,19 +40,19 @@ export function drawLayer(page, layer) {
 }
 
 function drawPlan(page, layer, boxes, open) {
-  const { t, go } = page;
+  const { t, go, state } = page;
   const side = layer.side;
   const box = (name) =>
     make(
       "button",
       {
         type: "button",
-        class: `box box-${name.split(".").at(-1)}`,
+        class: `box box-${name.split(".").at(-1)}${isOff(kindOf(side, name), state) ? " off" : ""}`,
         "aria-pressed": name === open,
         dataset: { key: `box-${name}` },
         onclick: () => go({ open: name, head: null }),
       },
-      t(`box.${side}.${name}`),
+      nameBox(page, side, name),
     );
   const pairs = boxes.filter((name) => !name.endsWith("norm"));
   const layers = [...Array(layer.count).keys()].map((number) =>
@@ -81,9 +81,12 @@ function drawPlan(page, layer, boxes, open) {
   );
 }
 
+/** What a box is to the switches: the attention of the encoder has none. */
+const kindOf = (side, name) => (side === "enc" ? "enc" : name);
+const nameBox = ({ t, state }, side, name) => t(nameText(`box.${side}.${name}`, kindOf(side, name), state));
+
 function drawBox(page, layer, open) {
-  const { t } = page;
-  const title = make("h3", {}, t(`box.${layer.side}.${open}`));
+  const title = make("h3", {}, nameBox(page, layer.side, open));
   if (open.endsWith(".norm")) return [title, drawNorm(page, layer, open.split(".")[0])];
   if (open === "ffn") return [title, drawFeedForward(page, layer)];
   return [title, drawAttention(page, attentionOf(layer, open))];
@@ -91,7 +94,7 @@ function drawBox(page, layer, open) {
 
 /** What the attention view needs. @param {Layer} layer @param {string} name "self" or "cross" */
 export function attentionOf(layer, name) {
-  const kind = layer.side === "enc" ? "enc" : name;
+  const kind = kindOf(layer.side, name);
   const keys = name === "cross" ? layer.source : layer.tokens;
   return {
     kind,

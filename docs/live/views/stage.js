@@ -1,6 +1,6 @@
 // What the current step shows.
 
-import { drawAttention } from "./attention.js";
+import { drawAttention, nameText } from "./attention.js";
 import { drawDistribution } from "./distribution.js";
 import { make } from "./dom.js";
 import { drawEmbedding } from "./embedding.js";
@@ -82,7 +82,7 @@ function drawWord(page, number, { logits, trace }, source) {
   const count = trace["self.weights"].dims[0];
   const layer = state.layer < 0 || state.layer >= count ? count - 1 : state.layer;
   return [
-    make("p", { class: "lead" }, t("dec.lead")),
+    make("p", { class: "lead" }, t(nameText("dec.lead", "cross", state))),
     read,
     drawLayer(page, { side: "dec", number: layer, count, trace, tokens, source, names }),
     next,

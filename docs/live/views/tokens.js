@@ -21,7 +21,13 @@ export function drawTokens(page) {
     make("div", { class: "cut-row" }, make("h4", {}, t(`tokens.${name}`)), make("div", { class: "cut" }, content));
   const isCut = page.joins.some((steps) => steps.length); // else each letter is a token
   const isUnknown = pieces.includes("<unk>");
-  const note = isUnknown ? "unknown" : pieces.some((piece) => /^<0x/.test(piece)) ? "bytes" : isCut ? "note" : "letters";
+  const note = isUnknown
+    ? "unknown"
+    : pieces.some((piece) => /^<0x/.test(piece))
+      ? "bytes"
+      : isCut
+        ? "note"
+        : "letters";
   return make(
     "div",
     { class: "view view-tokens" },
