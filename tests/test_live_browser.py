@@ -397,6 +397,46 @@ def test_the_tour_lights_a_part_at_each_step(visit):
     assert page.locator(".tour-card").count() == 0
 
 
+def test_the_tour_gives_back_what_was_there_before(visit):
+    page = visit(text=SENTENCES[1], step="enc.2", method="beam", beams=2, off="positions")
+    address, output = page.url, outputs(page)
+    click(page, "#start-tour")
+    assert outputs(page) != output
+    for key in ("ArrowRight", "Escape"):
+        page.keyboard.press(key)
+        settle(page)
+    assert page.url == address
+    assert outputs(page) == output
+
+
+def test_language_and_colours_are_no_steps_back(visit):
+    page = visit(step="enc.2")
+    before = page.evaluate("history.length")
+    for button in ("#language", "#theme"):
+        click(page, button)
+    assert page.evaluate("history.length") == before
+    assert page.get_attribute("html", "lang") == "zh-CN"
+
+
+def test_texts_say_what_is_off(visit):
+    page = visit(step="dec.3", off="causal_cross")
+    words = page.inner_text("#stage")
+    assert "Cross-attention (off)" in words and "Self-attention (mask off)" in words
+    assert "not added" in words and "looks at the source" not in words
+    assert page.locator("#heads .heads-group:last-of-type .thumb:not(.off)").count() == 0
+    page = visit(step="dec.3", off="causal", head="self.1.1")
+    assert "hides later tokens" not in page.inner_text("#stage")
+    page = visit(step="end", off="cross")
+    assert "new look" not in page.inner_text("#stage")
+    assert page.locator("#stage .matrix").count() == 0  # of what looked where
+
+
+def test_bytes_are_written_as_a_text(visit):
+    page = visit(forced="200_201")  # two bytes that are no character
+    assert "<0x" not in outputs(page)[1]
+    assert "<0x" in page.inner_text("#timeline")
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -461,6 +501,13 @@ def test_a_model_of_letters_writes_phonemes(visit, name):
     page = visit(model=name, text="phone", step="dec.2")
     assert current_step(page) == "dec.2"
     assert outputs(page) == ["F OW N"], folder
+
+
+@pytest.mark.skipif(not LETTERS, reason="no model of letters ships yet")
+def test_a_model_says_that_it_does_not_know_a_character(visit):
+    page = visit(model=LETTERS[0], text="猫")
+    assert "<unk>" in page.inner_text("#output .note") and "<unk>" in page.inner_text(".view-tokens > .note")
+    assert visit(model=LETTERS[0], text="cat").locator("#output .note").count() == 0
 
 
 @pytest.mark.skipif(len(LETTERS) < 2, reason="fewer than two models of letters ship")

@@ -98,8 +98,8 @@ const TEXTS = {
     "The vocabulary of this model has only {size} tokens: each letter is one, and so is each phoneme. </s> is the end.",
   ],
   "tokens.unknown": [
-    "<unk> 是词表里没有的字符：这个模型只认识英文字母，别的它读不出来。",
-    "<unk> is a character that the vocabulary lacks: this model knows English letters alone.",
+    "<unk> 是词表里没有的字符，模型读不出那是什么。字母模型只认识英文字母。",
+    "<unk> is a character that the vocabulary lacks: the model cannot tell what it is. Models of letters know English letters alone.",
   ],
   "tokens.bytes": [
     "<0x…> 是字节：词表里没有的字，拆成几个字节来写，所以什么字都能读。",
@@ -397,6 +397,10 @@ const TEXTS = {
   "beams.start": ["开头", "Start"],
   "beams.step": ["第 {step} 步", "Step {step}"],
   "beams.hint": ["指着或点一个候选，看它的分数。", "Point at a candidate to read its score."],
+  "beams.forced": [
+    "你指定的词元没有别的候选，它的 log p 是模型本来给它的。",
+    "A token that you have chosen has no rivals; its log p is what the model gives it.",
+  ],
   "beams.scroll": [
     "树比窗口宽的时候，左右滑动看其余的步。",
     "Where the tree is wider than the window, scroll it sideways to see its other steps.",

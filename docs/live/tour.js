@@ -70,7 +70,7 @@ export class Tour {
   start() {
     this.app.stop();
     const kept = ["step", ...Object.keys(PLAIN)].map((name) => [name, this.app.state[name]]);
-    this.left = Object.fromEntries(kept);
+    if (!this.number) this.left = Object.fromEntries(kept);
     this.visit(1);
   }
 
@@ -78,6 +78,7 @@ export class Tour {
   visit(number) {
     const stop = STOPS[number - 1];
     this.app.go(stop ? { ...PLAIN, ...stop[2], tour: number } : { ...this.left, tour: 0 });
+    if (!stop) this.left = null;
     if (stop) this.place.querySelector(".tour-next")?.focus({ preventScroll: true });
     else document.getElementById("start-tour").focus();
   }

@@ -31,7 +31,7 @@ export function drawBeams(page, until) {
   return make(
     "div",
     { class: "view view-beams" },
-    make("p", { class: "note" }, note),
+    make("p", { class: "note" }, note, run.state.forced.length > 0 && [" ", t("beams.forced")]),
     make("div", box, drawTree(page, nodes, new Set(idsTo(tree.nodes, tree.best)), say)),
     said,
     make("p", { class: "note" }, t("beams.scroll")),
