@@ -90,7 +90,7 @@ const TEXTS = {
   "tokens.joins.start": ["单字", "characters"],
   "tokens.joins.rank": ["第 {rank} 条规则", "rule {rank}"],
   "tokens.note": [
-    "词表有 {size} 个词元：常见的词是一个词元，少见的词由几个拼成。▁ 表示词前的空格，</s> 表示句子结束。指着或点一个词元，看它来自哪几个字。",
+    "词表有 {size} 个词元：常见的词是一个词元，少见的词由几个拼成。▁ 表示词前的空格，</s> 表示结束。指着或点一个词元，看它来自哪几个字。",
     "The vocabulary has {size} tokens: a common word is one of them, a rare one is put together from several. ▁ is the space before a word, </s> the end of the text. Point at a token to see where it comes from.",
   ],
   "tokens.letters": [
@@ -160,11 +160,11 @@ const TEXTS = {
     "Each token looks at the whole text (self-attention), then passes through a feed-forward network by itself. Each result is added to what went in, and normalized.",
   ],
   "dec.lead": [
-    "解码器读已经写出的词元，也看源句，给出下一个词元的概率。",
+    "解码器读已经写出的词元，也看输入，给出下一个词元的概率。",
     "The decoder reads what has been written, looks at the source, and gives each token a probability of being next.",
   ],
   "dec.lead.off": [
-    "解码器读已经写出的词元，给出下一个词元的概率。交叉注意力已关闭，所以它看不到源句。",
+    "解码器读已经写出的词元，给出下一个词元的概率。交叉注意力已关闭，所以它看不到输入。",
     "The decoder reads what has been written, and gives each token a probability of being next. Cross-attention is off, so it does not see the source.",
   ],
   "dec.read": ["已经读到", "It has read"],
@@ -220,7 +220,7 @@ const TEXTS = {
 
   // Attention
   "attention.enc": [
-    "源句里的词元互相看。线越粗，权重越大；颜色是头。",
+    "输入里的词元互相看。线越粗，权重越大；颜色是头。",
     "Source tokens look at each other. The thicker the line, the larger the weight; the colour is the head.",
   ],
   "attention.self": [
@@ -232,11 +232,11 @@ const TEXTS = {
     "Written tokens look at each other. The causal mask is off: earlier tokens see later ones, too.",
   ],
   "attention.cross": [
-    "解码器看源句，从这里取得意思。左边是刚读到的词元，箭头后面是由它写出的下一个。线越粗，权重越大；颜色是头。",
+    "解码器看输入，从这里取得意思。左边是刚读到的词元，箭头后面是由它写出的下一个。线越粗，权重越大；颜色是头。",
     "The decoder looks at the source and takes the meaning from there. On the left, what it has read last, and what it wrote then. The thicker the line, the larger the weight; the colour is the head.",
   ],
   "attention.cross.off": [
-    "交叉注意力已关闭：权重照样算出来，但结果不加进去，解码器看不到源句。",
+    "交叉注意力已关闭：权重照样算出来，但结果不加进去，解码器看不到输入。",
     "Cross-attention is off: its weights are computed all the same, but what it gives is not added, so the decoder does not see the source.",
   ],
   "attention.one": [
@@ -279,7 +279,7 @@ const TEXTS = {
     "q, k and v are all of written tokens. The causal mask is off: later tokens are seen, too.",
   ],
   "head.lead.cross": [
-    "q 来自已写的词元，k 和 v 来自编码器：解码器就这样读源句。",
+    "q 来自已写的词元，k 和 v 来自编码器：解码器就这样读输入。",
     "q is of written tokens, k and v come from the encoder: this is how the decoder reads the source.",
   ],
   "head.lead.cross.off": [
@@ -365,7 +365,7 @@ const TEXTS = {
     "Tokens are drawn by chance, so that outputs differ. The same seed gives the same output.",
   ],
   "method.beam.note": [
-    "同时保留几个开头，最后取总分最高的句子。",
+    "同时保留几个开头，最后取总分最高的一个。",
     "Several beginnings are kept at a time; in the end the best text wins.",
   ],
   "slider.temperature": ["温度", "Temperature"],
@@ -384,7 +384,7 @@ const TEXTS = {
   "slider.beams.note": ["同时保留几个开头。1 就是贪心。", "How many beginnings are kept. 1 is greedy."],
   "slider.penalty": ["长度惩罚 α", "Length penalty α"],
   "slider.penalty.note": [
-    "总分 = 对数概率之和 / 长度^α。越大，长句越占便宜。",
+    "总分 = 对数概率之和 / 长度^α。越大，长的越占便宜。",
     "Score = sum of log p / length^α. Larger ones favour long texts.",
   ],
 
@@ -411,9 +411,9 @@ const TEXTS = {
   ],
   "beams.alive": ["保留", "kept"],
   "beams.pruned": ["剪掉", "pruned"],
-  "beams.finished": ["写完的句子，按总分排", "Finished texts, best score first"],
-  "beams.none": ["还没有写完的句子。", "No text has ended yet."],
-  "beams.column.text": ["句子", "text"],
+  "beams.finished": ["写完的，按总分排", "Finished texts, best score first"],
+  "beams.none": ["还没有写完的。", "No text has ended yet."],
+  "beams.column.text": ["输出", "text"],
   "beams.column.sum": ["log p 之和", "sum of log p"],
   "beams.column.length": ["长度", "length"],
   "beams.column.score": ["总分", "score"],
@@ -442,7 +442,7 @@ const TEXTS = {
   "switch.positions": ["位置编码", "Positions"],
   "switch.positions.note": ["词元知道自己在第几位", "tokens know their place"],
   "switch.cross": ["交叉注意力", "Cross-attention"],
-  "switch.cross.note": ["解码器看得到源句", "the decoder sees the source"],
+  "switch.cross.note": ["解码器看得到输入", "the decoder sees the source"],
   "switch.heads": ["已关闭的头：", "Heads switched off: "],
   "switch.head-on": ["重新使用{name}", "Use {name} again"],
   "switch.all-on": ["全部恢复", "Switch all on"],
@@ -461,10 +461,10 @@ const TEXTS = {
   ],
   "end.lead.plain": ["一共写了 {count} 个词元，一次一个。", "{count} tokens were written, one at a time."],
   "end.lead.off": [
-    "一共写了 {count} 个词元，一次一个。交叉注意力已关闭，一次也没有看源句。",
+    "一共写了 {count} 个词元，一次一个。交叉注意力已关闭，一次也没有看输入。",
     "{count} tokens were written, one at a time. Cross-attention is off: none of them had a look at the source.",
   ],
-  "end.ended": ["写出 </s>，句子就结束了。", "Writing </s> ends the text."],
+  "end.ended": ["写出 </s> 就结束了。", "Writing </s> ends the text."],
   "end.cut": [
     "写到长度上限还没有 </s>，所以在这里停下。",
     "It had not written </s> when it reached the longest length, so it was stopped.",
@@ -473,7 +473,7 @@ const TEXTS = {
   "end.sure": ["每个词元的把握", "How sure it was of each token"],
   "end.word": ["“{token}”，概率 {share}：到那一步去", "“{token}”, probability {share}: go to its step"],
   "end.chance": [
-    "整句的概率是这些数的乘积：{chance}。",
+    "整个输出的概率是这些数的乘积：{chance}。",
     "The probability of the whole text is their product: {chance}.",
   ],
   "end.own": [
@@ -490,7 +490,7 @@ const TEXTS = {
     "Which token looked where: cross-attention of the last layer",
   ],
   "end.alignment.note": [
-    "行是写出的词元，列是源句的词元，各头平均。",
+    "行是写出的词元，列是输入的词元，各头平均。",
     "Rows are written tokens, columns source tokens, the mean of all heads.",
   ],
 
