@@ -135,7 +135,8 @@ def test_a_word_has_the_probability_that_the_model_gives_it(site, method):
 def test_a_tree_counts_what_was_forced_by_the_probabilities_of_the_model(site):
     trees = in_node(site, RUN, {"method": "beam", "beams": 2, "forced": [1, 0]})["trees"]
     nodes = trees[-1]["nodes"]
-    assert [(node["token"], node["parent"], node["state"]) for node in nodes[1:3]] == [(1, 0, "alive"), (0, 1, "alive")]
+    forced = [(node["token"], node["parent"], node["state"]) for node in nodes[1:3]]
+    assert forced == [(1, 0, "alive"), (0, 1, "alive")]
     assert nodes[2]["logProbability"] == pytest.approx(math.log(0.125))
     assert nodes[2]["sum"] == pytest.approx(math.log(0.25 * 0.125))
     assert len(trees[2]["nodes"]) == 3 + 4  # nothing is forced any more
