@@ -64,6 +64,16 @@ def test_right_values_of_another_type_are_told():
     assert told.endswith("float, not int.")
 
 
+def test_values_that_are_right_in_one_case_alone_are_not_called_right():
+    def right_at_first(attention_mask):
+        mask = answer("masks").solution(attention_mask).long()
+        return mask if attention_mask.shape[0] == 2 else 1 - mask
+
+    assert "type" not in checking.find_mistake("masks", right_at_first)
+    told = checking.find_mistake("labels", lambda *given: answer("labels").solution(*given) + 0.5)
+    assert "type" not in told
+
+
 def test_an_error_of_the_learner_is_shown():
     assert "ZeroDivisionError: division by zero" in checking.find_mistake("bpe", lambda words, count: 1 / 0)
 

@@ -40,7 +40,7 @@ def find_mistake(exercise: str, function: Callable) -> str | None:
     if not differs:
         return None
     first = differs[0]
-    if same(as_type_of(right[first], got[first]), right[first]):
+    if all(same(as_type_of(expected, result), expected) for expected, result in zip(right, got, strict=True)):
         types = f"{kind(got[first])}, not {kind(right[first])}"
         return f"数值对了，类型不对。 · The values are right, their type is not: {types}."
     for text, mistake in answer.MISTAKES.items():
@@ -77,8 +77,8 @@ def kind(value: Any) -> str:
 def as_type_of(expected: Any, result: Any) -> Any:
     """Return a result with the type that was asked for, where its values allow that; else as it is."""
     if isinstance(expected, torch.Tensor) and isinstance(result, torch.Tensor):
-        may_turn = kind(expected) != "bool" or set(result.unique().tolist()) <= {0, 1}
-        return result.to(expected.dtype) if may_turn else result
+        turned = result.to(expected.dtype)
+        return turned if bool((turned.to(result.dtype) == result).all()) else result
     if isinstance(expected, list) and isinstance(result, tuple):
         return list(result)
     return result

@@ -22,12 +22,12 @@ def score(prefix, total, length_penalty):
     return total / len(prefix) ** length_penalty
 
 
-def search(next_tokens, beams, max_length, length_penalty, end=END):
-    alive, finished = {(): 0.0}, {}
+def search(next_tokens, beams, max_length, length_penalty, start=0.0, grow=grow):
+    alive, finished = {(): start}, {}
     for _ in range(max_length):
         alive = best(grow(alive, next_tokens), beams)
-        finished |= {prefix: total for prefix, total in alive.items() if prefix[-1] == end}
-        alive = {prefix: total for prefix, total in alive.items() if prefix[-1] != end}
+        finished |= {prefix: total for prefix, total in alive.items() if prefix[-1] == END}
+        alive = {prefix: total for prefix, total in alive.items() if prefix[-1] != END}
         if not alive:
             break
     finished |= alive
@@ -81,19 +81,16 @@ def ended_ones_take_no_place(next_tokens, beams, max_length, length_penalty):
     return list(max(finished, key=lambda prefix: score(prefix, finished[prefix], length_penalty)))
 
 
+def multiply(alive, next_tokens):
+    """Write each prefix one token further: prefix -> product of probabilities."""
+    grown = {}
+    for prefix, product in alive.items():
+        grown |= {(*prefix, token): product * share for token, share in next_tokens(prefix).items()}
+    return grown
+
+
 def without_logarithm(next_tokens, beams, max_length, length_penalty):
-    alive, finished = {(): 1.0}, {}
-    for _ in range(max_length):
-        grown = {}
-        for prefix, product in alive.items():
-            grown |= {(*prefix, token): product * share for token, share in next_tokens(prefix).items()}
-        alive = best(grown, beams)
-        finished |= {prefix: product for prefix, product in alive.items() if prefix[-1] == END}
-        alive = {prefix: product for prefix, product in alive.items() if prefix[-1] != END}
-        if not alive:
-            break
-    finished |= alive
-    return list(max(finished, key=lambda prefix: score(prefix, finished[prefix], length_penalty)))
+    return search(next_tokens, beams, max_length, length_penalty, 1.0, multiply)
 
 
 def best_of_each_prefix(next_tokens, beams, max_length, length_penalty):

@@ -28,16 +28,18 @@ def join_words(words, pair):
     return joined
 
 
-def learn(words, count, weigh=True, sign=1):
-    """Learn merges; `sign` -1 takes the last of equals."""
+def first_sorted(pairs):
+    return min(pairs, key=lambda pair: (-pairs[pair], pair))
+
+
+def learn(words, count, weigh=True, choose=first_sorted):
+    """Learn merges; `choose` takes the next one of the counted pairs."""
     left, merges = {tuple(word): number for word, number in words.items()}, []
     for _ in range(count):
         pairs = count_pairs(left, weigh)
         if not pairs:
             break
-        most = max(pairs.values())
-        equals = sorted(pair for pair, number in pairs.items() if number == most)
-        merges.append(equals[0] if sign == 1 else equals[-1])
+        merges.append(choose(pairs))
         left = join_words(left, merges[-1])
     return merges
 
@@ -51,18 +53,15 @@ def words_counted_once(words, count):
 
 
 def last_of_equals(words, count):
-    return learn(words, count, sign=-1)
+    return learn(words, count, choose=lambda pairs: max(pairs, key=lambda pair: (pairs[pair], pair)))
 
 
 def first_seen_of_equals(words, count):
-    left, merges = {tuple(word): number for word, number in words.items()}, []
-    for _ in range(count):
-        pairs = count_pairs(left)
-        if not pairs:
-            break
-        merges.append(max(pairs, key=lambda pair: pairs[pair]))
-        left = join_words(left, merges[-1])
-    return merges
+    return learn(words, count, choose=lambda pairs: max(pairs, key=lambda pair: pairs[pair]))
+
+
+def rarest_first(words, count):
+    return learn(words, count, choose=lambda pairs: min(pairs, key=lambda pair: (pairs[pair], pair)))
 
 
 def joined_as_text(words, count):
@@ -71,8 +70,7 @@ def joined_as_text(words, count):
         pairs = count_pairs({tuple(word.split()): number for word, number in left.items()})
         if not pairs:
             break
-        most = max(pairs.values())
-        merges.append(min(pair for pair, number in pairs.items() if number == most))
+        merges.append(first_sorted(pairs))
         joined = Counter()
         for word, number in left.items():
             joined[word.replace(" ".join(merges[-1]), "".join(merges[-1]))] += number
@@ -83,17 +81,6 @@ def joined_as_text(words, count):
 def never_counted_again(words, count):
     pairs = count_pairs({tuple(word): number for word, number in words.items()})
     return sorted(pairs, key=lambda pair: (-pairs[pair], pair))[:count]
-
-
-def rarest_first(words, count):
-    left, merges = {tuple(word): number for word, number in words.items()}, []
-    for _ in range(count):
-        pairs = count_pairs(left)
-        if not pairs:
-            break
-        merges.append(min(pairs, key=lambda pair: (pairs[pair], pair)))
-        left = join_words(left, merges[-1])
-    return merges
 
 
 def joined_across_words(words, count):
