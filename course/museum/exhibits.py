@@ -266,11 +266,9 @@ EXHIBITS = [
         EmbeddingsNotScaled,
         embeddings_are_as_large_as_positions,
         (
-            "这里什么也看不出来：任务简单，层归一化把大小补了回来，损失甚至更低。在真实的语料上，"
-            "词的信息在开始时会被位置淹没。所以要有测试，不能只看损失。",
-            "Nothing is seen here: the task is easy, norms make up for sizes, and the loss is even lower. It is "
-            "a mistake that only a test finds: embeddings begin several times smaller than the positions that "
-            "are added to them.",
+            "这里什么也看不出来，损失甚至更低。这样的错误只有测试能发现：刚开始时，词嵌入比加上去的位置编码小好几倍。",
+            "Nothing is seen here, the loss is even lower. It is a mistake that only a test finds: embeddings begin "
+            "several times smaller than the positions that are added to them.",
         ),
         (
             "与输出层共享的词嵌入初始化得很小（标准差 1/sqrt(d)），加位置之前要乘以 sqrt(d)（论文 3.4 节）。",
@@ -312,7 +310,7 @@ EXHIBITS = [
         LossCountsPadding,
         padding_costs_nothing,
         (
-            "文本全对，但损失偏低，过于乐观：句子短的批次里一半是填充，填充很容易预测，损失就被拉低了。"
+            "文本全对，但损失偏低，过于乐观：填充很容易预测，批次里填充越多，损失越低。"
             "换一种凑批次的办法，损失和困惑度就变了，不能和别人的比较。",
             "All texts are right, but the loss is too good to be true: padding is easy to predict, and the more of it "
             "there is in a batch, the lower the loss. With other batches loss and perplexity change, and they "
@@ -328,9 +326,9 @@ EXHIBITS = [
         CacheWithoutPositions,
         a_cache_changes_nothing,
         (
-            "训练时一切正常，生成时从第二个词起全错：每个词都以为自己在第 0 个位置。",
-            "Training is as it should be, and what is generated is wrong from the second token on: each token "
-            "takes itself for the first one.",
+            "训练时一切正常，生成的文本却没有一条是对的：从第二步起，读到的每个词都以为自己在第 0 个位置。",
+            "Training is as it should be, and not one text that is generated is right: from the second step on, each token "
+            "that is read takes itself for the first one.",
         ),
         (
             "有缓存时每步只读一个词，它的位置是已经读过的词数，不是 0。",
