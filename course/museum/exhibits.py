@@ -327,8 +327,8 @@ EXHIBITS = [
         a_cache_changes_nothing,
         (
             "训练时一切正常，生成的文本却没有一条是对的：从第二步起，读到的每个词都以为自己在第 0 个位置。",
-            "Training is as it should be, and not one text that is generated is right: from the second step on, each token "
-            "that is read takes itself for the first one.",
+            "Training is as it should be, and not one text that is generated is right: from the second step on, each "
+            "token that is read takes itself for the first one.",
         ),
         (
             "有缓存时每步只读一个词，它的位置是已经读过的词数，不是 0。",
